@@ -1,0 +1,47 @@
+"""What every test may ask for: the real server, the browser's path, the places of the clone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from controlstack.tests.comfy_server import ComfyServer, comfy_server
+from controlstack.workshop.browser import find_chromium
+
+ROOT = Path(__file__).resolve().parent.parent
+API_WORKFLOWS = ROOT / "workflows" / "api"
+ARTIFACTS = ROOT / ".artifacts"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The clone."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def artifacts() -> Path:
+    """Where screenshots and the like are kept after a run; ignored by git."""
+    ARTIFACTS.mkdir(exist_ok=True)
+    return ARTIFACTS
+
+
+@pytest.fixture(scope="session")
+def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """The session's one real ComfyUI server with the pack, and its client."""
+    with comfy_server(tmp_path_factory.mktemp("comfyui")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The browser to drive. Without one the test is skipped, and under CI=true it fails."""
+    found = find_chromium()
+    if found is None:
+        reason = "no Chromium, Chrome or Edge found; CHROMIUM_PATH may name one"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
