@@ -1,0 +1,1 @@
+"""The vocabulary of ControlStack: what a generation is, whatever runs it."""

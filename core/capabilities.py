@@ -1,0 +1,67 @@
+"""What a target (a local model family, a remote endpoint) can do, as data.
+
+One table per target drives validation, tooltips, the badges in the browser and the support matrix in the README.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from .modality import Modality
+from .request import ReferenceKind
+from .scheduler import AlgorithmType, SchedulerName
+
+
+@dataclass(frozen=True)
+class Range:
+    """The allowed values of a numeric field; `multiple` of 0 means any value in between."""
+
+    minimum: float
+    maximum: float
+    multiple: int = 0
+
+    def __contains__(self, value: float) -> bool:
+        in_bounds = self.minimum <= value <= self.maximum
+        return in_bounds and (not self.multiple or value % self.multiple == 0)
+
+    def __str__(self) -> str:
+        span = f"{self.minimum:g} to {self.maximum:g}"
+        return f"a multiple of {self.multiple} from {span}" if self.multiple else f"from {span}"
+
+
+UNLIMITED = 2**31
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The table of one target.
+
+    `ranges` is keyed by the names of GenerationRequest's numeric fields, and by `strength` (of a control) and `scale`
+    (of a reference). A `max_` of 0 means the target has no such thing. `missing_schedulers` gives the reason why a name
+    that users may expect is not among `schedulers`; `karras_sigmas` and `algorithm_types` say which of them have these
+    options. `control_remedy` is what a user can do about a control the target lacks.
+    """
+
+    target: str
+    modalities: frozenset[Modality]
+    schedulers: frozenset[SchedulerName]
+    missing_schedulers: Mapping[SchedulerName, str] = field(default_factory=dict)
+    karras_sigmas: frozenset[SchedulerName] = frozenset()
+    algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    max_controls: int = UNLIMITED
+    max_references: int = 0
+    reference_kinds: frozenset[ReferenceKind] = frozenset()
+    max_loras: int = 0
+    detects: bool = False
+    control_windows: bool = True
+    control_masks: bool = False
+    reference_windows: bool = False
+    reference_masks: bool = False
+    image_to_image: bool = False
+    inpainting: bool = False
+    upscale: bool = False
+    own_vae: bool = False
+    needs_prompt: bool = False
+    control_remedy: str = "Remove it or use one of these."

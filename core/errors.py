@@ -1,0 +1,63 @@
+"""Every error the pack raises on purpose. Each message says what happened, with which value, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that keeps a request from running."""
+
+    field: str
+    value: str
+    limit: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.field} is {self.value}: {self.limit}. {self.remedy}"
+
+
+class ControlStackError(Exception):
+    """Base of all of them."""
+
+
+class InvalidRequest(ControlStackError):
+    """The request cannot run on its target; `problems` lists every reason."""
+
+    def __init__(self, target: str, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        if len(self.problems) == 1:
+            text = f"{target} cannot run this request. {self.problems[0]}"
+        else:
+            lines = "\n".join(f"- {problem}" for problem in self.problems)
+            text = f"{target} cannot run this request, for {len(self.problems)} reasons:\n{lines}"
+        super().__init__(text)
+
+
+class UnknownChoice(ControlStackError):
+    """A combo holds a value that this version does not know."""
+
+    def __init__(self, field: str, value: object, choices: Sequence[str]) -> None:
+        super().__init__(f"{field} is '{value}': it must be one of {', '.join(choices)}. Choose one of these.")
+
+
+class ModelNotFound(ControlStackError):
+    """A model, net or adapter file is missing."""
+
+
+class ModelUnreadable(ControlStackError):
+    """A model file is there but broken, or of another family than it is used for."""
+
+
+class DetectorUnavailable(ControlStackError):
+    """No local detector makes this kind of map."""
+
+
+class OutOfMemory(ControlStackError):
+    """The device has too little memory for the request."""
+
+
+class GenerationFailed(ControlStackError):
+    """The engine ran but its result cannot be used."""

@@ -1,0 +1,48 @@
+"""Bringing images to three channels and to the size of the picture, the same way for every backend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .request import Resize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def to_rgb(image: Tensor) -> Tensor:
+    """[batch, h, w, 1, 3 or 4] to [batch, h, w, 3]; transparent parts become black."""
+    channels = image.shape[-1]
+    if channels == 1:
+        return image.expand(*image.shape[:-1], 3)
+    if channels == 4:
+        return image[..., :3] * image[..., 3:]
+    return image
+
+
+def fit_image(image: Tensor, width: int, height: int, resize: Resize) -> Tensor:
+    """Bring [batch, h, w, channel] to [batch, height, width, channel].
+
+    Enlarges bilinearly and reduces with antialiasing; values stay in their range. An image that has the size already
+    is returned as it is.
+    """
+    from torch.nn import functional
+
+    image_height, image_width = image.shape[1:3]
+    if (image_height, image_width) == (height, width):
+        return image
+    scale_x, scale_y = width / image_width, height / image_height
+    if resize is not Resize.STRETCH:
+        scale_x = scale_y = max(scale_x, scale_y) if resize is Resize.CROP else min(scale_x, scale_y)
+    new_width, new_height = max(1, round(image_width * scale_x)), max(1, round(image_height * scale_y))
+    planes = image.movedim(-1, 1)
+    planes = functional.interpolate(planes, (new_height, new_width), mode="bilinear", antialias=True)
+    # Negative padding crops, so one call serves both ways.
+    spare_x, spare_y = width - new_width, height - new_height
+    left, top = spare_x // 2, spare_y // 2
+    return functional.pad(planes, (left, spare_x - left, top, spare_y - top)).movedim(1, -1).contiguous()
+
+
+def fit_mask(mask: Tensor, width: int, height: int, resize: Resize) -> Tensor:
+    """The same for a mask [batch, h, w]."""
+    return fit_image(mask[..., None], width, height, resize)[..., 0]

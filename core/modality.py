@@ -1,0 +1,46 @@
+"""The nineteen kinds of control map."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Modality(str, Enum):
+    """What a control map shows, spelled as the services document it.
+
+    `OPENPOSE` is the body skeleton, `POSE` the whole body with hands and face.
+    """
+
+    CANNY = "canny"
+    DEPTH = "depth"
+    HED = "hed"
+    MLSD = "mlsd"
+    NORMAL = "normal"
+    OPENPOSE = "openpose"
+    SCRIBBLE = "scribble"
+    SEGMENTATION = "segmentation"
+    INPAINT = "inpaint"
+    SOFTEDGE = "softedge"
+    LINEART = "lineart"
+    SHUFFLE = "shuffle"
+    TILE = "tile"
+    FACE_DETECTOR = "face_detector"
+    QRCODE = "qrcode"
+    BLUR = "blur"
+    POSE = "pose"
+    GRAY = "gray"
+    LOW_QUALITY = "low_quality"
+
+    @property
+    def title(self) -> str:
+        """The plain name shown to users, e.g. "Soft Edge"."""
+        return _TITLES.get(self, self.value.replace("_", " ").title())
+
+
+_TITLES = {
+    Modality.HED: "HED",
+    Modality.MLSD: "MLSD",
+    Modality.OPENPOSE: "OpenPose",
+    Modality.SOFTEDGE: "Soft Edge",
+    Modality.QRCODE: "QR Code",
+}

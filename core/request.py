@@ -1,0 +1,143 @@
+"""One description of a generation for every backend.
+
+Images are ComfyUI tensors: float32 [batch, height, width, channel] in 0..1; masks are [batch, height, width] with 1
+where they act. The values are immutable, and none of them ever prints the numbers of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from .modality import Modality
+from .scheduler import SchedulerChoice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Detect(str, Enum):
+    """Who makes the control map from the picture."""
+
+    LOCAL = "local"
+    SERVICE = "service"
+    NONE = "none"
+
+
+class Resize(str, Enum):
+    """How a map whose shape differs from the picture's is brought to its size.
+
+    `CROP` fills and cuts the overhang, `FIT` keeps everything and pads with black, `STRETCH` changes the proportions.
+    """
+
+    CROP = "crop"
+    FIT = "fit"
+    STRETCH = "stretch"
+
+
+class ReferenceKind(str, Enum):
+    """What a reference image gives to the result."""
+
+    STYLE = "style"
+    CHARACTER = "character"
+    FACE = "face"
+
+
+def describe(value: object) -> object:
+    """The value as plain JSON data: images as their shape, enums as their value, what is not set left out."""
+    shape = getattr(value, "shape", None)
+    if shape is not None:
+        return f"<image {'x'.join(str(n) for n in shape)}>"
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [describe(item) for item in value]
+    if is_dataclass(value):
+        pairs = ((f.name, getattr(value, f.name)) for f in fields(value))
+        return {name: describe(item) for name, item in pairs if item is not None and item != () and item != ""}
+    return value
+
+
+class _Value:
+    """Prints an image as its shape: ComfyUI keeps the repr of every input in its history when a node fails."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({describe(self)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ControlUnit(_Value):
+    """One ControlNet in a stack.
+
+    `image` is the control map, except with `detect` SERVICE, where it is the picture the service makes its map from.
+    `strength` is 0..2, `start` and `end` are shares of the steps in 0..1, `mask` limits the control to an area.
+    """
+
+    modality: Modality
+    image: Tensor
+    detect: Detect = Detect.NONE
+    strength: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    resize: Resize = Resize.CROP
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageReference(_Value):
+    """Images (a batch) whose look an IP-Adapter carries over; `scale` is 0..1, `start` and `end` as in ControlUnit."""
+
+    image: Tensor
+    scale: float = 0.9
+    kind: ReferenceKind = ReferenceKind.STYLE
+    start: float = 0.0
+    end: float = 1.0
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA, either a file among ComfyUI's loras (`name`) or a service's model id (`remote_id`)."""
+
+    name: str = ""
+    remote_id: str = ""
+    strength: float = 1.0
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GenerationRequest(_Value):
+    """Everything about a generation except where it runs.
+
+    `width` and `height` are pixels, `steps` denoising steps, `denoise` the share of noise (0..1) put on `init_image`,
+    `clip_skip` the number of last text-encoder layers left out.
+    """
+
+    prompt: str = ""
+    negative_prompt: str = ""
+    width: int = 512
+    height: int = 512
+    steps: int = 21
+    guidance_scale: float = 7.5
+    seed: int = 0
+    batch_size: int = 1
+    clip_skip: int = 0
+    denoise: float = 1.0
+    controls: tuple[ControlUnit, ...] = ()
+    references: tuple[ImageReference, ...] = ()
+    loras: tuple[Lora, ...] = ()
+    scheduler: SchedulerChoice = field(default_factory=SchedulerChoice)
+    init_image: Tensor | None = None
+    mask: Tensor | None = None
+    vae: str = ""
+    upscale: bool = False
+
+    def images(self) -> Iterator[tuple[str, Tensor]]:
+        """Every image and mask of the request with the name of its field."""
+        named = [("init_image", self.init_image), ("mask", self.mask)]
+        for index, control in enumerate(self.controls, 1):
+            named += [(f"control {index} image", control.image), (f"control {index} mask", control.mask)]
+        for index, reference in enumerate(self.references, 1):
+            named += [(f"reference {index} image", reference.image), (f"reference {index} mask", reference.mask)]
+        return ((name, image) for name, image in named if image is not None)

@@ -1,0 +1,153 @@
+"""Everything that keeps a request from running on a target, found before anything is loaded or sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from .capabilities import UNLIMITED, Capabilities
+from .errors import InvalidRequest, Problem
+from .request import ControlUnit, Detect, GenerationRequest, ImageReference
+from .scheduler import SchedulerChoice
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def validate(request: GenerationRequest, capabilities: Capabilities) -> list[Problem]:
+    """All problems of the request on the target, in the order of the request's fields; empty when it can run."""
+    return [*_fields(request, capabilities), *_controls(request, capabilities), *_references(request, capabilities)]
+
+
+def ensure_valid(request: GenerationRequest, capabilities: Capabilities) -> None:
+    """Raise InvalidRequest with all problems, if there are any."""
+    if problems := validate(request, capabilities):
+        raise InvalidRequest(capabilities.target, problems)
+
+
+def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    target = capabilities.target
+    for name, allowed in capabilities.ranges.items():
+        value = getattr(request, name, None)
+        if value is not None and value not in allowed:
+            yield _out_of_range(name, value, str(allowed), allowed.minimum, allowed.maximum, allowed.multiple)
+    if capabilities.needs_prompt and not request.prompt.strip():
+        yield Problem("prompt", "empty", f"{target} needs one", "Write what the picture shows.")
+    yield from _scheduler(request.scheduler, capabilities)
+    if len(request.loras) > capabilities.max_loras:
+        yield _too_many("loras", len(request.loras), capabilities.max_loras, target)
+    for name, image in request.images():
+        yield from _image(name, image, request)
+    if request.mask is not None and not capabilities.inpainting:
+        yield Problem("mask", "connected", f"{target} cannot inpaint", "Disconnect it.")
+    if request.init_image is not None and not capabilities.image_to_image:
+        yield Problem("init_image", "connected", f"{target} cannot start from an image", "Disconnect it.")
+    if request.mask is not None and request.init_image is None:
+        yield Problem(
+            "mask", "connected", "it needs the picture to change", "Connect init_image, or disconnect the mask."
+        )
+    if request.upscale and not capabilities.upscale:
+        yield Problem("upscale", "on", f"{target} cannot upscale", "Switch it off and use an upscale node behind it.")
+    if request.vae and not capabilities.own_vae:
+        yield Problem("vae", f"'{request.vae}'", f"{target} has a fixed VAE", "Leave vae empty.")
+
+
+def _scheduler(choice: SchedulerChoice, capabilities: Capabilities) -> Iterator[Problem]:
+    name, target = choice.name, capabilities.target
+    if name is not None and name not in capabilities.schedulers:
+        known = ", ".join(sorted(s.value for s in capabilities.schedulers)) or "none by name"
+        reason = capabilities.missing_schedulers.get(name, f"{target} does not have it")
+        yield Problem("scheduler", name.value, reason, f"Choose default or one of {known}.")
+        return
+    label = name.value if name else "the default scheduler"
+    if choice.use_karras_sigmas and name not in capabilities.karras_sigmas:
+        able = ", ".join(sorted(s.value for s in capabilities.karras_sigmas)) or "no scheduler"
+        yield Problem("use_karras_sigmas", "on", f"on {target} {able} can do that, not {label}", "Switch it off.")
+    kinds = capabilities.algorithm_types.get(name, frozenset()) if name else frozenset()
+    if choice.algorithm_type is not None and choice.algorithm_type not in kinds:
+        known = ", ".join(sorted(kind.value for kind in kinds)) or "no algorithm types"
+        yield Problem("algorithm_type", choice.algorithm_type.value, f"{label} has {known}", "Choose default.")
+
+
+def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    target = capabilities.target
+    if len(request.controls) > capabilities.max_controls:
+        yield _too_many("controls", len(request.controls), capabilities.max_controls, target)
+    for index, control in enumerate(request.controls, 1):
+        name = f"control {index} ({control.modality.value})"
+        if control.modality not in capabilities.modalities:
+            known = ", ".join(sorted(m.value for m in capabilities.modalities)) or "no control at all"
+            yield Problem(name, "not available", f"{target} has {known}", capabilities.control_remedy)
+        allowed = capabilities.ranges.get("strength")
+        if allowed and control.strength not in allowed:
+            yield _out_of_range(f"{name} strength", control.strength, str(allowed), allowed.minimum, allowed.maximum)
+        yield from _window(name, control)
+        if not capabilities.control_windows and (control.start > 0 or control.end < 1):
+            yield Problem(f"{name} window", _span(control), f"{target} applies a control at every step", "Set 0 and 1.")
+        if control.detect is Detect.SERVICE and not capabilities.detects:
+            yield Problem(f"{name} detect", "service", f"{target} does not make maps", "Set detect to local or none.")
+        if control.mask is not None and not capabilities.control_masks:
+            yield Problem(f"{name} mask", "connected", f"{target} cannot limit a control to an area", "Disconnect it.")
+
+
+def _references(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    target = capabilities.target
+    if len(request.references) > capabilities.max_references:
+        yield _too_many("references", len(request.references), capabilities.max_references, target)
+        return
+    for index, reference in enumerate(request.references, 1):
+        name = f"reference {index}"
+        if reference.kind not in capabilities.reference_kinds:
+            known = ", ".join(sorted(kind.value for kind in capabilities.reference_kinds))
+            yield Problem(f"{name} kind", reference.kind.value, f"{target} has {known}", "Choose one of these.")
+        allowed = capabilities.ranges.get("scale")
+        if allowed and reference.scale not in allowed:
+            yield _out_of_range(f"{name} scale", reference.scale, str(allowed), allowed.minimum, allowed.maximum)
+        yield from _window(name, reference)
+        if not capabilities.reference_windows and (reference.start > 0 or reference.end < 1):
+            yield Problem(f"{name} window", _span(reference), f"{target} applies it at every step", "Set 0 and 1.")
+        if reference.mask is not None and not capabilities.reference_masks:
+            yield Problem(f"{name} mask", "connected", f"{target} cannot limit it to an area", "Disconnect it.")
+
+
+def _window(name: str, unit: ControlUnit | ImageReference) -> Iterator[Problem]:
+    if not 0 <= unit.start < unit.end <= 1:
+        limit = "start_percent must be below end_percent, both from 0 to 1"
+        yield Problem(f"{name} window", _span(unit), limit, "Use 0 and 1 for the whole generation.")
+
+
+def _image(name: str, image: Tensor, request: GenerationRequest) -> Iterator[Problem]:
+    is_mask = name.endswith("mask")
+    if image.ndim != (3 if is_mask else 4) or 0 in image.shape:
+        expected = "[batch, height, width]" if is_mask else "[batch, height, width, channel]"
+        shape = list(image.shape)
+        yield Problem(
+            name, f"of shape {shape}", f"it must be {expected} with something in it", "Check the node before it."
+        )
+        return
+    if not bool(image.isfinite().all()):
+        broken = "it holds values that are not numbers (NaN or infinite)"
+        yield Problem(
+            name, "broken", broken, "Look at the node that made it; a black picture there has the same cause."
+        )
+    if not name.startswith("reference") and image.shape[0] not in (1, request.batch_size):
+        limit = f"a batch of {request.batch_size} takes 1 or {request.batch_size}"
+        yield Problem(name, f"a batch of {image.shape[0]}", limit, "Pick one image, or set batch_size to match.")
+
+
+def _out_of_range(name: str, value: float, allowed: str, minimum: float, maximum: float, multiple: int = 0) -> Problem:
+    nearest = min(max(value, minimum), maximum)
+    if multiple:
+        nearest = min(max(round(nearest / multiple) * multiple, minimum), maximum)
+    return Problem(name, f"{value:g}", f"it must be {allowed}", f"Set it to {nearest:g}.")
+
+
+def _too_many(name: str, count: int, limit: int, target: str) -> Problem:
+    if limit == 0:
+        return Problem(name, str(count), f"{target} has none", f"Disconnect {name}.")
+    assert limit < UNLIMITED
+    return Problem(name, str(count), f"{target} takes at most {limit}", f"Remove {count - limit}.")
+
+
+def _span(unit: ControlUnit | ImageReference) -> str:
+    return f"{unit.start:g} to {unit.end:g}"

@@ -1,0 +1,56 @@
+"""Maps are brought to the picture's size as the three modes promise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from controlstack.core.images import fit_image, fit_mask, to_rgb
+from controlstack.core.request import Resize
+
+
+def test_an_image_of_the_right_size_is_untouched() -> None:
+    image = torch.rand(2, 24, 32, 3)
+    assert fit_image(image, 32, 24, Resize.CROP) is image
+
+
+@pytest.mark.parametrize("resize", Resize)
+@pytest.mark.parametrize(("width", "height"), [(64, 64), (8, 8), (40, 16), (16, 40), (72, 8)])
+def test_the_result_has_the_asked_size(resize: Resize, width: int, height: int) -> None:
+    result = fit_image(torch.rand(2, 30, 17, 3), width, height, resize)
+    assert result.shape == (2, height, width, 3)
+    assert result.min() >= 0 and result.max() <= 1
+
+
+def halves() -> torch.Tensor:
+    """Wide image: left half black, right half white, outermost columns gray."""
+    image = torch.zeros(1, 16, 64, 1)
+    image[:, :, 32:] = 1
+    return image
+
+
+def test_crop_keeps_the_middle_and_its_proportions() -> None:
+    result = fit_image(halves(), 32, 32, Resize.CROP)[0, :, :, 0]
+    assert result[:, :12].max() == 0
+    assert result[:, 20:].min() == 1
+
+
+def test_fit_keeps_everything_and_pads_with_black() -> None:
+    result = fit_image(torch.ones(1, 16, 64, 1), 64, 64, Resize.FIT)[0, :, :, 0]
+    assert result[:24].max() == 0
+    assert result[40:].max() == 0
+    assert result[24:40].min() == 1
+
+
+def test_stretch_fills_the_frame() -> None:
+    assert fit_image(torch.ones(1, 16, 64, 1), 32, 48, Resize.STRETCH).min() == 1
+
+
+def test_a_mask_is_fitted_like_an_image() -> None:
+    assert fit_mask(torch.ones(1, 10, 20), 16, 8, Resize.CROP).shape == (1, 8, 16)
+
+
+def test_gray_and_transparent_images_become_rgb() -> None:
+    assert to_rgb(torch.full((1, 2, 2, 1), 0.5)).shape == (1, 2, 2, 3)
+    transparent = torch.ones(1, 2, 2, 4)
+    transparent[..., 3] = 0.25
+    assert torch.equal(to_rgb(transparent), torch.full((1, 2, 2, 3), 0.25))

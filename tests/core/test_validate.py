@@ -1,0 +1,147 @@
+"""Validation finds every problem and says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from controlstack.core.capabilities import Capabilities, Range
+from controlstack.core.errors import InvalidRequest
+from controlstack.core.modality import Modality
+from controlstack.core.request import (
+    ControlUnit,
+    Detect,
+    GenerationRequest,
+    ImageReference,
+    Lora,
+    ReferenceKind,
+    Resize,
+)
+from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
+from controlstack.core.validate import ensure_valid, validate
+
+TARGET = Capabilities(
+    target="Test Target",
+    modalities=frozenset({Modality.CANNY, Modality.DEPTH}),
+    schedulers=frozenset({SchedulerName.DDIM, SchedulerName.EULER}),
+    missing_schedulers={SchedulerName.KARRAS_VE: "it has another step interface"},
+    karras_sigmas=frozenset({SchedulerName.EULER}),
+    algorithm_types={SchedulerName.EULER: frozenset({AlgorithmType.DPMSOLVER_PP})},
+    ranges={"width": Range(64, 1024, 8), "steps": Range(1, 50), "strength": Range(0, 2), "scale": Range(0, 1)},
+    max_controls=2,
+    max_references=1,
+    reference_kinds=frozenset({ReferenceKind.STYLE}),
+)
+IMAGE = torch.rand(1, 16, 16, 3)
+CANNY = ControlUnit(Modality.CANNY, IMAGE)
+STYLE = ImageReference(IMAGE)
+GOOD = GenerationRequest(prompt="a cat", controls=(CANNY,), references=(STYLE,))
+
+
+def messages(request: GenerationRequest, target: Capabilities = TARGET) -> list[str]:
+    return [str(problem) for problem in validate(request, target)]
+
+
+def test_a_good_request_has_no_problems() -> None:
+    assert messages(GOOD) == []
+
+
+# Each change makes exactly one problem, whose sentence holds the field, the value and the way out.
+ONE_PROBLEM = {
+    "size": ({"width": 100}, ("width is 100", "a multiple of 8 from 64 to 1024", "Set it to 96.")),
+    "too wide": ({"width": 4096}, ("width is 4096", "Set it to 1024.")),
+    "no steps": ({"steps": 0}, ("steps is 0", "from 1 to 50", "Set it to 1.")),
+    "scheduler": (
+        {"scheduler": SchedulerChoice(SchedulerName.KARRAS_VE)},
+        ("scheduler is KarrasVeScheduler", "another step interface", "DDIMScheduler, EulerDiscreteScheduler"),
+    ),
+    "karras": (
+        {"scheduler": SchedulerChoice(SchedulerName.DDIM, True)},
+        ("use_karras_sigmas is on", "not DDIMScheduler"),
+    ),
+    "algorithm": (
+        {"scheduler": SchedulerChoice(SchedulerName.EULER, algorithm_type=AlgorithmType.DPMSOLVER)},
+        ("algorithm_type is dpmsolver:", "EulerDiscreteScheduler has dpmsolver++", "Choose default."),
+    ),
+    "loras": ({"loras": (Lora("a"),)}, ("loras is 1", "Test Target has none", "Disconnect loras.")),
+    "modality": (
+        {"controls": (replace(CANNY, modality=Modality.HED),)},
+        ("control 1 (hed) is not available", "has canny, depth"),
+    ),
+    "strength": ({"controls": (replace(CANNY, strength=3.0),)}, ("control 1 (canny) strength is 3", "Set it to 2.")),
+    "window": (
+        {"controls": (CANNY, replace(CANNY, start=0.5, end=0.5))},
+        ("control 2 (canny) window is 0.5 to 0.5", "start_percent must be below end_percent"),
+    ),
+    "too many": ({"controls": (CANNY,) * 3}, ("controls is 3", "at most 2", "Remove 1.")),
+    "service": ({"controls": (replace(CANNY, detect=Detect.SERVICE),)}, ("detect is service", "local or none")),
+    "control mask": (
+        {"controls": (replace(CANNY, mask=torch.ones(1, 8, 8)),)},
+        ("mask is connected", "Disconnect it."),
+    ),
+    "nan": (
+        {"controls": (replace(CANNY, image=IMAGE * float("nan")),)},
+        ("control 1 image is broken", "NaN"),
+    ),
+    "no pixels": ({"controls": (replace(CANNY, image=torch.rand(0, 8, 8, 3)),)}, ("control 1 image is of shape",)),
+    "batch": (
+        {"controls": (replace(CANNY, image=torch.rand(3, 8, 8, 3)),), "batch_size": 2},
+        ("control 1 image is a batch of 3", "takes 1 or 2"),
+    ),
+    "reference kind": ({"references": (replace(STYLE, kind=ReferenceKind.FACE),)}, ("kind is face", "has style")),
+    "reference scale": ({"references": (replace(STYLE, scale=1.5),)}, ("reference 1 scale is 1.5", "Set it to 1.")),
+    "reference window": ({"references": (replace(STYLE, end=0.5),)}, ("applies it at every step",)),
+    "references": ({"references": (STYLE, STYLE)}, ("references is 2", "at most 1")),
+    "init image": ({"init_image": IMAGE}, ("init_image is connected", "cannot start from an image")),
+    "upscale": ({"upscale": True}, ("upscale is on",)),
+    "vae": ({"vae": "x.safetensors"}, ("vae is 'x.safetensors'",)),
+}
+
+
+@pytest.mark.parametrize("case", ONE_PROBLEM)
+def test_each_mistake_is_one_sentence_with_field_value_and_remedy(case: str) -> None:
+    changes, parts = ONE_PROBLEM[case]
+    (message,) = messages(replace(GOOD, **changes))
+    for part in parts:
+        assert part in message
+
+
+def test_an_empty_prompt_is_a_problem_only_where_one_is_needed() -> None:
+    empty = replace(GOOD, prompt=" ")
+    assert messages(empty) == []
+    assert "prompt is empty" in messages(empty, replace(TARGET, needs_prompt=True))[0]
+
+
+def test_a_mask_needs_an_initial_image() -> None:
+    able = replace(TARGET, inpainting=True, image_to_image=True)
+    masked = replace(GOOD, mask=torch.ones(1, 8, 8))
+    assert "Connect init_image" in messages(masked, able)[0]
+    assert messages(replace(masked, init_image=IMAGE), able) == []
+
+
+def test_all_problems_are_raised_at_once() -> None:
+    bad = replace(GOOD, width=100, steps=0, controls=(replace(CANNY, modality=Modality.HED, start=0.9, end=0.1),))
+    with pytest.raises(InvalidRequest) as raised:
+        ensure_valid(bad, TARGET)
+    assert len(raised.value.problems) == 4
+    text = str(raised.value)
+    assert text.startswith("Test Target cannot run this request, for 4 reasons:")
+    assert text.count("\n- ") == 4
+
+
+def test_printing_a_request_shows_shapes_and_never_pixels() -> None:
+    shown = repr(replace(GOOD, init_image=torch.full((1, 4, 4, 3), 0.123456)))
+    assert "<image 1x4x4x3>" in shown
+    assert "<image 1x16x16x3>" in shown
+    assert "0.123" not in shown
+    assert "tensor" not in shown
+
+
+def test_there_are_nineteen_modalities_and_eighteen_schedulers() -> None:
+    assert len(Modality) == 19
+    assert len(SchedulerName) == 18
+
+
+def test_resize_names_are_the_documented_ones() -> None:
+    assert [mode.value for mode in Resize] == ["crop", "fit", "stretch"]
