@@ -1,0 +1,1 @@
+"""A picture becomes a control map: one module per detector family, one declared class per modality."""

@@ -1,0 +1,25 @@
+"""Which detector makes the map of which modality on this machine."""
+
+from __future__ import annotations
+
+from ..core.errors import DetectorUnavailable
+from ..core.modality import Modality
+from .canny import Canny
+from .detector import Detector
+
+_DETECTORS: dict[Modality, Detector] = {detector.modality: detector for detector in (Canny(),)}
+
+
+def find_detector(modality: Modality) -> Detector | None:
+    """The detector of a modality, or None where there is none."""
+    return _DETECTORS.get(modality)
+
+
+def detector_for(modality: Modality) -> Detector:
+    """The detector of a modality; raises DetectorUnavailable where there is none."""
+    if detector := find_detector(modality):
+        return detector
+    raise DetectorUnavailable(
+        f"detect is 'local', but this version cannot make {modality.title} maps itself. "
+        f"Make the map with another node, connect it as image and set detect to 'none'."
+    )
