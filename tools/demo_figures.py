@@ -1,0 +1,212 @@
+"""What the demo model can do, in figures, measured through the local engine on scenes it was not trained on.
+
+    python -m controlstack.tools.demo_figures
+
+The same functions feed the test of the model and the figures on its card.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.modality import Modality
+from ..core.request import ControlUnit, GenerationRequest, ImageReference
+from ..local.generate import generate
+from ..local.model import DEMO_MODEL, LocalModel, load_model
+from .demo_scenes import BACKGROUNDS, COLOURS, SHAPES, SIZE, SKIN, Scene, draw_scene, edges
+
+HELD_OUT = 500_000  # training scenes begin at 1,000,000
+PALETTE = {**COLOURS, **BACKGROUNDS, "skin": SKIN}
+
+
+def request_for(scene: Scene, seed: int, prompt: str | None = None) -> GenerationRequest:
+    return GenerationRequest(
+        prompt=scene.caption if prompt is None else prompt,
+        width=SIZE,
+        height=SIZE,
+        steps=21,
+        guidance_scale=4.0,
+        seed=seed,
+    )
+
+
+def control(modality: Modality, scene: Scene, strength: float = 1.0) -> ControlUnit:
+    maps = {Modality.CANNY: scene.canny, Modality.DEPTH: scene.depth, Modality.OPENPOSE: scene.openpose}
+    return ControlUnit(modality, to_tensor(maps[modality]), strength=strength)
+
+
+def to_tensor(picture: np.ndarray) -> Tensor:
+    return torch.from_numpy(picture).float()[None] / 255
+
+
+def picture_of(model: LocalModel, request: GenerationRequest) -> np.ndarray:
+    """The result, uint8 [height, width, 3]."""
+    return (generate(model, request).images[0] * 255).round().byte().numpy()
+
+
+# -- what is seen in a picture -----------------------------------------------------------------------------------------
+
+
+def edge_f1(picture: np.ndarray, control_map: np.ndarray, tolerance: int = 2) -> float:
+    """F1 of the picture's edges against the map's, where a pixel counts as found within `tolerance` pixels."""
+    found, wanted = edges(picture) > 0, control_map[..., 0] > 0
+    reach = np.ones((2 * tolerance + 1,) * 2, np.uint8)
+    near_found, near_wanted = (cv2.dilate(m.astype(np.uint8), reach) > 0 for m in (found, wanted))
+    precision = (found & near_wanted).sum() / max(1, found.sum())
+    recall = (wanted & near_found).sum() / max(1, wanted.sum())
+    return float(2 * precision * recall / max(1e-6, precision + recall))
+
+
+def foreground(picture: np.ndarray) -> np.ndarray:
+    """Where the picture differs from its background, which is the median colour of its border."""
+    border = np.concatenate([picture[:3].reshape(-1, 3), picture[-3:].reshape(-1, 3), picture[:, 0], picture[:, -1]])
+    distance = np.abs(picture.astype(int) - np.median(border, axis=0)).max(axis=-1)
+    return distance > 45
+
+
+def overlap(picture: np.ndarray, area: np.ndarray) -> float:
+    """Intersection over union of the picture's foreground and an area."""
+    seen = foreground(picture)
+    return float((seen & area).sum() / max(1, (seen | area).sum()))
+
+
+def nearest_names(picture: np.ndarray) -> np.ndarray:
+    """For each pixel the number of the palette colour nearest to it."""
+    colours = np.array(list(PALETTE.values()), int)
+    return ((picture.reshape(-1, 1, 3).astype(int) - colours) ** 2).sum(-1).argmin(-1).reshape(picture.shape[:2])
+
+
+def shape_colour(picture: np.ndarray) -> str:
+    """The object colour that most of the foreground has, or '' where there is no foreground."""
+    names = nearest_names(picture)[foreground(picture)]
+    counts = np.bincount(names, minlength=len(PALETTE))[: len(COLOURS)]
+    return list(COLOURS)[int(counts.argmax())] if counts.any() else ""
+
+
+def palette_distance(picture: np.ndarray, reference: np.ndarray) -> float:
+    """Half the L1 distance of two colour histograms over the palette: 0 is equal, 1 has nothing in common."""
+    shares = [
+        np.bincount(nearest_names(p).ravel(), minlength=len(PALETTE)) / p[..., 0].size for p in (picture, reference)
+    ]
+    return float(np.abs(shares[0] - shares[1]).sum() / 2)
+
+
+# -- the figures -------------------------------------------------------------------------------------------------------
+
+
+def canny_figure(model: LocalModel, strength: float, count: int) -> float:
+    """Mean edge F1 against the canny map."""
+    return _mean(
+        edge_f1(
+            picture_of(model, replace(request_for(s, i), controls=(control(Modality.CANNY, s, strength),))), s.canny
+        )
+        for i, s in _scenes(count)
+    )
+
+
+def depth_figure(model: LocalModel, strength: float, count: int) -> float:
+    """Mean overlap of the result's foreground with the objects of the depth map."""
+    return _mean(
+        overlap(
+            picture_of(model, replace(request_for(s, i), controls=(control(Modality.DEPTH, s, strength),))),
+            s.silhouette,
+        )
+        for i, s in _scenes(count)
+    )
+
+
+def openpose_figure(model: LocalModel, strength: float, count: int) -> float:
+    """Mean overlap of the drawn person with the body whose skeleton was given."""
+    return _mean(
+        overlap(
+            picture_of(model, replace(request_for(s, i), controls=(control(Modality.OPENPOSE, s, strength),))), s.person
+        )
+        for i, s in _people(count)
+    )
+
+
+def pair_figures(model: LocalModel, count: int) -> dict[str, float]:
+    """Edge F1 and body overlap on single-person scenes: canny alone, openpose alone, and both together."""
+    scores: dict[str, list[float]] = {
+        "canny alone": [],
+        "openpose alone": [],
+        "canny in pair": [],
+        "openpose in pair": [],
+    }
+    for i, s in _people(count):
+        canny, pose = control(Modality.CANNY, s), control(Modality.OPENPOSE, s)
+        scores["canny alone"].append(edge_f1(picture_of(model, replace(request_for(s, i), controls=(canny,))), s.canny))
+        scores["openpose alone"].append(
+            overlap(picture_of(model, replace(request_for(s, i), controls=(pose,))), s.person)
+        )
+        both = picture_of(model, replace(request_for(s, i), controls=(canny, pose)))
+        scores["canny in pair"].append(edge_f1(both, s.canny))
+        scores["openpose in pair"].append(overlap(both, s.person))
+    return {name: _mean(values) for name, values in scores.items()}
+
+
+def prompt_figure(model: LocalModel, count: int) -> float:
+    """Share of single-shape prompts whose named colour is the shape's dominant colour."""
+    hits = []
+    for i in range(count):
+        rng = np.random.default_rng(HELD_OUT + i)
+        colour, shape, background = (str(rng.choice(list(names))) for names in (COLOURS, SHAPES, BACKGROUNDS))
+        article = "an" if colour[0] in "aeiou" else "a"
+        prompt = f"{article} {colour} {shape} on a {background} background"
+        hits.append(shape_colour(picture_of(model, request_for(draw_scene(HELD_OUT + i), i, prompt))) == colour)
+    return _mean(float(hit) for hit in hits)
+
+
+def reference_figures(model: LocalModel, count: int) -> dict[str, float]:
+    """Mean palette distance to a reference that shares nothing with the prompt but the kinds of shapes."""
+    distances: dict[str, list[float]] = {"without": [], "with": []}
+    for i, s in _scenes(count):
+        reference = draw_scene(HELD_OUT + 100_000 + i)
+        request = request_for(s, i, s.colourless_caption.partition(" on a ")[0])
+        unit = ImageReference(to_tensor(reference.image), scale=1.0)
+        distances["without"].append(palette_distance(picture_of(model, request), reference.image))
+        distances["with"].append(
+            palette_distance(picture_of(model, replace(request, references=(unit,))), reference.image)
+        )
+    return {name: _mean(values) for name, values in distances.items()}
+
+
+def _scenes(count: int) -> Iterable[tuple[int, Scene]]:
+    return ((i, draw_scene(HELD_OUT + i)) for i in range(count))
+
+
+def _people(count: int) -> Iterable[tuple[int, Scene]]:
+    return ((i, draw_scene(HELD_OUT + i, objects=1, person=True)) for i in range(count))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def measure(model: LocalModel, count: int = 32) -> dict[str, float]:
+    """All figures of a model, over `count` scenes each."""
+    parts: dict[str, Callable[[], float]] = {}
+    for strength in (0.0, 0.5, 1.0):
+        parts[f"canny {strength}"] = lambda strength=strength: canny_figure(model, strength, count)
+    for strength in (0.0, 1.0):
+        parts[f"depth {strength}"] = lambda strength=strength: depth_figure(model, strength, count)
+        parts[f"openpose {strength}"] = lambda strength=strength: openpose_figure(model, strength, count)
+    parts["prompt"] = lambda: prompt_figure(model, count)
+    figures = {name: part() for name, part in parts.items()}
+    figures |= pair_figures(model, count)
+    figures |= {f"palette distance {name}": value for name, value in reference_figures(model, count).items()}
+    return figures
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO_MODEL
+    print(json.dumps(measure(load_model(folder, "demo", torch.device("cpu"), torch.float32)), indent=2))
