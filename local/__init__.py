@@ -1,0 +1,1 @@
+"""A request becomes images on this machine, with diffusers."""

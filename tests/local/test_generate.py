@@ -1,0 +1,229 @@
+"""The local engine: what it makes, that it repeats, that it stops, and that it is the plain pipeline underneath."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from controlstack.core.errors import GenerationFailed, InvalidRequest, OutOfMemory
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
+from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
+from controlstack.local.generate import Step, generate
+from controlstack.local.model import LocalModel
+from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, MISSING
+from controlstack.tools.demo_scenes import draw_scene
+from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+
+SCENE = draw_scene(7, person=True)
+MAPS = {Modality.CANNY: SCENE.canny, Modality.DEPTH: SCENE.depth, Modality.OPENPOSE: SCENE.openpose}
+
+
+def unit(modality: Modality, **changes: object) -> ControlUnit:
+    return replace(ControlUnit(modality, torch.from_numpy(MAPS[modality]).float()[None] / 255), **changes)
+
+
+CANNY, DEPTH, OPENPOSE = (unit(modality) for modality in MAPS)
+STYLE = ImageReference(torch.from_numpy(draw_scene(8).image).float()[None] / 255)
+REQUEST = GenerationRequest(prompt=SCENE.caption, width=128, height=128, steps=4, guidance_scale=4.0, seed=3)
+
+
+def image(demo: LocalModel, request: GenerationRequest) -> torch.Tensor:
+    return generate(demo, request).images
+
+
+def differ(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return bool((a - b).abs().max() > 0.01)
+
+
+def test_the_same_seed_repeats_exactly(demo: LocalModel) -> None:
+    request = replace(REQUEST, controls=(CANNY,))
+    assert torch.equal(image(demo, request), image(demo, request))
+    assert differ(image(demo, request), image(demo, replace(request, seed=4)))
+
+
+def test_each_image_of_a_batch_can_be_made_alone_from_its_seed(demo: LocalModel) -> None:
+    batch = generate(demo, replace(REQUEST, controls=(CANNY,), batch_size=3))
+    assert batch.images.shape == (3, 128, 128, 3)
+    assert batch.seeds == (3, 4, 5)
+    alone = image(demo, replace(REQUEST, controls=(CANNY,), seed=batch.seeds[2]))
+    assert (batch.images[2] - alone[0]).abs().max() < 1e-3
+
+
+def test_a_batch_takes_one_map_each(demo: LocalModel) -> None:
+    other = torch.from_numpy(draw_scene(9).canny).float()[None] / 255
+    both = unit(Modality.CANNY, image=torch.cat([CANNY.image, other]))
+    batch = image(demo, replace(REQUEST, controls=(both,), batch_size=2))
+    second = image(demo, replace(REQUEST, controls=(unit(Modality.CANNY, image=other),), seed=4))
+    assert (batch[1] - second[0]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("controls", [(), (CANNY,), (CANNY, DEPTH, OPENPOSE)], ids=["none", "one", "three"])
+def test_the_image_is_that_of_the_plain_diffusers_pipeline(demo: LocalModel, controls: tuple[ControlUnit, ...]) -> None:
+    controls = tuple(replace(control, strength=0.8, end=0.7) for control in controls)
+    from controlstack.local.schedulers import make_scheduler
+
+    parts = {**demo.components, "scheduler": make_scheduler(SchedulerChoice(), demo.scheduler_config)}
+    inputs = {}
+    if controls:
+        nets = MultiControlNetModel([demo.net(control.modality) for control in controls])
+        plain = StableDiffusionControlNetPipeline(**parts, controlnet=nets, requires_safety_checker=False)
+        inputs = {
+            "image": [control.image.movedim(-1, 1) for control in controls],
+            "controlnet_conditioning_scale": [0.8] * len(controls),
+            "control_guidance_end": [0.7] * len(controls),
+        }
+    else:
+        plain = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    expected = plain(
+        REQUEST.prompt,
+        **inputs,
+        width=128,
+        height=128,
+        num_inference_steps=4,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(3),
+        output_type="pt",
+    ).images.movedim(1, -1)
+    assert torch.equal(image(demo, replace(REQUEST, controls=controls)), expected)
+
+
+def test_strength_zero_is_no_control_at_all(demo: LocalModel) -> None:
+    without = image(demo, REQUEST)
+    assert torch.equal(image(demo, replace(REQUEST, controls=(unit(Modality.CANNY, strength=0.0),))), without)
+    assert differ(image(demo, replace(REQUEST, controls=(CANNY,))), without)
+
+
+def test_every_control_of_a_stack_acts(demo: LocalModel) -> None:
+    stack = (CANNY, DEPTH, OPENPOSE)
+    whole = image(demo, replace(REQUEST, controls=stack))
+    for left_out in range(3):
+        rest = stack[:left_out] + stack[left_out + 1 :]
+        assert differ(whole, image(demo, replace(REQUEST, controls=rest)))
+
+
+def test_a_window_changes_when_the_control_acts(demo: LocalModel) -> None:
+    early, late = (
+        image(demo, replace(REQUEST, controls=(unit(Modality.CANNY, start=start, end=end),)))
+        for start, end in ((0.0, 0.5), (0.5, 1.0))
+    )
+    assert differ(early, late)
+
+
+def test_reference_scale_zero_is_no_reference_and_the_model_stays_clean(demo: LocalModel) -> None:
+    without = image(demo, REQUEST)
+    assert torch.equal(image(demo, replace(REQUEST, references=(replace(STYLE, scale=0.0),))), without)
+    assert differ(image(demo, replace(REQUEST, references=(STYLE,))), without)
+    assert torch.equal(image(demo, REQUEST), without)
+
+
+def test_reference_windows_and_several_references_act(demo: LocalModel) -> None:
+    whole, early = (image(demo, replace(REQUEST, references=(replace(STYLE, end=end),))) for end in (1.0, 0.5))
+    assert differ(whole, early)
+    second = ImageReference(torch.from_numpy(draw_scene(10).image).float()[None] / 255, scale=0.5)
+    assert differ(whole, image(demo, replace(REQUEST, references=(STYLE, second))))
+
+
+def test_sizes_other_than_the_training_size_work(demo: LocalModel) -> None:
+    assert image(demo, replace(REQUEST, width=64, height=136, steps=1, controls=(CANNY,))).shape == (1, 136, 64, 3)
+
+
+def test_an_empty_prompt_is_allowed(demo: LocalModel) -> None:
+    assert image(demo, replace(REQUEST, prompt="", steps=1)).isfinite().all()
+
+
+def test_a_prompt_longer_than_the_encoder_window_is_not_cut_off(demo: LocalModel) -> None:
+    filler = "a circle and " * 40
+    a, b = (image(demo, replace(REQUEST, prompt=filler + end)) for end in ("a red star", "a blue ring"))
+    assert differ(a, b)
+
+
+def test_clip_skip_changes_the_embedding(demo: LocalModel) -> None:
+    assert differ(image(demo, REQUEST), image(demo, replace(REQUEST, clip_skip=1)))
+
+
+def test_every_step_is_reported_with_a_preview_of_what_comes(demo: LocalModel) -> None:
+    steps: list[tuple[int, int]] = []
+    previews: list[torch.Tensor] = []
+
+    def note(step: Step) -> None:
+        steps.append((step.number, step.total))
+        previews.append(step.preview())
+
+    result = generate(demo, replace(REQUEST, steps=8), note).images[0]
+    assert steps == [(n, 8) for n in range(1, 9)]
+    assert previews[-1].shape == (16, 16, 3)
+    small = torch.nn.functional.avg_pool2d(result.movedim(-1, 0)[None], 8)[0].movedim(0, -1)
+    likeness = torch.corrcoef(torch.stack([previews[-1].float().flatten(), small.flatten()]))[0, 1]
+    assert likeness > 0.8
+
+
+def test_what_the_listener_raises_stops_the_generation_and_leaves_the_model_usable(demo: LocalModel) -> None:
+    class Stopped(Exception):
+        pass
+
+    seen = []
+
+    def stop_at_two(step: Step) -> None:
+        seen.append(step.number)
+        if step.number == 2:
+            raise Stopped
+
+    request = replace(REQUEST, controls=(CANNY,), references=(STYLE,))
+    before = image(demo, request)
+    with pytest.raises(Stopped):
+        generate(demo, replace(request, steps=50), stop_at_two)
+    assert seen == [1, 2]
+    assert torch.equal(image(demo, request), before)
+
+
+@pytest.mark.parametrize("name", sorted(set(SchedulerName) - set(MISSING)))
+@pytest.mark.parametrize("karras", [False, True])
+def test_every_scheduler_that_is_offered_runs(demo: LocalModel, name: SchedulerName, karras: bool) -> None:
+    request = replace(REQUEST, scheduler=SchedulerChoice(name, karras))
+    if karras and name not in KARRAS_SIGMAS:
+        with pytest.raises(InvalidRequest, match="use_karras_sigmas is on"):
+            generate(demo, request)
+        return
+    result = generate(demo, request)
+    assert result.scheduler == name.value
+    assert result.images.isfinite().all()
+    assert result.images.std() > 0.02
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, kinds in ALGORITHM_TYPES.items() for k in sorted(kinds)])
+@pytest.mark.filterwarnings("ignore:.*algorithm_type.*:FutureWarning")
+def test_every_algorithm_type_that_is_offered_runs(demo: LocalModel, name: SchedulerName, kind: AlgorithmType) -> None:
+    result = image(demo, replace(REQUEST, scheduler=SchedulerChoice(name, algorithm_type=kind)))
+    assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(MISSING))
+def test_a_missing_scheduler_says_why(demo: LocalModel, name: SchedulerName) -> None:
+    with pytest.raises(InvalidRequest, match=f"scheduler is {name.value}: .*missing here"):
+        generate(demo, replace(REQUEST, scheduler=SchedulerChoice(name)))
+
+
+def test_a_control_the_model_has_no_net_for_is_refused_with_the_way_out(demo: LocalModel) -> None:
+    with pytest.raises(InvalidRequest, match=r"control 1 \(hed\).*has canny, depth, openpose.*models/controlnet"):
+        generate(demo, replace(REQUEST, controls=(replace(CANNY, modality=Modality.HED),)))
+
+
+def test_a_result_that_is_not_a_number_is_an_error_and_not_a_black_image(
+    demo: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = demo.components["vae"].decoder
+    broken = decoder.layers[0].weight.data.clone()
+    monkeypatch.setattr(decoder.layers[0].weight, "data", torch.full_like(broken, float("nan")))
+    with pytest.raises(GenerationFailed, match="Set precision to fp32"):
+        generate(demo, replace(REQUEST, steps=1))
+
+
+def test_out_of_memory_is_a_sentence(demo: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(demo.components["vae"].decoder, "forward", fail)
+    with pytest.raises(OutOfMemory, match=r"cpu has too little memory for 1 x 128x128 with 1 controls\. Lower"):
+        generate(demo, replace(REQUEST, steps=1, controls=(CANNY,)))
