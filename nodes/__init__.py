@@ -1,0 +1,1 @@
+"""The ComfyUI face of the pack: schemas and short executes; the work stands elsewhere."""

@@ -1,0 +1,134 @@
+"""One node per modality, each derived from its detector's declaration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ..core.modality import Modality
+from ..core.request import ControlUnit, Detect, Resize
+from ..preprocessors.registry import detector_for, find_detector
+from .comfy import io
+from .sockets import Controls, choose
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ControlNode(io.ComfyNode):
+    """What all control nodes share; a subclass names its modality."""
+
+    modality: ClassVar[Modality]
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        detector = find_detector(cls.modality)
+        title = cls.modality.title
+        map_is = detector.summary if detector else f"A {title} map, made by another node."
+        parameters = detector.parameters if detector else ()
+        return io.Schema(
+            node_id=cls.__name__,
+            display_name=f"{title} Control",
+            category="ControlStack/controls",
+            description=f"Adds {title} to the control stack. {map_is}",
+            inputs=[
+                io.Image.Input("image", tooltip="The picture to take the map from, or the map itself (see detect)."),
+                io.Combo.Input(
+                    "detect",
+                    options=Detect,
+                    default=Detect.LOCAL,
+                    tooltip="Who makes the map: local = this node, service = the remote service, none = it is the map.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="How strongly the control acts, 0 to 2. 0 leaves it out.",
+                ),
+                io.Float.Input(
+                    "start_percent",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the steps (0 to 1) after which the control begins.",
+                ),
+                io.Float.Input(
+                    "end_percent",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the steps (0 to 1) after which the control ends. Must be above start_percent.",
+                ),
+                io.Combo.Input(
+                    "resize",
+                    options=Resize,
+                    default=Resize.CROP,
+                    tooltip="For a map of another shape than the picture: crop it, fit it with black bars, or stretch.",
+                ),
+                io.Boolean.Input(
+                    "enabled",
+                    default=True,
+                    tooltip="Off: the stack passes through unchanged, and map is the image as it came in.",
+                ),
+                *(
+                    io.Int.Input(p.name, default=p.default, min=p.minimum, max=p.maximum, tooltip=p.tooltip)
+                    for p in parameters
+                ),
+                Controls.Input("controls", optional=True, tooltip="The stack to add to; leave open to begin one."),
+                io.Mask.Input("mask", optional=True, tooltip="Limits the control to the white area, where supported."),
+            ],
+            outputs=[
+                Controls.Output("stack", display_name="controls", tooltip="The stack with this control at its end."),
+                io.Image.Output(
+                    "map", display_name="map", tooltip="The control map, to look at or to use again with detect = none."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        image: Tensor,
+        detect: str,
+        strength: float,
+        start_percent: float,
+        end_percent: float,
+        resize: str,
+        enabled: bool,
+        controls: tuple[ControlUnit, ...] = (),
+        mask: Tensor | None = None,
+        **parameters: int,
+    ) -> io.NodeOutput:
+        if not enabled:
+            return io.NodeOutput(controls, image)
+        who = choose(Detect, "detect", detect)
+        shown = detector_for(cls.modality).detect(image, **parameters) if who is Detect.LOCAL else image
+        unit = ControlUnit(
+            modality=cls.modality,
+            image=shown,
+            detect=who,
+            strength=strength,
+            start=start_percent,
+            end=end_percent,
+            resize=choose(Resize, "resize", resize),
+            mask=mask,
+        )
+        return io.NodeOutput((*controls, unit), shown)
+
+
+class ControlStackCanny(ControlNode):
+    modality = Modality.CANNY
+
+
+class ControlStackDepth(ControlNode):
+    modality = Modality.DEPTH
+
+
+class ControlStackOpenPose(ControlNode):
+    modality = Modality.OPENPOSE
+
+
+CONTROL_NODES: tuple[type[ControlNode], ...] = (ControlStackCanny, ControlStackDepth, ControlStackOpenPose)

@@ -1,0 +1,26 @@
+"""The pack's own link types."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeVar
+
+from ..core.errors import UnknownChoice
+from .comfy import io
+
+Controls = io.Custom("CONTROLSTACK_CONTROLS")
+References = io.Custom("CONTROLSTACK_REFERENCES")
+Loras = io.Custom("CONTROLSTACK_LORAS")
+Scheduler = io.Custom("CONTROLSTACK_SCHEDULER")
+Request = io.Custom("CONTROLSTACK_REQUEST")
+Model = io.Custom("CONTROLSTACK_MODEL")
+
+Choice = TypeVar("Choice", bound=Enum)
+
+
+def choose(kind: type[Choice], field: str, value: str) -> Choice:
+    """The member of `kind` that a combo names; ComfyUI before 0.8 lets any text through, so this is the check."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise UnknownChoice(field, value, [member.value for member in kind]) from None

@@ -1,0 +1,61 @@
+"""Every example graph runs in a real ComfyUI, through /prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from controlstack.tests.comfy_server import ComfyServer
+from controlstack.tools.example_graphs import EXAMPLE_GRAPHS, ExampleGraph
+
+ROOT = Path(__file__).resolve().parents[2]
+GRAPHS = pytest.mark.parametrize("graph", EXAMPLE_GRAPHS, ids=lambda graph: graph.name)
+
+
+def as_sent(saved: dict) -> dict:
+    """The graph out of a picture, without the checksum that ComfyUI adds to LoadImage."""
+    return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in saved.items()}
+
+
+@GRAPHS
+def test_an_example_runs_with_progress_and_previews_and_saves_its_graph(
+    comfy: ComfyServer, graph: ExampleGraph
+) -> None:
+    result = comfy.run(graph.nodes)
+    assert result.succeeded, result.error
+    (picture,) = comfy.images(result, "22")
+    assert picture.size == (128, 128)
+    assert as_sent(json.loads(picture.info["prompt"])) == graph.nodes
+    steps = [step for node, step, total in result.progress if node == "21" and total == 21]
+    assert steps[-1] == 21
+    assert steps == sorted(steps)
+    assert result.previews >= 1
+
+
+@GRAPHS
+def test_the_files_are_those_of_the_graph(graph: ExampleGraph) -> None:
+    folder = ROOT / "workflows"
+    assert json.loads((folder / "api" / f"{graph.name}.json").read_text(encoding="utf-8")) == graph.nodes
+    assert (folder / f"{graph.title}.jpg").stat().st_size > 1000
+    workflow = json.loads((folder / f"{graph.title}.json").read_text(encoding="utf-8"))
+    assert {node["type"] for node in workflow["nodes"]} == {node["class_type"] for node in graph.nodes.values()}
+
+
+def test_every_workflow_file_has_its_graph() -> None:
+    files, twins = (ROOT / "workflows").glob("*.json"), (ROOT / "workflows" / "api").glob("*.json")
+    assert {path.stem for path in files} == {graph.title for graph in EXAMPLE_GRAPHS}
+    assert {path.stem for path in twins} == {graph.name for graph in EXAMPLE_GRAPHS}
+
+
+def test_every_node_stands_in_an_example(comfy: ComfyServer) -> None:
+    used = {node["class_type"] for graph in EXAMPLE_GRAPHS for node in graph.nodes.values()}
+    ours = {name for name in comfy.get("/object_info") if name.startswith("ControlStack")}
+    assert ours <= used
+
+
+def test_the_same_graph_again_is_served_from_the_cache(comfy: ComfyServer) -> None:
+    graph = EXAMPLE_GRAPHS[0].nodes
+    first, again = comfy.run(graph), comfy.run(graph)
+    assert first.succeeded and again.succeeded
+    assert "21" in again.cached
