@@ -46,6 +46,9 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
         yield Problem(
             "mask", "connected", "it needs the picture to change", "Connect init_image, or disconnect the mask."
         )
+    if request.denoise < 1 and request.init_image is None:
+        meaning = "it is the share of init_image to replace, and there is none"
+        yield Problem("denoise", f"{request.denoise:g}", meaning, "Set it to 1, or connect init_image.")
     if request.upscale and not capabilities.upscale:
         yield Problem("upscale", "on", f"{target} cannot upscale", "Switch it off and use an upscale node behind it.")
     if request.vae and not capabilities.own_vae:

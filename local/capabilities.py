@@ -22,7 +22,6 @@ SD15 = Capabilities(
         "guidance_scale": Range(1, 30),
         "batch_size": Range(1, 64),
         "clip_skip": Range(0, 11),
-        "denoise": Range(1, 1),
         "strength": Range(0, 2),
         "scale": Range(0, 1),
     },

@@ -1,17 +1,14 @@
 """What the demo model can do, in figures, measured through the local engine on scenes it was not trained on.
 
-    python -m controlstack.tools.demo_figures
+    python -m controlstack.tools.demo_figures        # writes the table of assets/demo_model/README.md
 
-The same functions feed the test of the model and the figures on its card.
+The same functions feed the test of the model.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -25,6 +22,7 @@ from ..local.model import DEMO_MODEL, LocalModel, load_model
 from .demo_scenes import BACKGROUNDS, COLOURS, SHAPES, SIZE, SKIN, Scene, draw_scene, edges
 
 HELD_OUT = 500_000  # training scenes begin at 1,000,000
+TABLE_START, TABLE_END = "<!-- figures -->", "<!-- end of figures -->"
 PALETTE = {**COLOURS, **BACKGROUNDS, "skin": SKIN}
 
 
@@ -207,6 +205,22 @@ def measure(model: LocalModel, count: int = 32) -> dict[str, float]:
     return figures
 
 
+def card_table(figures: Mapping[str, float]) -> str:
+    """The figures as the card shows them."""
+    return "\n".join(
+        ["| figure | value |", "|---|---|", *(f"| {name} | {value:.3f} |" for name, value in figures.items())]
+    )
+
+
+def main() -> None:
+    model = load_model(DEMO_MODEL, "demo", torch.device("cpu"), torch.float32)
+    table = card_table(measure(model))
+    card = DEMO_MODEL / "README.md"
+    before, _, rest = card.read_text(encoding="utf-8").partition(TABLE_START)
+    _, _, after = rest.partition(TABLE_END)
+    card.write_text(f"{before}{TABLE_START}\n{table}\n{TABLE_END}{after}", encoding="utf-8")
+    print(table)
+
+
 if __name__ == "__main__":
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO_MODEL
-    print(json.dumps(measure(load_model(folder, "demo", torch.device("cpu"), torch.float32)), indent=2))
+    main()

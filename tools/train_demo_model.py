@@ -33,7 +33,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     UNet2DConditionModel,
 )
-from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, IPAdapterAttnProcessor
 from diffusers.models.embeddings import ImageProjection, MultiIPAdapterImageProjection
 from safetensors.torch import save_file
 from tokenizers.pre_tokenizers import ByteLevel
@@ -137,6 +137,11 @@ def build_image_encoder() -> CLIPVisionModelWithProjection:
     )
 
 
+def with_fast_attention(net: UNet2DConditionModel | ControlNetModel, device: torch.device) -> None:
+    """On a CPU in bfloat16 the backward pass of torch's fused attention takes half of a step; plain products do not."""
+    net.set_attn_processor(AttnProcessor() if device.type == "cpu" else AttnProcessor2_0())
+
+
 def attach_ip_adapter(unet: UNet2DConditionModel) -> nn.ModuleDict:
     """Give the UNet an IP-Adapter the way diffusers does on loading one; returns the new, trainable parts."""
     processors, trainable = {}, {}
@@ -146,7 +151,7 @@ def attach_ip_adapter(unet: UNet2DConditionModel) -> nn.ModuleDict:
             continue
         block = unet.get_submodule(name.removesuffix(".processor"))
         width, context = block.to_q.weight.shape[0], block.to_k.weight.shape[1]
-        adapter = IPAdapterAttnProcessor2_0(width, context, num_tokens=(IP_TOKENS,), scale=[1.0])
+        adapter = IPAdapterAttnProcessor(width, context, num_tokens=(IP_TOKENS,), scale=[1.0])
         with torch.no_grad():
             adapter.to_k_ip[0].weight.copy_(block.to_k.weight)
             adapter.to_v_ip[0].weight.copy_(block.to_v.weight)
@@ -421,6 +426,7 @@ class Denoising:
 def train_unet(trainer: Trainer, steps: int, batch: int, peak: float) -> None:
     torch.manual_seed(1)
     unet, text_encoder = build_unet(), build_text_encoder(len(trainer.tokenizer))
+    with_fast_attention(unet, trainer.device)
     task, examples = Denoising(trainer, batch), trainer.examples
 
     def loss(rows: np.random.Generator, chance: torch.Generator) -> Tensor:
@@ -433,8 +439,9 @@ def train_unet(trainer: Trainer, steps: int, batch: int, peak: float) -> None:
 
 
 def frozen_base(trainer: Trainer) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    text_encoder = build_text_encoder(len(trainer.tokenizer))
-    return trainer.trained("unet", "unet", build_unet()), trainer.trained("unet", "text_encoder", text_encoder)
+    unet, text_encoder = build_unet(), build_text_encoder(len(trainer.tokenizer))
+    with_fast_attention(unet, trainer.device)
+    return trainer.trained("unet", "unet", unet), trainer.trained("unet", "text_encoder", text_encoder)
 
 
 def train_controlnet(kind: str) -> Callable[[Trainer, int, int, float], None]:
@@ -442,6 +449,7 @@ def train_controlnet(kind: str) -> Callable[[Trainer, int, int, float], None]:
         torch.manual_seed(2)
         unet, text_encoder = frozen_base(trainer)
         net = build_controlnet(unet)
+        with_fast_attention(net, trainer.device)
         if kind != "canny" and (canny := trainer.checkpoint("canny")):
             net.load_state_dict(canny["average"]["net"])  # drawing where a map says is half of every control
         task, examples = Denoising(trainer, batch), trainer.examples

@@ -28,7 +28,7 @@ COLUMN, GAP = 440, 80
 SIZES = {
     "ControlStackRequest": (380, 560),
     "ControlStackLoadModel": (380, 110),
-    "ControlStackGenerateLocal": (380, 110),
+    "ControlStackGenerateLocal": (380, 320),
     "ControlStackScheduler": (380, 130),
     "ControlStackReference": (380, 200),
     "ControlStackExplain": (380, 300),

@@ -94,6 +94,7 @@ ONE_PROBLEM = {
     "reference window": ({"references": (replace(STYLE, end=0.5),)}, ("applies it at every step",)),
     "references": ({"references": (STYLE, STYLE)}, ("references is 2", "at most 1")),
     "init image": ({"init_image": IMAGE}, ("init_image is connected", "cannot start from an image")),
+    "denoise": ({"denoise": 0.5}, ("denoise is 0.5", "there is none", "Set it to 1")),
     "upscale": ({"upscale": True}, ("upscale is on",)),
     "vae": ({"vae": "x.safetensors"}, ("vae is 'x.safetensors'",)),
 }

@@ -1,0 +1,70 @@
+"""The embedded model does what its card says: control controls, the prompt colours, the reference gives its palette.
+
+Every bound is stated next to the figure the model reached when its card was written (see assets/demo_model/README.md).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from controlstack.core.modality import Modality
+from controlstack.local.generate import generate
+from controlstack.local.model import LocalModel
+from controlstack.tools.demo_figures import (
+    canny_figure,
+    control,
+    depth_figure,
+    openpose_figure,
+    pair_figures,
+    prompt_figure,
+    reference_figures,
+    request_for,
+)
+from controlstack.tools.demo_scenes import draw_scene
+
+SCENES = 32
+
+
+def test_canny_control_moves_edges_of_the_result_to_the_map(demo: LocalModel) -> None:
+    off, half, full = (canny_figure(demo, strength, SCENES) for strength in (0.0, 0.5, 1.0))
+    assert off < half < full
+    assert off <= 0.25
+    assert full >= 0.70
+
+
+def test_depth_control_puts_the_objects_where_the_map_has_them(demo: LocalModel) -> None:
+    assert depth_figure(demo, 1.0, SCENES) >= 0.60
+    assert depth_figure(demo, 0.0, SCENES) <= 0.35
+
+
+def test_openpose_control_puts_the_body_on_the_skeleton(demo: LocalModel) -> None:
+    assert openpose_figure(demo, 1.0, SCENES) >= 0.60
+    assert openpose_figure(demo, 0.0, SCENES) <= 0.40
+
+
+def test_the_named_colour_is_the_colour_of_the_shape(demo: LocalModel) -> None:
+    assert prompt_figure(demo, SCENES) >= 0.80
+
+
+def test_a_reference_moves_the_palette_of_the_result_to_its_own(demo: LocalModel) -> None:
+    figures = reference_figures(demo, SCENES)
+    assert figures["with"] <= 0.5 * figures["without"]
+
+
+def test_two_controls_together_lose_little(demo: LocalModel) -> None:
+    figures = pair_figures(demo, SCENES)
+    assert figures["canny in pair"] >= 0.85 * figures["canny alone"]
+    assert figures["openpose in pair"] >= 0.85 * figures["openpose alone"]
+
+
+@pytest.mark.parametrize("modality", [Modality.CANNY])
+def test_a_generation_takes_seconds_and_not_minutes(demo: LocalModel, modality: Modality) -> None:
+    """The bar is 3 s for 21 steps on 2 cores (benchmarks/); this catches only what is out of all proportion."""
+    scene = draw_scene(1)
+    request = replace(request_for(scene, 0), controls=(control(modality, scene),))
+    generate(demo, request)
+    started = time.monotonic()
+    generate(demo, request)
+    assert time.monotonic() - started < 30
