@@ -61,3 +61,27 @@ class OutOfMemory(ControlStackError):
 
 class GenerationFailed(ControlStackError):
     """The engine ran but its result cannot be used."""
+
+
+class ServiceError(ControlStackError):
+    """A remote service refused a request, or reported that a job failed."""
+
+
+class CredentialsMissing(ControlStackError):
+    """No key is set for a service and profile."""
+
+
+class ServiceUnreachable(ControlStackError):
+    """The connection failed before anything was sent: nothing was charged, and trying again is safe."""
+
+
+class OutcomeUnknown(ControlStackError):
+    """The connection broke after a paid request may have reached the service: it is not repeated."""
+
+
+class JobUnfinished(ControlStackError):
+    """A job did not end before its deadline; it can be fetched later by its id."""
+
+
+class ResultRefused(ControlStackError):
+    """A result could not be used: address not allowed, too large, or not an image."""

@@ -1,0 +1,189 @@
+"""What a remote endpoint is, without any input or output: pure functions from values to values.
+
+A service module subclasses `Endpoint`; `jobs.py` sends the calls it makes and hands it the answers. So everything that
+can be wrong about a service's contract stands in one file and is tested without a network.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from ..core.capabilities import Capabilities
+from ..core.errors import Problem
+from ..core.request import GenerationRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One HTTP call. `path` is below the service's base URL; `paid` calls are sent at most once."""
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Json | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    paid: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: `json` is None where the body was not a JSON object."""
+
+    status: int
+    json: Json | None
+    text: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Phase(str, Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+    @property
+    def final(self) -> bool:
+        return self in (Phase.DONE, Phase.FAILED, Phase.CANCELED)
+
+
+@dataclass(frozen=True)
+class JobState:
+    """One report about a job.
+
+    `outputs` are result references in order: URLs, inline base64 or whatever `Endpoint.locate` understands. `progress`
+    is 0..1, `wait` the seconds the service asks to wait before the next question, `metadata` what it says about the
+    job in its own words, `cost` what it charged in its own unit.
+    """
+
+    phase: Phase
+    job_id: str = ""
+    outputs: tuple[str, ...] = ()
+    message: str = ""
+    progress: float | None = None
+    wait: float | None = None
+    metadata: Json = field(default_factory=dict)
+    cost: float | None = None
+
+
+class Carrier(str, Enum):
+    """How an image travels to the service."""
+
+    BASE64 = "base64"
+    DATA_URL = "data URL"
+    UPLOAD = "upload"
+    URL = "public URL"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSlot:
+    """An image that the body needs: `key` names it in `build_payload`'s `images`.
+
+    `url` is set where the user gave a public address instead of (or for) the tensor. `max_bytes` is the encoded size
+    the carrier allows, 0 for no limit.
+    """
+
+    key: str
+    image: Tensor | None
+    carrier: Carrier
+    url: str = ""
+    max_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: before the first question, between questions (growing from one to the other), and the deadline."""
+
+    first: float
+    shortest: float
+    longest: float
+    deadline: float
+
+
+Options = TypeVar("Options")
+
+
+class Endpoint(ABC, Generic[Options]):
+    """One documented endpoint.
+
+    `service` is the credentials' namespace, `target` the name shown to users, `base_url` the documented one,
+    `url_variable` the environment variable that replaces it, `options_type` a frozen dataclass whose fields are the
+    documented request fields that a GenerationRequest does not carry (see `options.py`).
+    """
+
+    service: ClassVar[str]
+    target: ClassVar[str]
+    base_url: ClassVar[str]
+    url_variable: ClassVar[str]
+    pace: ClassVar[Pace]
+    options_type: type[Options]
+
+    @abstractmethod
+    def capabilities(self, options: Options) -> Capabilities:
+        """The table that holds for these options (a model family may narrow it)."""
+
+    @abstractmethod
+    def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
+        """What the table cannot say: combinations that this endpoint cannot express."""
+
+    @abstractmethod
+    def image_slots(self, request: GenerationRequest, options: Options) -> list[ImageSlot]:
+        """The images the body needs, each with its carrier."""
+
+    @abstractmethod
+    def build_payload(self, request: GenerationRequest, options: Options, images: Mapping[str, str]) -> dict[str, Any]:
+        """The exact JSON body, without credentials. `images` holds, for each slot's key, what its carrier made of it.
+
+        Pure and total: every request without problems gives a body the service's contract accepts.
+        """
+
+    @abstractmethod
+    def submit(self, payload: Json, options: Options) -> Call:
+        """The paid call."""
+
+    @abstractmethod
+    def read_submit(self, answer: Answer) -> JobState:
+        """The state after submitting. Raises ServiceError (core.errors) for what the service refused."""
+
+    @abstractmethod
+    def poll(self, job_id: str) -> Call:
+        """The question after a job."""
+
+    @abstractmethod
+    def read_poll(self, answer: Answer) -> JobState:
+        """The state a poll tells. Raises ServiceError only for answers that asking again cannot change."""
+
+    def cancel(self, job_id: str) -> Call | None:
+        """The call that cancels a job, or None where the service has none."""
+        return None
+
+    def upload(self, data: bytes, media_type: str, name: str) -> Call | None:
+        """The call that stores an image at the service, or None where it has no such thing."""
+        return None
+
+    def read_upload(self, answer: Answer) -> str:
+        """What stands for an uploaded image in the body."""
+        raise NotImplementedError
+
+    def locate(self, output: str) -> Call | None:
+        """The call that turns an output reference into a URL, or None where it is one already (or inline data)."""
+        return None
+
+    def read_location(self, answer: Answer) -> str:
+        """The URL in the answer to `locate`."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
+        """The call with the credentials where the service wants them: in the body or in a header."""
