@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import signal
 import subprocess
 import sys
@@ -134,6 +135,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str]) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a Windows pipe may lack a character of a path or a log
+            stream.reconfigure(errors="replace")
     options = parse(argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:

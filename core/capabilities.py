@@ -37,19 +37,27 @@ UNLIMITED = 2**31
 class Capabilities:
     """The table of one target.
 
-    `ranges` is keyed by the names of GenerationRequest's numeric fields, and by `strength` (of a control) and `scale`
-    (of a reference). A `max_` of 0 means the target has no such thing. `missing_schedulers` gives the reason why a name
-    that users may expect is not among `schedulers`; `karras_sigmas` and `algorithm_types` say which of them have these
-    options. `control_remedy` is what a user can do about a control the target lacks.
+    `ranges` is keyed by the names of GenerationRequest's numeric fields, and by `strength` (of a control), `scale` (of
+    a reference) and `lora_strength`; a 0 of these three means "not there" and is always allowed. `sizes` are the only
+    pairs of width and height, where there are such. A `max_` of 0 means the target has no such thing.
+    `missing_schedulers` gives the reason why a name that users may expect is not among `schedulers`; `karras_sigmas`
+    and `algorithm_types` say which of them have these options, `max_steps` which of them take fewer steps than `ranges`
+    allows, `default_scheduler` which one a request without a choice gets, where that is known. `masked_modalities` take
+    a mask as a part of what they are (inpaint), even where `control_masks` is off. `control_remedy` is what a user can
+    do about a control the target lacks.
     """
 
     target: str
     modalities: frozenset[Modality]
     schedulers: frozenset[SchedulerName]
+    default_scheduler: SchedulerName | None = None
     missing_schedulers: Mapping[SchedulerName, str] = field(default_factory=dict)
     karras_sigmas: frozenset[SchedulerName] = frozenset()
     algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(default_factory=dict)
+    max_steps: Mapping[SchedulerName, int] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
+    min_controls: int = 0
     max_controls: int = UNLIMITED
     max_references: int = 0
     reference_kinds: frozenset[ReferenceKind] = frozenset()
@@ -57,6 +65,7 @@ class Capabilities:
     detects: bool = False
     control_windows: bool = True
     control_masks: bool = False
+    masked_modalities: frozenset[Modality] = frozenset()
     reference_windows: bool = False
     reference_masks: bool = False
     image_to_image: bool = False

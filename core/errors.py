@@ -24,15 +24,15 @@ class ControlStackError(Exception):
 
 
 class InvalidRequest(ControlStackError):
-    """The request cannot run on its target; `problems` lists every reason."""
+    """What was asked cannot be done by its target; `problems` lists every reason."""
 
     def __init__(self, target: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         if len(self.problems) == 1:
-            text = f"{target} cannot run this request. {self.problems[0]}"
+            text = f"{target} cannot use this. {self.problems[0]}"
         else:
             lines = "\n".join(f"- {problem}" for problem in self.problems)
-            text = f"{target} cannot run this request, for {len(self.problems)} reasons:\n{lines}"
+            text = f"{target} cannot use this, for {len(self.problems)} reasons:\n{lines}"
         super().__init__(text)
 
 
@@ -65,6 +65,14 @@ class GenerationFailed(ControlStackError):
 
 class ServiceError(ControlStackError):
     """A remote service refused a request, or reported that a job failed."""
+
+
+class RateLimited(ServiceError):
+    """A service takes no request now and did not take this one; `wait` is the seconds it asks to wait, if it says."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class CredentialsMissing(ControlStackError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .request import Resize
+from .request import ControlUnit, Resize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,11 +20,11 @@ def to_rgb(image: Tensor) -> Tensor:
     return image
 
 
-def fit_image(image: Tensor, width: int, height: int, resize: Resize) -> Tensor:
+def fit_image(image: Tensor, width: int, height: int, resize: Resize, thin_lines: bool = False) -> Tensor:
     """Bring [batch, h, w, channel] to [batch, height, width, channel].
 
-    Enlarges bilinearly and reduces with antialiasing; values stay in their range. An image that has the size already
-    is returned as it is.
+    Enlarges bilinearly and reduces with antialiasing; `thin_lines` reduces by the brightest pixel instead, so that a
+    line of one pixel stays one. Values stay in their range. An image that has the size already is returned as it is.
     """
     from torch.nn import functional
 
@@ -34,15 +34,18 @@ def fit_image(image: Tensor, width: int, height: int, resize: Resize) -> Tensor:
     scale_x, scale_y = width / image_width, height / image_height
     if resize is not Resize.STRETCH:
         scale_x = scale_y = max(scale_x, scale_y) if resize is Resize.CROP else min(scale_x, scale_y)
-    new_width, new_height = max(1, round(image_width * scale_x)), max(1, round(image_height * scale_y))
+    size = max(1, round(image_height * scale_y)), max(1, round(image_width * scale_x))
     planes = image.movedim(-1, 1)
-    planes = functional.interpolate(planes, (new_height, new_width), mode="bilinear", antialias=True)
+    if thin_lines and scale_x < 1 and scale_y < 1:
+        planes = functional.adaptive_max_pool2d(planes, size)
+    else:
+        planes = functional.interpolate(planes, size, mode="bilinear", antialias=True)
     # Negative padding crops, so one call serves both ways.
-    spare_x, spare_y = width - new_width, height - new_height
+    spare_x, spare_y = width - size[1], height - size[0]
     left, top = spare_x // 2, spare_y // 2
     return functional.pad(planes, (left, spare_x - left, top, spare_y - top)).movedim(1, -1).contiguous()
 
 
-def fit_mask(mask: Tensor, width: int, height: int, resize: Resize) -> Tensor:
-    """The same for a mask [batch, h, w]."""
-    return fit_image(mask[..., None], width, height, resize)[..., 0]
+def control_image(control: ControlUnit, width: int, height: int) -> Tensor:
+    """The map (or picture) of a control as RGB at the picture's size."""
+    return fit_image(to_rgb(control.image), width, height, control.resize, control.modality.thin_lines)

@@ -36,6 +36,11 @@ class Modality(str, Enum):
         """The plain name shown to users, e.g. "Soft Edge"."""
         return _TITLES.get(self, self.value.replace("_", " ").title())
 
+    @property
+    def thin_lines(self) -> bool:
+        """Whether the map is made of lines so thin that averaging would wash them out when it is reduced."""
+        return self in _THIN_LINES
+
 
 _TITLES = {
     Modality.HED: "HED",
@@ -43,4 +48,13 @@ _TITLES = {
     Modality.OPENPOSE: "OpenPose",
     Modality.SOFTEDGE: "Soft Edge",
     Modality.QRCODE: "QR Code",
+}
+_THIN_LINES = {
+    Modality.CANNY,
+    Modality.MLSD,
+    Modality.OPENPOSE,
+    Modality.SCRIBBLE,
+    Modality.LINEART,
+    Modality.FACE_DETECTOR,
+    Modality.POSE,
 }

@@ -97,6 +97,11 @@ class ImageReference(_Value):
     mask: Tensor | None = None
 
 
+def acts_at(unit: ControlUnit | ImageReference, step: int, steps: int) -> bool:
+    """Whether step 0, 1, ... of `steps` lies wholly inside the unit's window, which is when diffusers applies it."""
+    return unit.start <= step / steps and (step + 1) / steps <= unit.end
+
+
 @dataclass(frozen=True)
 class Lora:
     """A LoRA, either a file among ComfyUI's loras (`name`) or a service's model id (`remote_id`)."""

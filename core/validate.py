@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from .capabilities import UNLIMITED, Capabilities
+from .capabilities import UNLIMITED, Capabilities, Range
 from .errors import InvalidRequest, Problem
-from .request import ControlUnit, Detect, GenerationRequest, ImageReference
+from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acts_at
 from .scheduler import SchedulerChoice
 
 if TYPE_CHECKING:
@@ -31,11 +31,15 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
         value = getattr(request, name, None)
         if value is not None and value not in allowed:
             yield _out_of_range(name, value, str(allowed), allowed.minimum, allowed.maximum, allowed.multiple)
+    if capabilities.sizes and (request.width, request.height) not in capabilities.sizes:
+        yield _wrong_size(request.width, request.height, capabilities)
     if capabilities.needs_prompt and not request.prompt.strip():
         yield Problem("prompt", "empty", f"{target} needs one", "Write what the picture shows.")
-    yield from _scheduler(request.scheduler, capabilities)
+    yield from _scheduler(request.scheduler, request.steps, capabilities)
     if len(request.loras) > capabilities.max_loras:
         yield _too_many("loras", len(request.loras), capabilities.max_loras, target)
+    for index, lora in enumerate(request.loras, 1):
+        yield from _weight(f"lora {index} strength", lora.strength, capabilities.ranges.get("lora_strength"))
     for name, image in request.images():
         yield from _image(name, image, request)
     if request.mask is not None and not capabilities.inpainting:
@@ -55,14 +59,17 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
         yield Problem("vae", f"'{request.vae}'", f"{target} has a fixed VAE", "Leave vae empty.")
 
 
-def _scheduler(choice: SchedulerChoice, capabilities: Capabilities) -> Iterator[Problem]:
-    name, target = choice.name, capabilities.target
+def _scheduler(choice: SchedulerChoice, steps: int, capabilities: Capabilities) -> Iterator[Problem]:
+    name, target = choice.name or capabilities.default_scheduler, capabilities.target
     if name is not None and name not in capabilities.schedulers:
         known = ", ".join(sorted(s.value for s in capabilities.schedulers)) or "none by name"
         reason = capabilities.missing_schedulers.get(name, f"{target} does not have it")
         yield Problem("scheduler", name.value, reason, f"Choose default or one of {known}.")
         return
     label = name.value if name else "the default scheduler"
+    most = capabilities.max_steps.get(name, UNLIMITED) if name else UNLIMITED
+    if steps > most:
+        yield Problem("steps", str(steps), f"{label} takes at most {most}", f"Set it to {most}.")
     if choice.use_karras_sigmas and name not in capabilities.karras_sigmas:
         able = ", ".join(sorted(s.value for s in capabilities.karras_sigmas)) or "no scheduler"
         yield Problem("use_karras_sigmas", "on", f"on {target} {able} can do that, not {label}", "Switch it off.")
@@ -74,6 +81,10 @@ def _scheduler(choice: SchedulerChoice, capabilities: Capabilities) -> Iterator[
 
 def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
+    acting = sum(control.strength != 0 for control in request.controls)
+    if acting < capabilities.min_controls:
+        limit = f"{target} needs at least {capabilities.min_controls} whose strength is not 0"
+        yield Problem("controls", str(acting), limit, "Connect a control node to the request.")
     if len(request.controls) > capabilities.max_controls:
         yield _too_many("controls", len(request.controls), capabilities.max_controls, target)
     for index, control in enumerate(request.controls, 1):
@@ -81,15 +92,14 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
         if control.modality not in capabilities.modalities:
             known = ", ".join(sorted(m.value for m in capabilities.modalities)) or "no control at all"
             yield Problem(name, "not available", f"{target} has {known}", capabilities.control_remedy)
-        allowed = capabilities.ranges.get("strength")
-        if allowed and control.strength not in allowed:
-            yield _out_of_range(f"{name} strength", control.strength, str(allowed), allowed.minimum, allowed.maximum)
-        yield from _window(name, control)
+        yield from _weight(f"{name} strength", control.strength, capabilities.ranges.get("strength"))
+        yield from _window(name, control, request.steps)
         if not capabilities.control_windows and (control.start > 0 or control.end < 1):
             yield Problem(f"{name} window", _span(control), f"{target} applies a control at every step", "Set 0 and 1.")
         if control.detect is Detect.SERVICE and not capabilities.detects:
             yield Problem(f"{name} detect", "service", f"{target} does not make maps", "Set detect to local or none.")
-        if control.mask is not None and not capabilities.control_masks:
+        takes_mask = capabilities.control_masks or control.modality in capabilities.masked_modalities
+        if control.mask is not None and not takes_mask:
             yield Problem(f"{name} mask", "connected", f"{target} cannot limit a control to an area", "Disconnect it.")
 
 
@@ -103,39 +113,55 @@ def _references(request: GenerationRequest, capabilities: Capabilities) -> Itera
         if reference.kind not in capabilities.reference_kinds:
             known = ", ".join(sorted(kind.value for kind in capabilities.reference_kinds))
             yield Problem(f"{name} kind", reference.kind.value, f"{target} has {known}", "Choose one of these.")
-        allowed = capabilities.ranges.get("scale")
-        if allowed and reference.scale not in allowed:
-            yield _out_of_range(f"{name} scale", reference.scale, str(allowed), allowed.minimum, allowed.maximum)
-        yield from _window(name, reference)
+        yield from _weight(f"{name} scale", reference.scale, capabilities.ranges.get("scale"))
+        yield from _window(name, reference, request.steps)
         if not capabilities.reference_windows and (reference.start > 0 or reference.end < 1):
             yield Problem(f"{name} window", _span(reference), f"{target} applies it at every step", "Set 0 and 1.")
         if reference.mask is not None and not capabilities.reference_masks:
             yield Problem(f"{name} mask", "connected", f"{target} cannot limit it to an area", "Disconnect it.")
 
 
-def _window(name: str, unit: ControlUnit | ImageReference) -> Iterator[Problem]:
+def _window(name: str, unit: ControlUnit | ImageReference, steps: int) -> Iterator[Problem]:
     if not 0 <= unit.start < unit.end <= 1:
         limit = "start_percent must be below end_percent, both from 0 to 1"
         yield Problem(f"{name} window", _span(unit), limit, "Use 0 and 1 for the whole generation.")
+    elif steps > 0 and not any(acts_at(unit, step, steps) for step in range(steps)):
+        yield Problem(f"{name} window", _span(unit), f"none of the {steps} steps lies in it", "Widen it.")
+
+
+def image_problems(name: str, image: Tensor) -> Iterator[Problem]:
+    """What makes a tensor useless as an image [batch, height, width, 1, 3 or 4] or, if named so, as a mask."""
+    is_mask = name.endswith("mask")
+    fits = image.ndim == (3 if is_mask else 4) and 0 not in image.shape and (is_mask or image.shape[-1] in (1, 3, 4))
+    if not fits:
+        expected = "[batch, height, width]" if is_mask else "[batch, height, width, 1, 3 or 4 channels]"
+        problem = f"it must be {expected} with something in it"
+        yield Problem(name, f"of shape {list(image.shape)}", problem, "Check the node before it.")
+    elif not bool(image.isfinite().all()):
+        broken = "it holds values that are not numbers (NaN or infinite)"
+        yield Problem(name, "broken", broken, "Look at the node that made it; a black picture has the same cause.")
 
 
 def _image(name: str, image: Tensor, request: GenerationRequest) -> Iterator[Problem]:
-    is_mask = name.endswith("mask")
-    if image.ndim != (3 if is_mask else 4) or 0 in image.shape:
-        expected = "[batch, height, width]" if is_mask else "[batch, height, width, channel]"
-        shape = list(image.shape)
-        yield Problem(
-            name, f"of shape {shape}", f"it must be {expected} with something in it", "Check the node before it."
-        )
-        return
-    if not bool(image.isfinite().all()):
-        broken = "it holds values that are not numbers (NaN or infinite)"
-        yield Problem(
-            name, "broken", broken, "Look at the node that made it; a black picture there has the same cause."
-        )
-    if not name.startswith("reference") and image.shape[0] not in (1, request.batch_size):
+    problems = list(image_problems(name, image))
+    yield from problems
+    if not problems and not name.startswith("reference") and image.shape[0] not in (1, request.batch_size):
         limit = f"a batch of {request.batch_size} takes 1 or {request.batch_size}"
         yield Problem(name, f"a batch of {image.shape[0]}", limit, "Pick one image, or set batch_size to match.")
+
+
+def _weight(name: str, value: float, allowed: Range | None) -> Iterator[Problem]:
+    """A strength or scale; 0 leaves its control, reference or LoRA out, so it needs no support."""
+    if allowed and value != 0 and value not in allowed:
+        yield _out_of_range(name, value, str(allowed), allowed.minimum, allowed.maximum)
+
+
+def _wrong_size(width: int, height: int, capabilities: Capabilities) -> Problem:
+    sizes = sorted(capabilities.sizes)
+    nearest = min(sizes, key=lambda size: (abs(size[0] * height - size[1] * width), abs(size[0] - width)))
+    known = ", ".join(f"{w}x{h}" for w, h in sizes)
+    limit = f"{capabilities.target} makes pictures of {known}"
+    return Problem("size", f"{width}x{height}", limit, f"Set width to {nearest[0]} and height to {nearest[1]}.")
 
 
 def _out_of_range(name: str, value: float, allowed: str, minimum: float, maximum: float, multiple: int = 0) -> Problem:

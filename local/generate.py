@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, OutOfMemory
-from ..core.images import fit_image, to_rgb
-from ..core.request import ControlUnit, GenerationRequest, ImageReference
+from ..core.images import control_image, to_rgb
+from ..core.request import ControlUnit, GenerationRequest, ImageReference, acts_at
 from ..core.validate import ensure_valid
-from .model import LocalModel
+from .model import LocalModel, reading
 from .prompt import encode_prompts
 from .schedulers import make_scheduler
 
@@ -31,11 +32,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Generation:
-    """Images float32 [batch, height, width, 3] in 0..1; image i came from `seeds[i]` and can be made alone from it."""
+    """Images float32 [batch, height, width, 3] in 0..1; image i came from `seeds[i]` and can be made alone from it.
+
+    `nets` are the names of the ControlNets that ran, in the order of the stack.
+    """
 
     images: Tensor
     seeds: tuple[int, ...]
     scheduler: str
+    nets: tuple[str, ...]
     seconds: Mapping[str, float]
 
 
@@ -49,19 +54,21 @@ def generate(
     """
     import torch
 
-    ensure_valid(request, model.capabilities)
+    ensure_valid(request, model.capabilities())
     started = time.perf_counter()
     seeds = tuple((request.seed + index) % 2**64 for index in range(request.batch_size))
     controls = [control for control in request.controls if control.strength > 0]
     references = [reference for reference in request.references if reference.scale > 0]
+    known = model.net_paths()
+    net_paths = [known[control.modality] for control in controls]
     try:
-        pipeline = _pipeline(model, request, controls)
-        with _applied(references, pipeline, model) as (reference_inputs, scale_references):
+        pipeline = _pipeline(model, request, net_paths)
+        with _applied(references, pipeline, model, request) as (reference_inputs, scale_references):
             prepared = time.perf_counter()
 
             def after_step(pipe: Any, index: int, _time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
                 total = pipe.num_timesteps
-                scale_references((index + 1) / total)
+                scale_references(index + 1, total)
                 on_step(Step(index + 1, total, lambda: model.preview(values["latents"])))
                 return values
 
@@ -89,10 +96,16 @@ def generate(
         )
     finished = time.perf_counter()
     seconds = {"prepare": round(prepared - started, 3), "generate": round(finished - prepared, 3)}
-    return Generation(images, seeds, type(pipeline.scheduler).__name__, seconds)
+    return Generation(
+        images=images,
+        seeds=seeds,
+        scheduler=type(pipeline.scheduler).__name__,
+        nets=tuple(path.name for path in net_paths),
+        seconds=seconds,
+    )
 
 
-def _pipeline(model: LocalModel, request: GenerationRequest, controls: Sequence[ControlUnit]) -> Any:
+def _pipeline(model: LocalModel, request: GenerationRequest, net_paths: Sequence[Path]) -> Any:
     from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 
     components = {
@@ -100,8 +113,8 @@ def _pipeline(model: LocalModel, request: GenerationRequest, controls: Sequence[
         "scheduler": make_scheduler(request.scheduler, model.scheduler_config),
         "requires_safety_checker": False,
     }
-    if controls:
-        nets = MultiControlNetModel([model.net(control.modality) for control in controls])
+    if net_paths:
+        nets = MultiControlNetModel([model.net(path) for path in net_paths])
         pipeline = StableDiffusionControlNetPipeline(**components, controlnet=nets)
     else:
         pipeline = StableDiffusionPipeline(**components)
@@ -122,7 +135,7 @@ def _hints(request: GenerationRequest, controls: Sequence[ControlUnit]) -> dict[
         return {}
     size = (request.width, request.height)
     return {
-        "image": [fit_image(to_rgb(control.image), *size, control.resize).movedim(-1, 1) for control in controls],
+        "image": [control_image(control, *size).movedim(-1, 1) for control in controls],
         "controlnet_conditioning_scale": [float(control.strength) for control in controls],
         "control_guidance_start": [control.start for control in controls],
         "control_guidance_end": [control.end for control in controls],
@@ -131,23 +144,23 @@ def _hints(request: GenerationRequest, controls: Sequence[ControlUnit]) -> dict[
 
 @contextmanager
 def _applied(
-    references: Sequence[ImageReference], pipeline: Any, model: LocalModel
-) -> Iterator[tuple[dict[str, Any], Callable[[float], None]]]:
-    """The pipeline with one IP-Adapter per reference: its inputs, and a function that sets the scales for a moment."""
+    references: Sequence[ImageReference], pipeline: Any, model: LocalModel, request: GenerationRequest
+) -> Iterator[tuple[dict[str, Any], Callable[[int, int], None]]]:
+    """The pipeline with one IP-Adapter per reference: its inputs, and a function that sets the scales for a step."""
     if not references:
-        yield {}, lambda progress: None
+        yield {}, lambda step, steps: None
         return
 
-    def set_scales(progress: float) -> None:
-        scales = [r.scale if r.start <= progress < r.end else 0.0 for r in references]
-        pipeline.set_ip_adapter_scale(scales)
+    def set_scales(step: int, steps: int) -> None:
+        pipeline.set_ip_adapter_scale([r.scale if acts_at(r, step, steps) else 0.0 for r in references])
 
     pictures = [[_to_picture(frame) for frame in to_rgb(reference.image)] for reference in references]
     adapters = [model.adapter(reference.kind) for reference in references]
     unnamed = [""] * len(adapters)
-    pipeline.load_ip_adapter(adapters, subfolder=unnamed, weight_name=unnamed)
     try:
-        set_scales(0.0)
+        with reading(model.folder / "ip_adapter"):
+            pipeline.load_ip_adapter(adapters, subfolder=unnamed, weight_name=unnamed)
+        set_scales(0, request.steps)
         yield {"ip_adapter_image": pictures}, set_scales
     finally:
         pipeline.unload_ip_adapter()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.capabilities import Capabilities, Range
-from ..core.errors import ModelNotFound, ModelUnreadable
+from ..core.errors import ModelNotFound, ModelUnreadable, OutOfMemory
 from ..core.modality import Modality
 from ..core.request import ReferenceKind
 from .capabilities import SD15
@@ -29,8 +29,8 @@ DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model"
 class LocalModel:
     """A loaded SD 1.5-layout model.
 
-    `components` are what every diffusers pipeline of the family is built from. Nets are loaded when first used and then
-    stay with the model.
+    `components` are what every diffusers pipeline of the family is built from. Nets are looked for in `net_folders`
+    when a request needs them, so that one that was added meanwhile is found, and stay with the model once loaded.
     """
 
     name: str
@@ -39,43 +39,47 @@ class LocalModel:
     dtype: torch.dtype
     components: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
-    net_paths: Mapping[Modality, Path]
+    net_folders: Sequence[Path]
     adapter_paths: Mapping[ReferenceKind, Path]
     _nets: dict[Path, ControlNetModel] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"LocalModel({self.name!r}, {self.dtype}, {self.device})"
 
-    @property
+    def net_paths(self) -> dict[Modality, Path]:
+        """The nets that fit the model, as they lie on the disk now."""
+        return find_nets([self.folder / "controlnet", *self.net_folders], self.components["unet"].config)
+
     def capabilities(self) -> Capabilities:
-        """The family's table, narrowed to the nets and adapters that are there."""
+        """The family's table, narrowed to the nets and widened by the adapters that are there."""
+        layers = self.components["text_encoder"].config.num_hidden_layers
         return replace(
             SD15,
             target=self.name,
-            modalities=frozenset(self.net_paths),
-            max_references=SD15.max_references if self.adapter_paths else 0,
+            modalities=frozenset(self.net_paths()),
+            max_references=8 if self.adapter_paths else 0,
             reference_kinds=frozenset(self.adapter_paths),
-            ranges={**SD15.ranges, "clip_skip": Range(0, self.components["text_encoder"].config.num_hidden_layers - 1)},
+            ranges={**SD15.ranges, "clip_skip": Range(0, layers - 1)},
         )
 
-    def net(self, modality: Modality) -> ControlNetModel:
-        """The ControlNet of a modality, on the model's device."""
+    def net(self, path: Path) -> ControlNetModel:
+        """The ControlNet in a folder, on the model's device."""
         from diffusers import ControlNetModel
 
-        path = self.net_paths[modality]
         if path not in self._nets:
-            net = _load_part(ControlNetModel, path, self.dtype)
-            self._nets[path] = net.to(self.device)
+            self._nets[path] = _load_part(ControlNetModel, path, self.dtype).to(self.device).eval()
         return self._nets[path]
 
     def adapter(self, kind: ReferenceKind) -> dict[str, dict[str, Tensor]]:
         """The weights of an IP-Adapter, grouped as diffusers takes them."""
         from safetensors.torch import load_file
 
+        path = self.adapter_paths[kind]
         groups: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        for key, tensor in load_file(self.adapter_paths[kind]).items():
-            group, name = key.split(".", 1)
-            groups[group][name] = tensor
+        with reading(path):
+            for key, tensor in load_file(path).items():
+                group, name = key.split(".", 1)
+                groups[group][name] = tensor
         return groups
 
     @cached_property
@@ -89,73 +93,95 @@ def load_model(
 ) -> LocalModel:
     """Load a diffusers folder of an SD 1.5-layout model.
 
-    Nets are looked for in the model's own `controlnet` folder first, then in `net_folders`. Raises ModelNotFound or
-    ModelUnreadable with the path and the remedy.
+    Its own `controlnet` folder comes before `net_folders` when nets are looked for. Raises ModelNotFound,
+    ModelUnreadable or OutOfMemory with the path and the remedy.
     """
-    import diffusers
-    import transformers
+    import torch
+    from transformers import CLIPImageProcessor, CLIPTokenizer
 
-    index = _read_index(folder)
-    if index["_class_name"] != "StableDiffusionPipeline":
+    if not (folder / "model_index.json").is_file():
+        raise ModelNotFound(f"There is no model in {folder} (model_index.json is missing). Choose another model.")
+    index = read_config(folder, "model_index.json")
+    kind = index.get("_class_name", "model of unknown kind")
+    if kind != "StableDiffusionPipeline":
         raise ModelUnreadable(
-            f"{folder} holds a {index['_class_name']}: the local engine runs Stable Diffusion 1.5. Choose another."
+            f"{folder} holds a {kind}: the local engine runs Stable Diffusion 1.5. Choose another model."
         )
-    libraries = {"diffusers": diffusers, "transformers": transformers}
-
-    def part(key: str) -> Any:
-        library, kind = index[key]
-        return _load_part(getattr(libraries[library], kind), folder / key, dtype).to(device).eval()
-
-    components: dict[str, Any] = {key: part(key) for key in ("unet", "vae", "text_encoder")}
-    components["tokenizer"] = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    components |= dict.fromkeys(("safety_checker", "image_encoder", "feature_extractor"))
-    adapter_paths = {}
-    if (folder / "ip_adapter").is_dir():
-        components["image_encoder"] = part("image_encoder")
-        components["feature_extractor"] = transformers.CLIPImageProcessor.from_pretrained(
-            folder / "feature_extractor", local_files_only=True
-        )
-        stems = {path.stem: path for path in (folder / "ip_adapter").glob("*.safetensors")}
-        adapter_paths = {kind: stems[kind.value] for kind in ReferenceKind if kind.value in stems}
+    adapters = {kind: folder / "ip_adapter" / f"{kind.value}.safetensors" for kind in ReferenceKind}
+    adapters = {kind: path for kind, path in adapters.items() if path.is_file()}
+    components: dict[str, Any] = dict.fromkeys(("safety_checker", "image_encoder", "feature_extractor"))
+    try:
+        for key in ("unet", "vae", "text_encoder", *(["image_encoder"] if adapters else [])):
+            components[key] = _load_part(_class_of(index, key, folder), folder / key, dtype).to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"{device} has too little memory for {name}. Close other programs that use it.") from error
+    with reading(folder / "tokenizer"):
+        components["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    if adapters:
+        with reading(folder / "feature_extractor"):
+            processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
+        components["feature_extractor"] = processor
     return LocalModel(
         name=name,
         folder=folder,
         device=device,
         dtype=dtype,
         components=components,
-        scheduler_config=json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8")),
-        net_paths=find_nets([folder / "controlnet", *net_folders], read_config(folder / "unet")),
-        adapter_paths=adapter_paths,
+        scheduler_config=read_config(folder / "scheduler", "scheduler_config.json"),
+        net_folders=tuple(net_folders),
+        adapter_paths=adapters,
     )
 
 
-def is_model_folder(folder: Path) -> bool:
-    """Whether a folder holds a diffusers model."""
-    return (folder / "model_index.json").is_file()
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever a library raises over a file becomes one sentence with its path."""
+    import torch
 
-
-def _read_index(folder: Path) -> dict:
-    path = folder / "model_index.json"
-    if not path.is_file():
-        raise ModelNotFound(f"There is no model in {folder} (model_index.json is missing). Choose another model.")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelUnreadable(f"{path} is broken ({error}). Download the model again.") from error
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelUnreadable(f"{path} cannot be read ({reason}). Download the model again.") from error
+
+
+# The classes an SD 1.5 model may be made of; what an index names beyond them is not run.
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+    "text_encoder": ("CLIPTextModel",),
+    "image_encoder": ("CLIPVisionModelWithProjection",),
+}
+
+
+def _class_of(index: Mapping[str, Any], key: str, folder: Path) -> Any:
+    import diffusers
+    import transformers
+
+    entry = index.get(key)
+    name = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else "nothing"
+    if name not in _CLASSES[key]:
+        allowed = " or ".join(_CLASSES[key])
+        raise ModelUnreadable(f"{folder} has {name} as its {key}: it must be {allowed}. Choose another model.")
+    return getattr(diffusers if hasattr(diffusers, name) else transformers, name)
 
 
 def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     """One network; unlike diffusers' own loading, missing weights are an error and not random numbers."""
-    from safetensors import SafetensorError
-
     if not folder.is_dir():
         raise ModelNotFound(f"The model lacks its folder {folder}. Download the model again.")
-    try:
+    weights = [path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
+    half_only = bool(weights) and all(".fp16." in name for name in weights)
+    with reading(folder):
         module, report = kind.from_pretrained(
-            folder, torch_dtype=dtype, local_files_only=True, output_loading_info=True
+            folder,
+            torch_dtype=dtype,
+            local_files_only=True,
+            output_loading_info=True,
+            variant="fp16" if half_only else None,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelUnreadable(f"The weights in {folder} cannot be read ({error}). Download the model again.") from error
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ModelUnreadable(

@@ -23,7 +23,8 @@ class LatentPreview:
         with torch.no_grad():
             colours = vae.decode(flat / vae.config.scaling_factor).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)
-        self._weights = torch.linalg.lstsq(inputs, colours.clamp(-1, 1)).solution
+        # A decoder that gives NaN must fail where its result is looked at, with a sentence, not here in the fit.
+        self._weights = torch.linalg.lstsq(inputs, colours.nan_to_num().clamp(-1, 1)).solution
 
     def __call__(self, latents: Tensor) -> Tensor:
         """The first of the latents [batch, channels, h, w] as uint8 [h, w, 3]."""

@@ -17,7 +17,7 @@ def encode_prompts(texts: Sequence[str], tokenizer: Any, text_encoder: Any, clip
     """
     import torch
 
-    window = tokenizer.model_max_length - 2
+    window = text_encoder.config.max_position_embeddings - 2
     pieces = [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for text in texts]
     windows = max(1, *(-(-len(piece) // window) for piece in pieces))
     embeddings = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,19 @@ if TYPE_CHECKING:
 
     from ..local.generate import Step
 
-__all__ = ["ComfyExtension", "device", "io", "make_room", "model_folders", "net_folders", "report_steps", "ui"]
+__all__ = [
+    "ComfyExtension",
+    "device",
+    "io",
+    "make_room",
+    "model_folders",
+    "net_folders",
+    "offer_samples",
+    "report_steps",
+    "ui",
+]
+
+log = logging.getLogger(__name__)
 
 _PREVIEW_SIZE = 512
 _SECONDS_BETWEEN_UPDATES = 0.1
@@ -29,9 +43,22 @@ def device() -> torch.device:
     return memory.get_torch_device()
 
 
-def make_room(size: int) -> None:
-    """Ask ComfyUI to unload its own models until `size` bytes are free on the device."""
-    memory.free_memory(size, device())
+def make_room() -> None:
+    """Have ComfyUI unload its own models, whose memory diffusers does not know about; on a CPU there is no need."""
+    if device().type != "cpu":
+        memory.unload_all_models()
+        memory.soft_empty_cache()
+
+
+def offer_samples(samples: Path) -> None:
+    """Put the sample pictures of the example graphs among ComfyUI's inputs, where LoadImage finds them."""
+    inputs = Path(folder_paths.get_input_directory())
+    for sample in samples.glob("*.png"):
+        if not (inputs / sample.name).exists():
+            try:
+                shutil.copy(sample, inputs)
+            except OSError as error:
+                log.warning("%s cannot be copied into %s (%s); the examples need it there.", sample, inputs, error)
 
 
 def model_folders() -> dict[str, Path]:
@@ -65,7 +92,9 @@ def report_steps() -> Callable[[Step], None]:
             return
         last = now
         picture = Image.fromarray(step.preview().numpy())
-        enlarged = picture.resize((picture.width * 8, picture.height * 8), Image.Resampling.BICUBIC)
+        scale = min(8.0, _PREVIEW_SIZE / max(picture.size))
+        size = (round(picture.width * scale), round(picture.height * scale))
+        enlarged = picture.resize(size, Image.Resampling.BICUBIC)
         bar.update_absolute(step.number, step.total, ("JPEG", enlarged, _PREVIEW_SIZE))
 
     return report

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from ..core.errors import InvalidRequest
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
+from ..core.validate import image_problems
 from ..preprocessors.registry import detector_for, find_detector
 from .comfy import io
 from .sockets import Controls, choose
@@ -23,7 +25,7 @@ class ControlNode(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         detector = find_detector(cls.modality)
         title = cls.modality.title
-        map_is = detector.summary if detector else f"A {title} map, made by another node."
+        map_is = detector.summary if detector else f"The {title} map is made by another node."
         parameters = detector.parameters if detector else ()
         return io.Schema(
             node_id=cls.__name__,
@@ -104,6 +106,8 @@ class ControlNode(io.ComfyNode):
     ) -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(controls, image)
+        if problems := list(image_problems("image", image)):
+            raise InvalidRequest(f"{cls.modality.title} Control", problems)
         who = choose(Detect, "detect", detect)
         shown = detector_for(cls.modality).detect(image, **parameters) if who is Detect.LOCAL else image
         unit = ControlUnit(

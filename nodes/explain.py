@@ -9,8 +9,9 @@ from ..core.errors import UnknownChoice
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
 from ..local.capabilities import SD15
+from ..local.model import LocalModel
 from .comfy import io, ui
-from .sockets import Request
+from .sockets import Model, Request
 
 TARGETS: dict[str, Capabilities] = {table.target: table for table in (SD15,)}
 
@@ -31,6 +32,7 @@ class ControlStackExplain(io.ComfyNode):
                     default=SD15.target,
                     tooltip="The local model family or the service to check against.",
                 ),
+                Model.Input("model", optional=True, tooltip="Checks against this local model instead of target."),
             ],
             outputs=[
                 io.String.Output(
@@ -43,12 +45,13 @@ class ControlStackExplain(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, request: GenerationRequest, target: str) -> io.NodeOutput:
+    def execute(cls, request: GenerationRequest, target: str, model: LocalModel | None = None) -> io.NodeOutput:
         if target not in TARGETS:
             raise UnknownChoice("target", target, list(TARGETS))
-        problems = validate(request, TARGETS[target])
+        table = model.capabilities() if model else TARGETS[target]
+        problems = validate(request, table)
         if problems:
             text = "\n".join(str(problem) for problem in problems)
         else:
-            text = f"{target} can run this request:\n{json.dumps(describe(request), indent=2)}"
+            text = f"{table.target} can run this request:\n{json.dumps(describe(request), indent=2)}"
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .comfy import ComfyExtension, io
+from pathlib import Path
+
+from .comfy import ComfyExtension, io, offer_samples
 from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
 from .local import ControlStackGenerateLocal, ControlStackLoadModel
@@ -11,6 +13,9 @@ from .request import ControlStackReference, ControlStackRequest, ControlStackSch
 
 class ControlStackExtension(ComfyExtension):
     """All nodes of the pack."""
+
+    def __init__(self) -> None:
+        offer_samples(Path(__file__).resolve().parent.parent / "assets" / "samples")
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from pathlib import Path
 
 from ..core.errors import ModelNotFound
 from ..core.request import GenerationRequest
@@ -67,7 +66,7 @@ class ControlStackLoadModel(io.ComfyNode):
         chosen = choose(Precision, "precision", precision)
         automatic = torch.float32 if device.type == "cpu" else torch.float16
         dtypes = {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
-        comfy.make_room(_size(folder))
+        comfy.make_room()
         return io.NodeOutput(
             load_model(folder, model_name, device, dtypes.get(chosen, automatic), net_folders=comfy.net_folders())
         )
@@ -95,6 +94,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
     def execute(cls, model: LocalModel, request: GenerationRequest) -> io.NodeOutput:
         from ..local.generate import generate
 
+        comfy.make_room()
         result = generate(model, request, comfy.report_steps())
         info = {
             "target": "local",
@@ -102,11 +102,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
             "seeds": result.seeds,
             "scheduler": result.scheduler,
             "steps": request.steps,
-            "controls": [control.modality.value for control in request.controls],
+            "nets": result.nets,
             "seconds": result.seconds,
         }
         return io.NodeOutput(result.images, json.dumps(info))
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*.safetensors"))

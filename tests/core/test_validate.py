@@ -28,6 +28,7 @@ TARGET = Capabilities(
     missing_schedulers={SchedulerName.KARRAS_VE: "it has another step interface"},
     karras_sigmas=frozenset({SchedulerName.EULER}),
     algorithm_types={SchedulerName.EULER: frozenset({AlgorithmType.DPMSOLVER_PP})},
+    max_steps={SchedulerName.DDIM: 40},
     ranges={"width": Range(64, 1024, 8), "steps": Range(1, 50), "strength": Range(0, 2), "scale": Range(0, 1)},
     max_controls=2,
     max_references=1,
@@ -73,6 +74,18 @@ ONE_PROBLEM = {
     "window": (
         {"controls": (CANNY, replace(CANNY, start=0.5, end=0.5))},
         ("control 2 (canny) window is 0.5 to 0.5", "start_percent must be below end_percent"),
+    ),
+    "empty window": (
+        {"controls": (replace(CANNY, start=0.50, end=0.52),), "steps": 21},
+        ("control 1 (canny) window is 0.5 to 0.52", "none of the 21 steps lies in it", "Widen it."),
+    ),
+    "channels": (
+        {"controls": (replace(CANNY, image=torch.rand(1, 8, 8, 2)),)},
+        ("control 1 image is of shape [1, 8, 8, 2]", "1, 3 or 4 channels"),
+    ),
+    "steps of a scheduler": (
+        {"scheduler": SchedulerChoice(SchedulerName.DDIM), "steps": 41},
+        ("steps is 41", "DDIMScheduler takes at most 40", "Set it to 40."),
     ),
     "too many": ({"controls": (CANNY,) * 3}, ("controls is 3", "at most 2", "Remove 1.")),
     "service": ({"controls": (replace(CANNY, detect=Detect.SERVICE),)}, ("detect is service", "local or none")),
@@ -127,7 +140,7 @@ def test_all_problems_are_raised_at_once() -> None:
         ensure_valid(bad, TARGET)
     assert len(raised.value.problems) == 4
     text = str(raised.value)
-    assert text.startswith("Test Target cannot run this request, for 4 reasons:")
+    assert text.startswith("Test Target cannot use this, for 4 reasons:")
     assert text.count("\n- ") == 4
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from controlstack.core.errors import GenerationFailed, InvalidRequest, OutOfMemory
+from controlstack.benchmarks.plain import plain_pipeline
+from controlstack.core.errors import GenerationFailed, InvalidRequest, ModelUnreadable, OutOfMemory
 from controlstack.core.modality import Modality
-from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
+from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 from controlstack.local.generate import Step, generate
 from controlstack.local.model import LocalModel
-from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, MISSING
+from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, MISSING, make_scheduler
 from controlstack.tools.demo_scenes import draw_scene
-from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 SCENE = draw_scene(7, person=True)
 MAPS = {Modality.CANNY: SCENE.canny, Modality.DEPTH: SCENE.depth, Modality.OPENPOSE: SCENE.openpose}
@@ -61,32 +63,8 @@ def test_a_batch_takes_one_map_each(demo: LocalModel) -> None:
 
 @pytest.mark.parametrize("controls", [(), (CANNY,), (CANNY, DEPTH, OPENPOSE)], ids=["none", "one", "three"])
 def test_the_image_is_that_of_the_plain_diffusers_pipeline(demo: LocalModel, controls: tuple[ControlUnit, ...]) -> None:
-    controls = tuple(replace(control, strength=0.8, end=0.7) for control in controls)
-    from controlstack.local.schedulers import make_scheduler
-
-    parts = {**demo.components, "scheduler": make_scheduler(SchedulerChoice(), demo.scheduler_config)}
-    inputs = {}
-    if controls:
-        nets = MultiControlNetModel([demo.net(control.modality) for control in controls])
-        plain = StableDiffusionControlNetPipeline(**parts, controlnet=nets, requires_safety_checker=False)
-        inputs = {
-            "image": [control.image.movedim(-1, 1) for control in controls],
-            "controlnet_conditioning_scale": [0.8] * len(controls),
-            "control_guidance_end": [0.7] * len(controls),
-        }
-    else:
-        plain = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    expected = plain(
-        REQUEST.prompt,
-        **inputs,
-        width=128,
-        height=128,
-        num_inference_steps=4,
-        guidance_scale=4.0,
-        generator=torch.Generator().manual_seed(3),
-        output_type="pt",
-    ).images.movedim(1, -1)
-    assert torch.equal(image(demo, replace(REQUEST, controls=controls)), expected)
+    request = replace(REQUEST, controls=tuple(replace(control, strength=0.8, end=0.7) for control in controls))
+    assert torch.equal(image(demo, request), plain_pipeline(demo, request)())
 
 
 def test_strength_zero_is_no_control_at_all(demo: LocalModel) -> None:
@@ -195,8 +173,23 @@ def test_every_scheduler_that_is_offered_runs(demo: LocalModel, name: SchedulerN
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, kinds in ALGORITHM_TYPES.items() for k in sorted(kinds)])
 @pytest.mark.filterwarnings("ignore:.*algorithm_type.*:FutureWarning")
 def test_every_algorithm_type_that_is_offered_runs(demo: LocalModel, name: SchedulerName, kind: AlgorithmType) -> None:
-    result = image(demo, replace(REQUEST, scheduler=SchedulerChoice(name, algorithm_type=kind)))
-    assert result.isfinite().all()
+    choice = SchedulerChoice(name, algorithm_type=kind)
+    assert make_scheduler(choice, demo.scheduler_config).config["algorithm_type"] == kind.value
+    assert image(demo, replace(REQUEST, scheduler=choice)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(KARRAS_SIGMAS))
+def test_karras_sigmas_change_the_noise_levels(demo: LocalModel, name: SchedulerName) -> None:
+    plain, karras = (make_scheduler(SchedulerChoice(name, on), demo.scheduler_config) for on in (False, True))
+    for scheduler in (plain, karras):
+        scheduler.set_timesteps(8)
+    assert not torch.equal(torch.as_tensor(plain.sigmas), torch.as_tensor(karras.sigmas))
+
+
+def test_steps_that_a_scheduler_cannot_do_are_refused(demo: LocalModel) -> None:
+    request = replace(REQUEST, steps=60, scheduler=SchedulerChoice(SchedulerName.LCM))
+    with pytest.raises(InvalidRequest, match="LCMScheduler takes at most 50"):
+        generate(demo, request)
 
 
 @pytest.mark.parametrize("name", sorted(MISSING))
@@ -206,7 +199,9 @@ def test_a_missing_scheduler_says_why(demo: LocalModel, name: SchedulerName) -> 
 
 
 def test_a_control_the_model_has_no_net_for_is_refused_with_the_way_out(demo: LocalModel) -> None:
-    with pytest.raises(InvalidRequest, match=r"control 1 \(hed\).*has canny, depth, openpose.*models/controlnet"):
+    with pytest.raises(
+        InvalidRequest, match=r"control 1 \(hed\) .*has canny, depth, openpose\..*into models/controlnet"
+    ):
         generate(demo, replace(REQUEST, controls=(replace(CANNY, modality=Modality.HED),)))
 
 
@@ -216,8 +211,20 @@ def test_a_result_that_is_not_a_number_is_an_error_and_not_a_black_image(
     decoder = demo.components["vae"].decoder
     broken = decoder.layers[0].weight.data.clone()
     monkeypatch.setattr(decoder.layers[0].weight, "data", torch.full_like(broken, float("nan")))
+    broken_model = replace(demo, name="broken")  # with a preview of its own
     with pytest.raises(GenerationFailed, match="Set precision to fp32"):
-        generate(demo, replace(REQUEST, steps=1))
+        generate(broken_model, replace(REQUEST, steps=1), lambda step: step.preview())
+
+
+def test_an_adapter_that_cannot_be_loaded_leaves_the_model_usable(demo: LocalModel, tmp_path: Path) -> None:
+    before = image(demo, REQUEST)
+    tensors = load_file(demo.adapter_paths[ReferenceKind.STYLE])
+    del tensors["ip_adapter.3.to_k_ip.weight"]
+    save_file(tensors, tmp_path / "style.safetensors")
+    broken = replace(demo, adapter_paths={ReferenceKind.STYLE: tmp_path / "style.safetensors"})
+    with pytest.raises(ModelUnreadable, match="ip_adapter cannot be read"):
+        generate(broken, replace(REQUEST, references=(STYLE,)))
+    assert torch.equal(image(demo, REQUEST), before)
 
 
 def test_out_of_memory_is_a_sentence(demo: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from controlstack.core.errors import ModelNotFound, ModelUnreadable
 from controlstack.core.modality import Modality
 from controlstack.core.request import ReferenceKind
 from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
-from controlstack.local.nets import find_nets, read_config
+from controlstack.local.nets import find_nets, modality_of, read_config
 from controlstack.local.prompt import encode_prompts
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
@@ -31,9 +31,15 @@ def load(folder: Path, *net_folders: Path) -> LocalModel:
 
 
 def test_the_demo_model_has_its_nets_and_its_adapter(demo: LocalModel) -> None:
-    assert {Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE} <= set(demo.net_paths)
+    assert set(demo.net_paths()) == {Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE}
     assert set(demo.adapter_paths) == {ReferenceKind.STYLE}
-    assert demo.net(Modality.CANNY) is demo.net(Modality.CANNY)
+    canny = demo.net_paths()[Modality.CANNY]
+    assert demo.net(canny) is demo.net(canny)
+
+
+def test_the_text_encoder_has_the_key_names_that_every_transformers_release_reads() -> None:
+    keys = load_file(DEMO_MODEL / "text_encoder" / "model.safetensors")
+    assert all(key.startswith("text_model.") for key in keys)
 
 
 def test_the_demo_model_fits_into_the_repository() -> None:
@@ -47,13 +53,36 @@ def test_a_model_prints_without_its_weights(demo: LocalModel) -> None:
     assert repr(demo) == "LocalModel('demo (embedded)', torch.float32, cpu)"
 
 
-def test_nets_come_from_the_controlnet_folders_when_the_model_has_none(copy: Path, tmp_path: Path) -> None:
+def test_nets_come_from_the_controlnet_folders_and_are_found_when_they_are_added(copy: Path, tmp_path: Path) -> None:
     shared = tmp_path / "controlnet"
     shared.mkdir()
-    (copy / "controlnet" / "canny").rename(shared / "control_v11p_sd15_canny")
+    own = copy / "controlnet" / "canny"
+    own.rename(shared / "unused")
     shutil.rmtree(copy / "controlnet")
-    assert load(copy).net_paths == {}
-    assert load(copy, shared).net_paths == {Modality.CANNY: shared / "control_v11p_sd15_canny"}
+    model = load(copy, shared)
+    assert model.net_paths() == {}
+    (shared / "sd15").mkdir()
+    added = (shared / "unused").rename(shared / "sd15" / "control_v11p_sd15_canny")
+    assert model.net_paths() == {Modality.CANNY: added}
+    assert model.capabilities().modalities == {Modality.CANNY}
+
+
+@pytest.mark.parametrize(
+    ("name", "modality"),
+    [
+        ("canny", Modality.CANNY),
+        ("control_v11p_sd15_canny", Modality.CANNY),
+        ("sd-controlnet-depth", Modality.DEPTH),
+        ("control_v11f1p_sd15_depth_fp16", Modality.DEPTH),
+        ("Control_V11p_SD15_OpenPose", Modality.OPENPOSE),
+        ("control_sd15_inpaint_depth_hand_fp16", None),
+        ("unhedged_mix", None),
+        ("canny_depth_union", None),
+        ("diffusion_pytorch_model", None),
+    ],
+)
+def test_a_net_is_known_by_the_words_of_its_name(name: str, modality: Modality | None) -> None:
+    assert modality_of(name) is modality
 
 
 def test_a_net_of_another_family_is_not_taken(tmp_path: Path) -> None:
@@ -62,6 +91,25 @@ def test_a_net_of_another_family_is_not_taken(tmp_path: Path) -> None:
     config = {**read_config(DEMO_MODEL / "controlnet" / "canny"), "cross_attention_dim": 2048}
     (net / "config.json").write_text(json.dumps(config), encoding="utf-8")
     assert find_nets([tmp_path], read_config(DEMO_MODEL / "unet")) == {}
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_broken_net_nearby_is_left_out_with_a_warning(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "canny").mkdir()
+    (tmp_path / "canny" / "config.json").write_text(content, encoding="utf-8")
+    found = find_nets([tmp_path, DEMO_MODEL / "controlnet"], read_config(DEMO_MODEL / "unet"))
+    assert found[Modality.CANNY] == DEMO_MODEL / "controlnet" / "canny"
+    assert "It is left out." in caplog.text
+
+
+def test_half_precision_files_are_taken_where_there_are_no_others(copy: Path) -> None:
+    for part in ("unet", "vae", "text_encoder", "image_encoder", "controlnet/canny"):
+        (weights,) = (copy / part).glob("*.safetensors")
+        weights.rename(weights.with_name(weights.name.replace(".safetensors", ".fp16.safetensors")))
+    model = load(copy)
+    assert model.net(model.net_paths()[Modality.CANNY]).dtype == torch.float32
 
 
 def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
@@ -75,12 +123,41 @@ def test_a_missing_part_is_named(copy: Path) -> None:
         load(copy)
 
 
-@pytest.mark.parametrize("part", ["unet", "text_encoder", "vae"])
-def test_corrupt_weights_are_a_sentence_with_the_path(copy: Path, part: str) -> None:
-    (weights,) = (copy / part).glob("*.safetensors")
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelUnreadable, match=rf"The weights in .*{part} cannot be read .*Download the model again"):
+@pytest.mark.parametrize(
+    "file",
+    [
+        "model_index.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "image_encoder/model.safetensors",
+        "tokenizer/vocab.json",
+        "feature_extractor/preprocessor_config.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_a_corrupt_file_is_a_sentence_with_its_path(copy: Path, file: str) -> None:
+    path = copy / file
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ModelUnreadable, match=rf"{path.parent.name}.* cannot be read \(.*Download the model again"):
         load(copy)
+
+
+@pytest.mark.parametrize("folder", ["tokenizer", "feature_extractor", "scheduler"])
+def test_a_missing_file_is_a_sentence_with_its_path(copy: Path, folder: str) -> None:
+    shutil.rmtree(copy / folder)
+    with pytest.raises(ModelUnreadable, match=rf"{folder}.* cannot be read \("):
+        load(copy)
+
+
+def test_an_index_that_names_anything_else_is_not_run(copy: Path) -> None:
+    index = copy / "model_index.json"
+    content = json.loads(index.read_text(encoding="utf-8"))
+    for entry, shown in ((["os", "system"], "system"), (None, "nothing"), (["diffusers"], "nothing")):
+        index.write_text(json.dumps({**content, "unet": entry}), encoding="utf-8")
+        with pytest.raises(ModelUnreadable, match=rf"has {shown} as its unet: it must be UNet2DConditionModel"):
+            load(copy)
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
@@ -94,14 +171,14 @@ def test_missing_tensors_are_an_error_and_not_random_numbers(copy: Path, part: s
         load(copy)
 
 
-def test_a_broken_index_and_another_family_are_sentences(copy: Path) -> None:
+@pytest.mark.parametrize("kind", ["StableDiffusionXLPipeline", None])
+def test_another_family_is_a_sentence(copy: Path, kind: str | None) -> None:
     index = copy / "model_index.json"
     content = json.loads(index.read_text(encoding="utf-8"))
-    index.write_text("{", encoding="utf-8")
-    with pytest.raises(ModelUnreadable, match=r"model_index.json is broken"):
-        load(copy)
-    index.write_text(json.dumps({**content, "_class_name": "StableDiffusionXLPipeline"}), encoding="utf-8")
-    with pytest.raises(ModelUnreadable, match=r"holds a StableDiffusionXLPipeline: .* runs Stable Diffusion 1.5"):
+    del content["_class_name"]
+    index.write_text(json.dumps({**content, **({"_class_name": kind} if kind else {})}), encoding="utf-8")
+    shown = kind or "model of unknown kind"
+    with pytest.raises(ModelUnreadable, match=rf"holds a {shown}: .* runs Stable Diffusion 1.5"):
         load(copy)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.tests.comfy_server import ComfyServer, RunResult
+from controlstack.tests.comfy_server import ComfyServer, GraphRejectedError, RunResult
 from controlstack.tests.server.graphs import Graph, canny_graph
 
 
@@ -79,11 +79,12 @@ def test_a_mistake_is_one_sentence_at_its_node(
     graph = canny_graph(102)
     for key, inputs in changes.items():
         graph[key]["inputs"] |= inputs
-    status, answer = comfy.post(graph)
-    if status == 400:  # ComfyUI 0.8 and later refuse unknown combo values themselves
-        assert answer["node_errors"][node]["errors"][0]["type"] == "value_not_in_list"
+    try:
+        result = comfy.run(graph)
+    except GraphRejectedError as rejected:  # ComfyUI 0.8 and later refuse unknown combo values themselves
+        assert rejected.answer["node_errors"][node]["errors"][0]["type"] == "value_not_in_list"
         return
-    assert sentence in failure(comfy.run(graph | {"22": graph["22"]}), node)
+    assert sentence in failure(result, node)
 
 
 def test_a_detector_that_is_missing_says_what_to_do(comfy: ComfyServer) -> None:
