@@ -72,23 +72,27 @@ def test_an_example_runs_in_the_editor_and_shows_its_result(
     editor.wait_for_function("() => app.nodeOutputs?.['22']?.images?.length === 1", timeout=120_000)
     assert editor.evaluate("() => app.lastNodeErrors") in (None, {})
     assert editor.evaluate("() => app.lastExecutionError") is None
-    shown = editor.evaluate(
-        """async () => {
-            const {filename, subfolder, type} = app.nodeOutputs['22'].images[0];
-            const picture = new Image();
-            picture.src = `/view?${new URLSearchParams({filename, subfolder, type})}`;
-            await picture.decode();
-            return [picture.naturalWidth, picture.naturalHeight];
+    # Classic nodes draw pictures of their own on the canvas; Vue nodes have them as elements.
+    editor.wait_for_function(
+        """() => {
+            const picture = app.graph.getNodeById(22).imgs?.[0] ?? document.querySelector('[data-node-id="22"] img');
+            return picture?.complete && picture.naturalWidth === 128;
         }"""
     )
-    assert shown == [128, 128]
     editor.wait_for_timeout(1500)
     name = request.node.name.replace("[", "-").replace("]", "").replace(" ", "-")
     editor.screenshot(path=artifacts / f"{name}.png")
 
 
-def test_the_help_page_opens_from_the_node(editor: Page, comfy: ComfyServer) -> None:
-    text = editor.evaluate("async () => (await fetch('/extensions/controlstack/docs/ControlStackCanny.md')).text()")
-    assert "# Canny Control" in text
+def test_the_help_page_opens_from_the_node(editor: Page) -> None:
+    open_example(editor, CANNY)
+    editor.evaluate("() => { const node = app.graph.getNodeById(2); app.canvas.selectNode(node) }")
+    editor.get_by_test_id("info-button").evaluate("button => button.click()")
+    page = editor.locator(".node-help-content")
+    page.get_by_text("Thin white lines on black").wait_for()
+    page.get_by_text("Edges weaker than this are dropped.").wait_for()
+
+
+def test_the_english_texts_are_served(editor: Page) -> None:
     locale = editor.evaluate("async () => (await fetch('/i18n')).json()")
     assert locale["en"]["nodeDefs"]["ControlStackCanny"]["display_name"] == "Canny Control"
