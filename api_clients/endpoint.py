@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from ..core.capabilities import Capabilities
 from ..core.errors import Problem
 from ..core.request import GenerationRequest
+from ..core.validate import validate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,8 @@ class JobState:
 
     `outputs` are result references in order: URLs, inline base64 or whatever `Endpoint.locate` understands. `progress`
     is 0..1, `wait` the seconds the service asks to wait before the next question, `metadata` what it says about the
-    job in its own words, `cost` what it charged in its own unit.
+    job in its own words, `cost` what it charged in its own unit. `estimate` marks the price of a job that was not
+    started: there is no id and there will be no outputs.
     """
 
     phase: Phase
@@ -75,6 +77,7 @@ class JobState:
     wait: float | None = None
     metadata: Json = field(default_factory=dict)
     cost: float | None = None
+    estimate: bool = False
 
 
 class Carrier(str, Enum):
@@ -119,7 +122,8 @@ class Endpoint(ABC, Generic[Options]):
 
     `service` is the credentials' namespace, `target` the name shown to users, `base_url` the documented one,
     `url_variable` the environment variable that replaces it, `options_type` a frozen dataclass whose fields are the
-    documented request fields that a GenerationRequest does not carry (see `options.py`).
+    documented request fields that a GenerationRequest does not carry (see `options.py`), `tables` everything that
+    `capabilities` may answer.
     """
 
     service: ClassVar[str]
@@ -127,6 +131,7 @@ class Endpoint(ABC, Generic[Options]):
     base_url: ClassVar[str]
     url_variable: ClassVar[str]
     pace: ClassVar[Pace]
+    tables: ClassVar[tuple[Capabilities, ...]]
     options_type: type[Options]
 
     @abstractmethod
@@ -135,7 +140,15 @@ class Endpoint(ABC, Generic[Options]):
 
     @abstractmethod
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        """What the table cannot say: combinations that this endpoint cannot express."""
+        """What the table cannot say: options out of range, and combinations that this endpoint cannot express."""
+
+    def check(self, request: GenerationRequest, options: Options) -> list[Problem]:
+        """Every problem, those of the table first; a body may be built when there is none."""
+        return [*validate(request, self.capabilities(options)), *self.problems(request, options)]
+
+    def notes(self, request: GenerationRequest, options: Options) -> list[str]:
+        """What the service will do otherwise than a user may expect, one sentence each; nothing that needs refusing."""
+        return []
 
     @abstractmethod
     def image_slots(self, request: GenerationRequest, options: Options) -> list[ImageSlot]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
+
+from ..core.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -21,3 +23,41 @@ class Option:
 def option(default: Any, tooltip: str, **limits: Any) -> Any:
     """A dataclass field with its declaration; `limits` are the other fields of Option."""
     return field(default=default, metadata={"option": Option(tooltip, **limits)})
+
+
+def declared(options_type: Any) -> dict[str, tuple[Any, Option]]:
+    """The default and the declaration of every option of a dataclass (or of a value of one), in order."""
+    return {f.name: (f.default, f.metadata["option"]) for f in fields(options_type) if "option" in f.metadata}
+
+
+def check_options(options: Any) -> list[Problem]:
+    """The values outside their declaration: of another kind than the default, out of range, or not a choice."""
+    problems = []
+    for name, (default, limits) in declared(options).items():
+        value = getattr(options, name)
+        if not _same_kind(value, default):
+            kind = type(default).__name__
+            problems.append(Problem(name, repr(value), f"it must be a {kind}", f"Set it to {default!r}."))
+        elif limits.choices and value not in limits.choices:
+            known = ", ".join(limits.choices)
+            problems.append(Problem(name, f"'{value}'", f"it must be one of {known}", "Choose one of these."))
+        elif isinstance(value, (int, float)) and not _in_range(value, limits):
+            problems.append(Problem(name, f"{value:g}", f"it must be {_span(limits)}", f"Set it to {default:g}."))
+    return problems
+
+
+def _same_kind(value: object, default: object) -> bool:
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is type(default)
+
+
+def _in_range(value: float, limits: Option) -> bool:
+    above = limits.minimum is None or value >= limits.minimum
+    below = limits.maximum is None or value <= limits.maximum
+    return value == value and above and below
+
+
+def _span(limits: Option) -> str:
+    ends = [f"at least {limits.minimum:g}"] if limits.minimum is not None else []
+    return " and ".join(ends + ([f"at most {limits.maximum:g}"] if limits.maximum is not None else [])) or "a number"

@@ -1,0 +1,109 @@
+"""Reading what services answer, whose spellings and shapes differ from answer to answer."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..core.errors import OutcomeUnknown, RateLimited, ServiceError
+from .endpoint import Answer
+
+# Asking again later may bring another answer: time-out, conflict, too early, too many requests, and server trouble.
+_TRANSIENT = frozenset({408, 409, 425, 429})
+_HINTS: Mapping[int, str] = {
+    401: "Check the key of this profile: `python -m controlstack.credentials` shows whether one is set.",
+    402: "Add credits to the account at the service, then queue again.",
+    403: "Check that the key, its plan and its project may use this model.",
+    404: "The model, the job or this endpoint is not there (any more): check the ids.",
+    413: "The pictures are too large for one request: make them smaller, or let them be uploaded.",
+}
+_WAIT_FIELDS = ("retry_after", "retryAfter", "remainingSeconds")
+_WAIT_IN_WORDS = re.compile(r"(\d+(?:\.\d+)?)\s*(second|minute)", re.IGNORECASE)
+_LONGEST_TEXT = 500
+
+
+def field(answer: Answer, name: str) -> Any:
+    """A top-level field of the JSON, None where there is none."""
+    return None if answer.json is None else answer.json.get(name)
+
+
+def words(value: object) -> str:
+    """The text of a field that may be a string, a list, or an object of lists (Laravel's validation errors)."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {words(item)}" for name, item in value.items() if words(item))
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return ", ".join(filter(None, map(words, value)))
+    return "" if value is None or value is True or value is False else str(value).strip()
+
+
+def message(answer: Answer, names: Iterable[str]) -> str:
+    """What the answer says in words: the named JSON fields in order, else the page's text without its tags."""
+    if answer.json is not None:
+        said = dict.fromkeys(filter(None, (words(answer.json.get(name)) for name in names)))
+        return " ".join(said)[:_LONGEST_TEXT]
+    page = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", answer.text[: 20 * _LONGEST_TEXT])
+    return " ".join(html.unescape(page).split())[:_LONGEST_TEXT]
+
+
+def strings(value: object) -> tuple[str, ...]:
+    """The result references in a field that may be "", a string, a list, or an object with `url`; thumbnails never."""
+    if isinstance(value, str):
+        return (value.strip(),) if value.strip() else ()
+    if isinstance(value, Mapping):
+        return strings(value.get("result")) or strings(value.get("url"))
+    if isinstance(value, Sequence):
+        return tuple(found for item in value for found in strings(item))
+    return ()
+
+
+def number(value: object) -> float | None:
+    """A finite number that may come as text, else None."""
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            found = float(value)
+        except ValueError:
+            return None
+        return found if abs(found) < float("inf") else None
+    return None
+
+
+def identifier(value: object) -> str:
+    """An id that may be a number or a string, "" for none."""
+    return "" if value is None or isinstance(value, (bool, Mapping, list)) else str(value).strip()
+
+
+def seconds_to_wait(answer: Answer, said: str = "") -> float | None:
+    """What the body asks to wait, by a field or in words (the header is the transport's)."""
+    for name in _WAIT_FIELDS:
+        found = number(field(answer, name))
+        if found is not None and found >= 0:
+            return found
+    spoken = _WAIT_IN_WORDS.search(said)
+    return float(spoken[1]) * (60 if spoken[2].lower() == "minute" else 1) if spoken else None
+
+
+def worth_asking_again(answer: Answer) -> bool:
+    """Whether a poll with this HTTP status may do better later."""
+    return answer.status in _TRANSIENT or answer.status >= 500
+
+
+def refusal(target: str, answer: Answer, said: str) -> ServiceError:
+    """The error for a request that the service did not take."""
+    what = said or f"no reason given (HTTP {answer.status})"
+    text = f"{target} refused the request: {what if what.endswith(('.', '!', '?')) else what + '.'}"
+    if answer.status >= 400:
+        text += f" The HTTP status was {answer.status}."
+    if answer.status == 429:
+        return RateLimited(text, seconds_to_wait(answer, said))
+    return ServiceError(f"{text} {_HINTS.get(answer.status, '')}".strip())
+
+
+def unclear(target: str, answer: Answer, said: str) -> OutcomeUnknown:
+    """The error for an answer to a paid request that does not tell whether the job was taken."""
+    what = f": {said}" if said else ""
+    return OutcomeUnknown(
+        f"{target} answered HTTP {answer.status} without a job id{what}. The request may have been taken and charged, "
+        "so it is not repeated. Look into the service's own list of jobs before you queue it again."
+    )

@@ -1,0 +1,108 @@
+"""A place of the user's own from which services fetch images: any S3-compatible bucket, with links that expire."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..core.errors import CredentialsMissing, ServiceError, ServiceUnreachable
+from .credentials import DEFAULT_PROFILE, Secret, look_up_credentials
+
+SERVICE = "image_host"
+LINK_SECONDS = 2 * 3600
+
+
+class ImageHost(Protocol):
+    """Where an image gets a public address."""
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What must not show in any message."""
+        ...
+
+    def put(self, data: bytes, media_type: str, extension: str) -> str:
+        """Store an image file; the address to fetch it from. Raises ServiceError or ServiceUnreachable."""
+        ...
+
+
+@dataclass(frozen=True)
+class S3Host:
+    """A bucket. Without keys boto3 looks for them in its own places.
+
+    Images are named by their content, so the same one is stored once; links hold for `link_seconds`. Nothing is deleted
+    here: give the bucket a lifecycle rule for `prefix`.
+    """
+
+    bucket: str
+    endpoint_url: str = ""
+    region: str = ""
+    secrets: tuple[Secret, ...] = ()
+    link_seconds: int = LINK_SECONDS
+    prefix: str = "controlstack/"
+
+    def put(self, data: bytes, media_type: str, extension: str) -> str:
+        """Store and sign. Raises CredentialsMissing where boto3 is not installed or finds no keys."""
+        try:
+            import boto3  # pyright: ignore[reportMissingImports]
+            import botocore.exceptions as failures  # pyright: ignore[reportMissingImports]
+            from botocore.config import Config  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            advice = "Run `python -m pip install 'boto3>=1.36'` in ComfyUI's environment, or give the image's address"
+            raise CredentialsMissing(f"The image host needs the package boto3. {advice}.") from None
+        key = f"{self.prefix}{hashlib.sha256(data).hexdigest()}.{extension}"
+        options: dict[str, Any] = {
+            "endpoint_url": self.endpoint_url or None,
+            "region_name": self.region or None,
+            "config": Config(
+                signature_version="s3v4",
+                connect_timeout=10,
+                read_timeout=60,
+                # what other makers of S3 understand: the bucket in the path, no checksums of Amazon's own
+                s3={"addressing_style": "path" if self.endpoint_url else "auto"},
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        }
+        if self.secrets:
+            access_key, secret_key = (secret.reveal() for secret in self.secrets)
+            options |= {"aws_access_key_id": access_key, "aws_secret_access_key": secret_key}
+        where = f"bucket '{self.bucket}'" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
+        try:
+            client = boto3.session.Session().client("s3", **options)
+            client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=media_type)
+            return client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=self.link_seconds
+            )
+        except (failures.NoCredentialsError, failures.PartialCredentialsError):
+            raise CredentialsMissing(f"There are no keys for the image host's {where}.") from None
+        except (failures.EndpointConnectionError, failures.HTTPClientError) as error:
+            reason = type(error).__name__
+            raise ServiceUnreachable(
+                f"The image host's {where} cannot be reached ({reason}). Try again: nothing was charged."
+            ) from None
+        except failures.ClientError as error:
+            code = error.response.get("Error", {}).get("Code", "unknown")
+            raise ServiceError(f"The image host's {where} refused the image: {code}. Check its settings.") from None
+        except (failures.BotoCoreError, ValueError) as error:
+            reason = type(error).__name__
+            raise ServiceError(f"The image host's {where} cannot be used: {reason}. Check its settings.") from None
+
+
+def find_image_host(
+    file: Path, environ: Mapping[str, str] | None = None, profile: str = DEFAULT_PROFILE
+) -> ImageHost | None:
+    """The image host of the environment or the credentials file, or None where none is set up.
+
+    Raises CredentialsMissing for settings that cannot work.
+    """
+    found = look_up_credentials(SERVICE, profile, file, environ)
+    if found is None:
+        return None
+    bucket, endpoint_url, region, access_key, secret_key = found.secrets
+    if bool(access_key) != bool(secret_key):
+        raise CredentialsMissing("The image host has one of access_key and secret_key. Set both or neither.")
+    secrets = (access_key, secret_key) if access_key else ()
+    return S3Host(bucket.reveal(), endpoint_url.reveal(), region.reveal(), secrets)

@@ -1,0 +1,30 @@
+"""Every remote endpoint there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..core.errors import UnknownChoice
+from .endpoint import Endpoint
+from .modelslab import ModelsLab, ModelsLabEnterprise
+from .qolaba import QolabaControlNet, QolabaImageToImage
+from .scenario import Scenario
+
+ENDPOINTS: tuple[Endpoint[Any], ...] = (
+    ModelsLab(),
+    ModelsLabEnterprise(),
+    Scenario(),
+    QolabaControlNet(),
+    QolabaImageToImage(),
+)
+
+
+def find_endpoint(name: str) -> Endpoint[Any]:
+    """The endpoint with this class name or target, e.g. `ModelsLabEnterprise` or `ModelsLab Enterprise`.
+
+    Raises UnknownChoice for any other name.
+    """
+    for endpoint in ENDPOINTS:
+        if name in (type(endpoint).__name__, endpoint.target):
+            return endpoint
+    raise UnknownChoice("endpoint", name, [endpoint.target for endpoint in ENDPOINTS])

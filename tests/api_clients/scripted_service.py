@@ -1,0 +1,303 @@
+"""A small service on loopback that answers as a test scripts it, faults included, and an endpoint that speaks to it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import torch
+from controlstack.api_clients.credentials import Credentials, Secret
+from controlstack.api_clients.endpoint import Answer, Call, Carrier, Endpoint, ImageSlot, JobState, Pace, Phase
+from controlstack.api_clients.journal import Entry, Journal
+from controlstack.api_clients.pursuit import Settings
+from controlstack.api_clients.transport import Limits
+from controlstack.api_clients.waiting import Clock
+from controlstack.core.capabilities import Capabilities
+from controlstack.core.errors import Problem, ServiceError
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest
+from PIL import Image
+
+KEY = "sk-toy-0123456789-abcdefghij"
+QUICK = Limits(connect=2, read=2, paid_read=2, patience=30)
+
+
+class Fault:
+    """How an answer goes wrong; the status and body of the Reply are used where they can be."""
+
+    RESET = "reset after the request was read"
+    RESET_UNREAD = "reset before the body was read"
+    HALF = "half of the body, then the end"
+    SILENT = "no answer while the service lives"
+    PROMISE = "one gigabyte promised"
+
+
+@dataclass(frozen=True)
+class Reply:
+    body: Any = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    fault: str = ""
+
+    def bytes(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+
+@dataclass(frozen=True)
+class Seen:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Service:
+    """Replies by path: `script[path]` is a list whose last reply repeats; `seen` is all that arrived."""
+
+    def __init__(self) -> None:
+        self.script: dict[str, list[Reply]] = {}
+        self.seen: list[Seen] = []
+        self.asked_names: list[str | None] = []
+        self.released = threading.Event()
+        self._arrived = threading.Condition()
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                service.handle(self)
+
+            do_POST = do_PUT = do_GET  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self) -> None:
+        self.released.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def on(self, path: str, *replies: Reply) -> None:
+        self.script[path] = list(replies)
+
+    def count(self, path: str) -> int:
+        return sum(seen.path.partition("?")[0] == path for seen in self.seen)
+
+    @property
+    def paid(self) -> int:
+        return self.count("/generate")
+
+    def wait_for(self, path: str, count: int = 1) -> None:
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: self.count(path) >= count, 20), f"nothing asked for {path}"
+
+    def handle(self, handler: BaseHTTPRequestHandler) -> None:
+        path = handler.path.partition("?")[0]
+        replies = self.script.get(path, [Reply({"error": "no such path"}, 404)])
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        unread = reply.fault == Fault.RESET_UNREAD
+        body = b"" if unread else handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+        with self._arrived:
+            self.seen.append(Seen(handler.command, handler.path, dict(handler.headers), body))
+            self._arrived.notify_all()
+        handler.close_connection = True
+        if reply.fault in (Fault.RESET, Fault.RESET_UNREAD):
+            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            handler.connection.close()
+            return
+        if reply.fault == Fault.SILENT:
+            self.released.wait(30)
+        data = reply.bytes()
+        handler.send_response(reply.status)
+        length = 2**30 if reply.fault == Fault.PROMISE else len(data)
+        for name, value in {"Content-Length": str(length), **reply.headers}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(data[: len(data) // 2] if reply.fault == Fault.HALF else data)
+
+
+@contextmanager
+def service() -> Iterator[Service]:
+    running = Service()
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+class QuickClock(Clock):
+    """Sleeping takes no time, but moves the clock."""
+
+    def __init__(self) -> None:
+        self.slept = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.slept
+
+    def wall(self) -> float:
+        return time.time() + self.slept
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        time.sleep(0)
+
+
+@dataclass(frozen=True)
+class ToyOptions:
+    carrier: Carrier = Carrier.DATA_URL
+    image_url: str = ""
+    max_bytes: int = 0
+    estimate_only: bool = False
+
+
+class Toy(Endpoint[ToyOptions]):
+    """Takes one canny control; `{"id", "state", "outputs"}` is all it says."""
+
+    service = "toy"
+    target = "Toy"
+    base_url = "https://toy.invalid"
+    url_variable = "CONTROLSTACK_TOY_URL"
+    pace = Pace(first=1, shortest=2, longest=5, deadline=60)
+    options_type = ToyOptions
+    tables = (Capabilities("Toy", frozenset({Modality.CANNY}), frozenset(), needs_prompt=True),)
+
+    def capabilities(self, options: ToyOptions) -> Capabilities:
+        return self.tables[0]
+
+    def problems(self, request: GenerationRequest, options: ToyOptions) -> list[Problem]:
+        return []
+
+    def image_slots(self, request: GenerationRequest, options: ToyOptions) -> list[ImageSlot]:
+        control = request.controls[0]
+        return [ImageSlot("image", control.image, options.carrier, options.image_url, options.max_bytes)]
+
+    def build_payload(
+        self, request: GenerationRequest, options: ToyOptions, images: Mapping[str, str]
+    ) -> dict[str, Any]:
+        return {"prompt": request.prompt, **images}
+
+    def submit(self, payload: Mapping[str, Any], options: ToyOptions) -> Call:
+        query = {"dry": "true"} if options.estimate_only else {}
+        return Call("POST", "/generate", query, payload, paid=not options.estimate_only)
+
+    def read_submit(self, answer: Answer) -> JobState:
+        if answer.status >= 400:
+            raise ServiceError(f"Toy refused: {(answer.json or {}).get('error', answer.text[:60])}")
+        return self.read_poll(answer)
+
+    def poll(self, job_id: str) -> Call:
+        return Call("GET", f"/jobs/{job_id}")
+
+    def read_poll(self, answer: Answer) -> JobState:
+        if answer.json is None or "state" not in answer.json:
+            if 400 <= answer.status < 500:
+                raise ServiceError(f"Toy does not know the job: {answer.text[:60]}")
+            return JobState(Phase.RUNNING)
+        told = answer.json
+        return JobState(
+            Phase(told["state"]),
+            str(told.get("id", "")),
+            tuple(told.get("outputs", ())),
+            told.get("message", ""),
+            told.get("progress"),
+            told.get("wait"),
+            told.get("meta", {}),
+            told.get("cost"),
+        )
+
+    def cancel(self, job_id: str) -> Call | None:
+        return Call("POST", f"/jobs/{job_id}/cancel", body={"action": "cancel"})
+
+    def upload(self, data: bytes, media_type: str, name: str) -> Call:
+        return Call("POST", "/upload", body={"name": name, "data": base64.b64encode(data).decode()})
+
+    def read_upload(self, answer: Answer) -> str:
+        return str((answer.json or {})["asset"])
+
+    def locate(self, output: str) -> Call | None:
+        return Call("GET", f"/assets/{output}") if output.startswith("asset-") else None
+
+    def read_location(self, answer: Answer) -> str:
+        return str((answer.json or {})["url"])
+
+    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
+        return replace(call, headers={**call.headers, "Authorization": f"Bearer {secrets[0]}"})
+
+
+CREDENTIALS = Credentials("toy", "default", (Secret(KEY),))
+PICTURE = torch.linspace(0, 1, 32 * 24 * 3).reshape(1, 24, 32, 3)
+REQUEST = GenerationRequest(prompt="a cat", width=32, height=24, controls=(ControlUnit(Modality.CANNY, PICTURE),))
+
+
+def image_file(width: int = 16, height: int = 8, kind: str = "PNG", mode: str = "RGB") -> bytes:
+    """A file with a gradient in it."""
+    stream = io.BytesIO()
+    Image.linear_gradient("L").resize((width, height)).convert(mode).save(stream, kind)
+    return stream.getvalue()
+
+
+def settings(running: Service | str, **changes: Any) -> Settings:
+    url = running if isinstance(running, str) else running.url
+    environ = {"CONTROLSTACK_TOY_URL": url}
+    return replace(Settings(limits=QUICK, clock=QuickClock(), environ=environ, resolver=no_resolver), **changes)
+
+
+def no_resolver(host: str, port: int) -> list[str]:
+    raise AssertionError(f"{host} must not be looked up")
+
+
+def resolver(**names: Sequence[str]) -> Callable[[str, int], list[str]]:
+    """Knows `cdn_example` as cdn.example, and nothing else."""
+    return lambda host, port: list(names[host.replace(".", "_")])
+
+
+def entries(journal: Journal) -> list[Entry]:
+    """Everything in the journal, in order."""
+    found = (journal.get(number) for number in range(1, 200))
+    return [entry for entry in found if entry]
+
+
+def journal_in(folder: Path, clock: Clock | None = None) -> Journal:
+    return Journal(folder / "user" / "__controlstack" / "jobs.sqlite", clock)
+
+
+@contextmanager
+def loopback_only() -> Iterator[None]:
+    """Fails on the first attempt to reach, or even to look up, anything but this machine."""
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        assert address[0].startswith("127."), f"connection attempt to {address}"
+        connect(self, address)
+
+    def guarded_look_up(host: Any, *arguments: Any, **options: Any) -> Any:
+        assert host == "localhost" or host.startswith("127."), f"look-up of {host}"
+        return look_up(host, *arguments, **options)
+
+    socket.socket.connect, socket.getaddrinfo = guarded_connect, guarded_look_up
+    try:
+        yield
+    finally:
+        socket.socket.connect, socket.getaddrinfo = connect, look_up

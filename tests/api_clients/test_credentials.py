@@ -1,0 +1,184 @@
+"""Keys are found in the documented order, kept private, and never shown."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import os
+import pickle
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from controlstack.api_clients import credentials as module
+from controlstack.api_clients.credentials import (
+    VAULTS,
+    Secret,
+    credentials_file,
+    find_credentials,
+    list_profiles,
+    main,
+    read_profiles,
+    redact,
+    redact_json,
+    remove_credentials,
+    store_credentials,
+)
+from controlstack.core.errors import CredentialsMissing
+
+KEY, OTHER = "api_0123456789abcdef", "sec_ZYXWVUTSRQ98765"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return credentials_file(tmp_path)
+
+
+def test_the_environment_comes_before_the_file_and_serves_the_default_profile_only(file: Path) -> None:
+    store_credentials("qolaba", "default", {"api_key": KEY}, file)
+    store_credentials("qolaba", "studio", {"api_key": OTHER}, file)
+    environ = {"QOLABA_API_KEY": "from-the-environment"}
+    assert find_credentials("qolaba", "default", file, environ).reveal() == ("from-the-environment",)
+    assert find_credentials("qolaba", "default", file, {}).reveal() == (KEY,)
+    assert find_credentials("qolaba", "studio", file, environ).reveal() == (OTHER,)
+
+
+@pytest.mark.parametrize("prefix", ["SCENARIO_SDK_API", "SCENARIO_API"])
+def test_scenario_has_two_pairs_of_variables(file: Path, prefix: str) -> None:
+    environ = {f"{prefix}_KEY": KEY, f"{prefix}_SECRET": OTHER}
+    assert find_credentials("scenario", "default", file, environ).reveal() == (KEY, OTHER)
+
+
+def test_half_a_pair_is_named(file: Path) -> None:
+    with pytest.raises(CredentialsMissing, match="SCENARIO_SDK_API_SECRET is not set"):
+        find_credentials("scenario", "default", file, {"SCENARIO_SDK_API_KEY": KEY})
+
+
+def test_a_missing_key_says_where_to_put_it(file: Path) -> None:
+    with pytest.raises(CredentialsMissing) as caught:
+        find_credentials("scenario", "default", file, {})
+    text = str(caught.value)
+    assert "SCENARIO_SDK_API_KEY and SCENARIO_SDK_API_SECRET" in text
+    assert "`python -m controlstack.credentials set scenario`" in text
+    with pytest.raises(CredentialsMissing, match="set qolaba --profile studio"):
+        find_credentials("qolaba", "studio", file, {"QOLABA_API_KEY": KEY})
+
+
+def test_a_key_pasted_as_a_profile_is_not_repeated(file: Path) -> None:
+    pasted = KEY + "." + OTHER
+    with pytest.raises(CredentialsMissing) as caught:
+        find_credentials("qolaba", pasted, file, {})
+    assert pasted not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["two words", "line\nbreak", "caf\u00e9", "tab\t", "x" * 2000, "a:b", ""])
+def test_values_that_no_key_can_have_are_refused_without_showing_them(file: Path, value: str) -> None:
+    with pytest.raises(ValueError, match="api_key") as caught:
+        store_credentials("qolaba", "default", {"api_key": value}, file)
+    assert not value or value not in str(caught.value)
+    assert not file.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_the_file_is_readable_by_its_owner_only_and_left_whole(file: Path) -> None:
+    for profile in ("default", "studio", "default"):
+        store_credentials("scenario", profile, {"api_key": KEY, "api_secret": OTHER}, file)
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert [path.name for path in file.parent.iterdir()] == ["credentials.toml"]
+    assert remove_credentials("scenario", "studio", file) and not remove_credentials("scenario", "studio", file)
+    assert set(read_profiles(file)) == {("scenario", "default")}
+
+
+def test_what_is_written_is_toml(file: Path) -> None:
+    tricky = "a\"b\\c'd#e=[f]"
+    store_credentials("qolaba", "default", {"api_key": tricky}, file)
+    assert read_profiles(file) == {("qolaba", "default"): {"api_key": tricky}}
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        assert tomllib.loads(file.read_text()) == {"qolaba": {"default": {"api_key": tricky}}}
+
+
+def test_a_file_written_by_hand_is_read(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(
+        "# mine\n\n[ modelslab . default ] # work\napi_key='abc#1' # note\n[qolaba.b]\n api_key = \"x\\u0041\"\n"
+    )
+    expected = {("modelslab", "default"): {"api_key": "abc#1"}, ("qolaba", "b"): {"api_key": "xA"}}
+    assert read_profiles(file) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["api_key = 'x'", "[a.b]\napi_key = x", "[a]\n", '[a.b]\nk = "\\q"', "[a.b]\nk = '''x'''"]
+)
+def test_a_broken_file_is_named_by_line_and_never_quoted(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(CredentialsMissing, match=r"line \d"):
+        find_credentials("qolaba", "default", file, {})
+
+
+def test_a_secret_cannot_be_shown_by_accident() -> None:
+    secret = Secret(KEY)
+    shown = [repr(secret), str(secret), f"{secret}", f"{secret!r}", repr([secret]), f"{secret}"]
+    assert all(KEY not in text for text in shown)
+    for leak in (pickle.dumps, copy.deepcopy, json.dumps):
+        with pytest.raises(TypeError):
+            leak(secret)
+
+
+def test_redaction_finds_the_key_in_every_dress() -> None:
+    pair = base64.b64encode(f"{KEY}:{OTHER}".encode()).decode()
+    texts = [KEY, f"Bearer {KEY}.", f"Basic {pair}", base64.b64encode(KEY.encode()).decode(), f"x={KEY}%20"]
+    texts += [base64.b64encode(f"{'p' * n}{OTHER} and more".encode()).decode() for n in range(5)]
+    texts += [json.dumps({"key": 'q"' + KEY})]
+    for text in texts:
+        clean = redact(text, [KEY, OTHER])
+        assert KEY not in clean and OTHER not in clean and "<redacted>" in clean
+    for before in range(5):
+        encoded = base64.b64encode(f"{'p' * before}{OTHER} and more".encode()).decode()
+        first, last = -(-before * 8 // 6), (before + len(OTHER)) * 8 // 6
+        pieces = [encoded[at : at + 8] for at in range(first, last - 7)]
+        assert not any(piece in redact(encoded, [KEY, OTHER]) for piece in pieces)
+    assert redact("nothing here", [KEY, "", "abc"]) == "nothing here"
+    nested: Any = redact_json({"a": [KEY, 1, None], KEY: {"b": True}}, [KEY])
+    assert nested == {"a": ["<redacted>", 1, None], "<redacted>": {"b": True}}
+
+
+def test_the_list_says_set_or_not_and_nothing_else(file: Path) -> None:
+    store_credentials("qolaba", "studio", {"api_key": KEY}, file)
+    statuses = {(s.service, s.profile): s for s in list_profiles(file, {"SCENARIO_API_KEY": OTHER})}
+    assert {service for service, _ in statuses} == set(VAULTS)
+    assert statuses["qolaba", "studio"].is_set and not statuses["qolaba", "default"].is_set
+    assert not statuses["scenario", "default"].is_set and "SECRET is not set" in statuses["scenario", "default"].origin
+    assert KEY not in repr(statuses) and OTHER not in repr(statuses)
+
+
+def test_the_command_stores_lists_and_removes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (name for vault in VAULTS.values() for names in vault.variables for name in names):
+        monkeypatch.delenv(name, raising=False)
+    answers = iter([KEY, OTHER])
+    monkeypatch.setattr(module.getpass, "getpass", lambda prompt: next(answers))
+    here = ["--user-directory", str(tmp_path)]
+    assert main([*here, "set", "scenario", "--profile", "studio"]) == 0
+    assert main(here) == 0
+    assert main([*here, "remove", "scenario", "--profile", "studio"]) == 0
+    monkeypatch.setattr(module.getpass, "getpass", lambda prompt: "not a key")
+    assert main([*here, "set", "qolaba"]) == 1
+    said = capsys.readouterr()
+    assert "scenario              studio          set" in said.out
+    assert "qolaba                default         not set" in said.out
+    assert not any(secret in said.out + said.err for secret in (KEY, OTHER, "not a key"))
+
+
+@pytest.mark.parametrize("name", ["controlstack.credentials", "controlstack.api_clients.credentials"])
+def test_the_documented_command_runs(tmp_path: Path, name: str) -> None:
+    command = [sys.executable, "-I", "-W", "error", "-m", name, "--user-directory", str(tmp_path), "list"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "modelslab" in result.stdout and result.stderr == ""

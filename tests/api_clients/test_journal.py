@@ -1,0 +1,151 @@
+"""The journal is written before money is spent, by any number of threads and processes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from controlstack.api_clients.journal import KEEP_SECONDS, Journal, JournalUnusable, Order, Standing, fingerprint
+from controlstack.tests.api_clients.scripted_service import QuickClock, entries, journal_in
+
+ORDER = Order("print-1", "toy", "Toy", "https://toy.invalid", "default", {"prompt": "a cat"})
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return journal_in(tmp_path)
+
+
+def claimed(journal: Journal, order: Order = ORDER, **options: bool) -> int:
+    number = journal.claim(order, **options)  # pyright: ignore[reportArgumentType]
+    assert number is not None
+    return number
+
+
+def test_a_claimed_job_is_found_by_its_request_and_by_its_id(journal: Journal) -> None:
+    assert journal.current("print-1") is None
+    number = claimed(journal)
+    entry = journal.current("print-1")
+    assert entry and entry.number == number and entry.standing is Standing.SUBMITTING and entry.order == ORDER
+    assert journal.claim(ORDER) is None
+    journal.record(number, Standing.RUNNING, job_id="7", metadata={"seed": 3}, cost=1.5)
+    journal.record(number, Standing.DONE, outputs=["https://a/b.png"])
+    found = Journal(journal.file).find("toy", "default", "7")
+    assert found and (found.outputs, found.metadata, found.cost) == (("https://a/b.png",), {"seed": 3}, 1.5)
+    assert journal.find("toy", "other", "7") is None
+
+
+def test_only_who_saw_the_current_job_may_replace_it_unless_forced(journal: Journal) -> None:
+    first = claimed(journal)
+    journal.record(first, Standing.FAILED)
+    second = journal.claim(ORDER, instead_of=first)
+    assert second and journal.claim(ORDER, instead_of=first) is None
+    third = claimed(journal, force=True)
+    current = journal.current("print-1")
+    assert current and current.number == third and len(entries(journal)) == 3
+
+
+def test_a_later_word_is_not_overwritten_by_an_earlier_doubt(journal: Journal) -> None:
+    number = claimed(journal)
+    journal.record(number, Standing.RUNNING, job_id="7")
+    journal.record(number, Standing.UNKNOWN, only_after=Standing.SUBMITTING)
+    assert entries(journal)[0].standing is Standing.RUNNING
+
+
+def test_a_forgotten_job_was_never_there(journal: Journal) -> None:
+    journal.forget(claimed(journal))
+    assert journal.current("print-1") is None and journal.claim(ORDER) is not None
+
+
+def test_endless_inline_results_are_not_kept(journal: Journal) -> None:
+    number = claimed(journal)
+    journal.record(number, Standing.DONE, outputs=["x" * 100_000])
+    assert entries(journal)[0].outputs == () and journal.file.stat().st_size < 100_000
+
+
+def test_old_jobs_are_pruned(tmp_path: Path) -> None:
+    clock = QuickClock()
+    journal = journal_in(tmp_path, clock)
+    claimed(journal)
+    clock.slept += KEEP_SECONDS + 1
+    claimed(journal, replace(ORDER, fingerprint="print-2"))
+    assert [entry.order.fingerprint for entry in entries(journal)] == ["print-2"]
+
+
+def test_threads_that_begin_at_once_get_one_claim(journal: Journal) -> None:
+    start, won, failed = threading.Barrier(8), [], []
+
+    def run() -> None:
+        start.wait()
+        try:
+            won.append(journal.claim(ORDER))
+        except JournalUnusable as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and sum(number is not None for number in won) == 1
+
+
+def test_processes_that_begin_at_once_get_one_claim(journal: Journal) -> None:
+    code = (
+        "import sys; from pathlib import Path; from controlstack.api_clients.journal import Journal, Order\n"
+        "sys.stdin.readline()\n"
+        "print(Journal(Path(sys.argv[1])).claim(Order('p', 's', 't', 'u', 'd')))"
+    )
+    command = [sys.executable, "-I", "-c", code, str(journal.file)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    said = []
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in processes:
+        said.append(process.communicate(timeout=60)[0].strip())
+    assert sorted(said) == ["1", "None", "None"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
+def test_the_journal_is_private_and_survives_a_crash_of_the_machine(journal: Journal) -> None:
+    claimed(journal)
+    assert stat.S_IMODE(journal.file.stat().st_mode) == 0o600
+    with sqlite3.connect(journal.file) as database:
+        assert database.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        assert database.execute("PRAGMA synchronous").fetchone()[0] == 2
+
+
+def test_a_newer_or_broken_file_is_left_alone(journal: Journal) -> None:
+    claimed(journal)
+    with sqlite3.connect(journal.file) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(JournalUnusable, match="newer ControlStack"):
+        journal.claim(ORDER)
+    broken = Journal(journal.file.with_name("broken.sqlite"))
+    broken.file.write_bytes(b"no database at all, certainly not" * 100)
+    with pytest.raises(JournalUnusable, match="move it away"):
+        broken.current("x")
+    assert broken.file.read_bytes().startswith(b"no database")
+
+
+def test_the_fingerprint_depends_on_everything_and_on_no_order() -> None:
+    base = fingerprint("Toy", "https://a", "default", {"a": 1, "b": 2}, 0)
+    assert base == fingerprint("Toy", "https://a", "default", {"b": 2, "a": 1}, 0)
+    others = [
+        fingerprint("Toy2", "https://a", "default", {"a": 1, "b": 2}, 0),
+        fingerprint("Toy", "https://b", "default", {"a": 1, "b": 2}, 0),
+        fingerprint("Toy", "https://a", "studio", {"a": 1, "b": 2}, 0),
+        fingerprint("Toy", "https://a", "default", {"a": 1, "b": 3}, 0),
+        fingerprint("Toy", "https://a", "default", {"a": 1, "b": 2}, 1),
+    ]
+    assert len({base, *others}) == 6
