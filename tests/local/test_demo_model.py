@@ -1,6 +1,6 @@
 """The embedded model does what its card says: control controls, the prompt colours, the reference gives its palette.
 
-Every bound is stated next to the figure the model reached when its card was written (see assets/demo_model/README.md).
+The figures it reached are on the card, assets/demo_model/README.md; the bounds here leave them some room.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ def test_canny_control_moves_edges_of_the_result_to_the_map(demo: LocalModel) ->
 
 
 def test_depth_control_puts_the_objects_where_the_map_has_them(demo: LocalModel) -> None:
-    assert depth_figure(demo, 1.0, SCENES) >= 0.60
-    assert depth_figure(demo, 0.0, SCENES) <= 0.35
+    assert depth_figure(demo, 1.0, SCENES) >= 0.75
+    assert depth_figure(demo, 0.0, SCENES) <= 0.30
 
 
 def test_openpose_control_puts_the_body_on_the_skeleton(demo: LocalModel) -> None:
-    assert openpose_figure(demo, 1.0, SCENES) >= 0.60
-    assert openpose_figure(demo, 0.0, SCENES) <= 0.40
+    assert openpose_figure(demo, 1.0, SCENES) >= 0.70
+    assert openpose_figure(demo, 0.0, SCENES) <= 0.30
 
 
 def test_the_named_colour_is_the_colour_of_the_shape(demo: LocalModel) -> None:
