@@ -155,7 +155,7 @@ def test_the_scheduler_node_reaches_the_engine(comfy: ComfyServer) -> None:
     assert info["scheduler"] == "EulerDiscreteScheduler"
     assert info["seeds"] == [109]
     assert info["model"] == "demo (embedded)"
-    assert info["controls"] == ["canny"]
+    assert info["nets"] == ["canny"]
 
 
 def test_interrupt_stops_within_a_step_and_the_next_run_works(comfy: ComfyServer) -> None:
