@@ -17,7 +17,9 @@ PROBE = """
 import asyncio, importlib.util, json, sys, time
 sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, {comfyui!r})
-import nodes, server, comfy_api.latest
+import comfy.options
+comfy.options.enable_args_parsing()
+import nodes, comfy_api.latest
 before = set(sys.modules)
 started = time.perf_counter()
 spec = importlib.util.spec_from_file_location("pack", {init!r}, submodule_search_locations=[{root!r}])
