@@ -10,7 +10,7 @@ from ..core.request import ControlUnit, Detect, Resize
 from ..core.validate import image_problems
 from ..preprocessors.registry import detector_for, find_detector
 from .comfy import io
-from .sockets import Controls, choose
+from .sockets import Controls, choose, window_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,22 +48,7 @@ class ControlNode(io.ComfyNode):
                     step=0.05,
                     tooltip="How strongly the control acts, 0 to 2. 0 leaves it out.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the steps (0 to 1) after which the control begins.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the steps (0 to 1) after which the control ends. Must be above start_percent.",
-                ),
+                *window_inputs("control"),
                 io.Combo.Input(
                     "resize",
                     options=Resize,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, Lora, ReferenceKind
 from ..core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 from .comfy import io
-from .sockets import Controls, Loras, References, Request, Scheduler, choose
+from .sockets import Controls, Loras, References, Request, Scheduler, choose, window_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,22 +39,7 @@ class ControlStackReference(io.ComfyNode):
                     default=ReferenceKind.STYLE,
                     tooltip="What to take over: style = colours and mood, character = the figure, face = the face.",
                 ),
-                io.Float.Input(
-                    "start_percent",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the steps (0 to 1) after which the reference begins.",
-                ),
-                io.Float.Input(
-                    "end_percent",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="Share of the steps (0 to 1) after which the reference ends. Must be above start_percent.",
-                ),
+                *window_inputs("reference"),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="Limits the reference to the white area, where supported."
                 ),

@@ -24,3 +24,16 @@ def choose(kind: type[Choice], field: str, value: str) -> Choice:
         return kind(value)
     except ValueError:
         raise UnknownChoice(field, value, [member.value for member in kind]) from None
+
+
+def window_inputs(thing: str) -> list[io.Float.Input]:
+    """The two inputs that say during which share of the steps a control or a reference acts."""
+    tooltips = {
+        "start_percent": f"Share of the steps (0 to 1) after which the {thing} begins.",
+        "end_percent": f"Share of the steps (0 to 1) after which the {thing} ends. Must be above start_percent.",
+    }
+    defaults = {"start_percent": 0.0, "end_percent": 1.0}
+    return [
+        io.Float.Input(name, default=defaults[name], min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+        for name, tooltip in tooltips.items()
+    ]
