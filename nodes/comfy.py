@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import comfy.model_management as memory
 import folder_paths
+from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
 
@@ -22,13 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ComfyExtension",
+    "ModelPatcher",
+    "ProgressBar",
     "device",
     "io",
     "make_room",
+    "memory",
     "model_folders",
     "net_folders",
     "offer_samples",
     "report_steps",
+    "stop_if_interrupted",
     "ui",
 ]
 
@@ -77,6 +82,11 @@ def net_folders() -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths("controlnet")]
 
 
+def stop_if_interrupted() -> None:
+    """Raise ComfyUI's own exception when the user has stopped the run."""
+    memory.throw_exception_if_processing_interrupted()
+
+
 def report_steps() -> Callable[[Step], None]:
     """A listener that moves the progress bar of the running node, shows previews and stops on interrupt."""
     from PIL import Image
@@ -86,7 +96,7 @@ def report_steps() -> Callable[[Step], None]:
 
     def report(step: Step) -> None:
         nonlocal last
-        memory.throw_exception_if_processing_interrupted()
+        stop_if_interrupted()
         now = time.monotonic()
         if step.number < step.total and now - last < _SECONDS_BETWEEN_UPDATES:
             return

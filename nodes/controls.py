@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from ..core.errors import InvalidRequest
+from ..core.images import to_rgb
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
 from ..core.validate import image_problems
+from ..preprocessors.parameters import Value
 from ..preprocessors.registry import detector_for, find_detector
 from .comfy import io
+from .detection import NodeHost, parameter_input
 from .sockets import Controls, choose, window_inputs
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ class ControlNode(io.ComfyNode):
         detector = find_detector(cls.modality)
         title = cls.modality.title
         map_is = detector.summary if detector else f"The {title} map is made by another node."
-        parameters = detector.parameters if detector else ()
+        parameters = detector.parameters() if detector else ()
         return io.Schema(
             node_id=cls.__name__,
             display_name=f"{title} Control",
@@ -60,10 +63,7 @@ class ControlNode(io.ComfyNode):
                     default=True,
                     tooltip="Off: the stack passes through unchanged, and map is the image as it came in.",
                 ),
-                *(
-                    io.Int.Input(p.name, default=p.default, min=p.minimum, max=p.maximum, tooltip=p.tooltip)
-                    for p in parameters
-                ),
+                *map(parameter_input, parameters),
                 Controls.Input("controls", optional=True, tooltip="The stack to add to; leave open to begin one."),
                 io.Mask.Input("mask", optional=True, tooltip="Limits the control to the white area, where supported."),
             ],
@@ -87,14 +87,16 @@ class ControlNode(io.ComfyNode):
         enabled: bool,
         controls: tuple[ControlUnit, ...] = (),
         mask: Tensor | None = None,
-        **parameters: int,
+        **parameters: Value,
     ) -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(controls, image)
         if problems := list(image_problems("image", image)):
             raise InvalidRequest(f"{cls.modality.title} Control", problems)
         who = choose(Detect, "detect", detect)
-        shown = detector_for(cls.modality).detect(image, **parameters) if who is Detect.LOCAL else image
+        shown = image
+        if who is Detect.LOCAL:
+            shown = detector_for(cls.modality).detect(to_rgb(image), NodeHost(), parameters, mask)
         unit = ControlUnit(
             modality=cls.modality,
             image=shown,

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..core.images import to_rgb
 from ..core.modality import Modality
-from .detector import Detector, IntParameter
+from .detector import Detector, Method
+from .host import Host
+from .parameters import IntParameter, Value
 from .pixels import from_gray_bytes, to_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Canny(Detector):
+class Canny(Method):
     """Thin white edges on black (Canny 1986), as the canny ControlNets were trained on: OpenCV on the RGB picture."""
 
-    modality = Modality.CANNY
-    summary = "Thin white lines on black where the picture has edges."
     parameters = (
         IntParameter("low_threshold", 100, 0, 1000, "Edges weaker than this are dropped. Lower it to see more detail."),
         IntParameter(
@@ -25,9 +24,12 @@ class Canny(Detector):
         ),
     )
 
-    def detect(self, image: Tensor, **values: int) -> Tensor:
+    def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
         import cv2
         import numpy as np
 
-        low, high = values["low_threshold"], values["high_threshold"]
-        return from_gray_bytes(np.stack([cv2.Canny(frame, low, high) for frame in to_bytes(to_rgb(image))]))
+        low, high = float(values["low_threshold"]), float(values["high_threshold"])
+        return from_gray_bytes(np.stack([cv2.Canny(frame, low, high) for frame in to_bytes(image)]))
+
+
+CANNY = Detector(Modality.CANNY, "Thin white lines on black where the picture has edges.", (Canny(),))

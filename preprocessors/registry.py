@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ..core.errors import DetectorUnavailable
 from ..core.modality import Modality
-from .canny import Canny
+from .canny import CANNY
 from .detector import Detector
 
-_DETECTORS: dict[Modality, Detector] = {detector.modality: detector for detector in (Canny(),)}
+_DETECTORS: dict[Modality, Detector] = {detector.modality: detector for detector in (CANNY,)}
 
 
 def find_detector(modality: Modality) -> Detector | None:
