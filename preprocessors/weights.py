@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from ..core.errors import ModelNotFound, ModelUnreadable
 from .fetch import fetch
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from .host import Host
 
@@ -116,6 +116,18 @@ def _fetch(weights: Weights, host: Host) -> Path:
         )
     fetch(weights.url, target, weights.size, weights.sha256, host.progress)
     return target
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+    """Fill a network with the tensors of `file`; raises ModelUnreadable when they are those of another network."""
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise ModelUnreadable(
+            f"{file} has the weights of another network than {type(network).__name__} ({' '.join(lines[1:2])[:200]}). "
+            f"Move it elsewhere; the right one is fetched on the next run."
+        ) from error
 
 
 def _is_it(weights: Weights, path: Path) -> bool:
