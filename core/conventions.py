@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .errors import InvalidRequest, Problem
-from .images import fit_image
+from .images import fit_image, luminance
 from .modality import Modality
 from .request import ControlUnit, Resize
 
@@ -122,9 +122,7 @@ def _white_on_black(image: Tensor, unit: ControlUnit) -> Tensor:
 
 
 def _gray(image: Tensor, unit: ControlUnit) -> Tensor:
-    """Luminance in all three channels (ITU-R BT.601, as OpenCV's cvtColor)."""
-    weights = image.new_tensor((0.299, 0.587, 0.114))
-    return (image @ weights)[..., None].expand_as(image)
+    return luminance(image).expand_as(image)
 
 
 # Half the width of a limb as OpenPose draws it, whatever the size of the picture.

@@ -4,10 +4,27 @@ from __future__ import annotations
 
 from ..core.errors import DetectorUnavailable
 from ..core.modality import Modality
+from .blur import BLUR
 from .canny import CANNY
 from .detector import Detector
+from .gray import GRAY
+from .inpaint import INPAINT
+from .low_quality import LOW_QUALITY
+from .qrcode import QRCODE
+from .shuffle import SHUFFLE
+from .tile import TILE
 
-_DETECTORS: dict[Modality, Detector] = {detector.modality: detector for detector in (CANNY,)}
+_ALL = (
+    BLUR,
+    CANNY,
+    GRAY,
+    INPAINT,
+    LOW_QUALITY,
+    QRCODE,
+    SHUFFLE,
+    TILE,
+)
+_DETECTORS: dict[Modality, Detector] = {detector.modality: detector for detector in _ALL}
 
 
 def find_detector(modality: Modality) -> Detector | None:
