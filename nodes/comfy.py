@@ -15,6 +15,7 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from server import PromptServer
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,7 @@ __all__ = [
     "net_folders",
     "offer_samples",
     "report_steps",
+    "show_text",
     "stop_if_interrupted",
     "ui",
 ]
@@ -108,3 +110,8 @@ def report_steps() -> Callable[[Step], None]:
         bar.update_absolute(step.number, step.total, ("JPEG", enlarged, _PREVIEW_SIZE))
 
     return report
+
+
+def show_text(text: str, node_id: str) -> None:
+    """Show a text on a node, until its next run."""
+    PromptServer.instance.send_progress_text(text, node_id)

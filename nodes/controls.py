@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from ..core.errors import InvalidRequest
-from ..core.images import to_rgb
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
 from ..core.validate import image_problems
 from ..preprocessors.parameters import Value
 from ..preprocessors.registry import detector_for, find_detector
-from .comfy import io
-from .detection import NodeHost, parameter_input
+from .comfy import io, ui
+from .detection import NodeHost, detect_map, parameter_input
 from .sockets import Controls, choose, window_inputs
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ class ControlNode(io.ComfyNode):
         title = cls.modality.title
         map_is = detector.summary if detector else f"The {title} map is made by another node."
         parameters = detector.parameters() if detector else ()
+        needs_mask = detector is not None and detector.needs_mask
+        mask_is = (
+            "The white area is filled in." if needs_mask else "Limits the control to the white area, where supported."
+        )
         return io.Schema(
             node_id=cls.__name__,
             display_name=f"{title} Control",
@@ -65,7 +69,7 @@ class ControlNode(io.ComfyNode):
                 ),
                 *map(parameter_input, parameters),
                 Controls.Input("controls", optional=True, tooltip="The stack to add to; leave open to begin one."),
-                io.Mask.Input("mask", optional=True, tooltip="Limits the control to the white area, where supported."),
+                io.Mask.Input("mask", optional=not needs_mask, tooltip=mask_is),
             ],
             outputs=[
                 Controls.Output("stack", display_name="controls", tooltip="The stack with this control at its end."),
@@ -73,6 +77,7 @@ class ControlNode(io.ComfyNode):
                     "map", display_name="map", tooltip="The control map, to look at or to use again with detect = none."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -87,16 +92,17 @@ class ControlNode(io.ComfyNode):
         enabled: bool,
         controls: tuple[ControlUnit, ...] = (),
         mask: Tensor | None = None,
-        **parameters: Value,
+        **parameters: Value | None,
     ) -> io.NodeOutput:
         if not enabled:
             return io.NodeOutput(controls, image)
         if problems := list(image_problems("image", image)):
             raise InvalidRequest(f"{cls.modality.title} Control", problems)
         who = choose(Detect, "detect", detect)
+        host = NodeHost(cls.hidden.unique_id)
         shown = image
         if who is Detect.LOCAL:
-            shown = detector_for(cls.modality).detect(to_rgb(image), NodeHost(), parameters, mask)
+            shown = detect_map(detector_for(cls.modality), image, host, parameters, mask)
         unit = ControlUnit(
             modality=cls.modality,
             image=shown,
@@ -107,19 +113,32 @@ class ControlNode(io.ComfyNode):
             resize=choose(Resize, "resize", resize),
             mask=mask,
         )
-        return io.NodeOutput((*controls, unit), shown)
+        # A warning is sent while the node runs; as its ui it stays in the history as well.
+        warning = ui.PreviewText("\n".join(host.warnings)) if host.warnings else None
+        return io.NodeOutput((*controls, unit), shown, ui=warning)
 
 
-class ControlStackCanny(ControlNode):
-    modality = Modality.CANNY
-
-
-class ControlStackDepth(ControlNode):
-    modality = Modality.DEPTH
-
-
-class ControlStackOpenPose(ControlNode):
-    modality = Modality.OPENPOSE
-
-
-CONTROL_NODES: tuple[type[ControlNode], ...] = (ControlStackCanny, ControlStackDepth, ControlStackOpenPose)
+_NODE_IDS: Mapping[Modality, str] = {
+    Modality.CANNY: "ControlStackCanny",
+    Modality.DEPTH: "ControlStackDepth",
+    Modality.HED: "ControlStackHED",
+    Modality.MLSD: "ControlStackMLSD",
+    Modality.NORMAL: "ControlStackNormal",
+    Modality.OPENPOSE: "ControlStackOpenPose",
+    Modality.SCRIBBLE: "ControlStackScribble",
+    Modality.SEGMENTATION: "ControlStackSegmentation",
+    Modality.INPAINT: "ControlStackInpaint",
+    Modality.SOFTEDGE: "ControlStackSoftEdge",
+    Modality.LINEART: "ControlStackLineart",
+    Modality.SHUFFLE: "ControlStackShuffle",
+    Modality.TILE: "ControlStackTile",
+    Modality.FACE_DETECTOR: "ControlStackFaceDetector",
+    Modality.QRCODE: "ControlStackQRCode",
+    Modality.BLUR: "ControlStackBlur",
+    Modality.POSE: "ControlStackPose",
+    Modality.GRAY: "ControlStackGray",
+    Modality.LOW_QUALITY: "ControlStackLowQuality",
+}
+CONTROL_NODES: tuple[type[ControlNode], ...] = tuple(
+    type(node_id, (ControlNode,), {"modality": modality}) for modality, node_id in _NODE_IDS.items()
+)

@@ -8,6 +8,7 @@ from .comfy import ComfyExtension, io, offer_samples
 from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
 from .local import ControlStackGenerateLocal, ControlStackLoadModel
+from .presets import ControlStackPreset
 from .request import ControlStackReference, ControlStackRequest, ControlStackScheduler
 
 
@@ -20,6 +21,7 @@ class ControlStackExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             *CONTROL_NODES,
+            ControlStackPreset,
             ControlStackReference,
             ControlStackScheduler,
             ControlStackRequest,
