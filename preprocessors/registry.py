@@ -9,19 +9,28 @@ from .canny import CANNY
 from .detector import Detector
 from .gray import GRAY
 from .inpaint import INPAINT
+from .lineart import LINEART
 from .low_quality import LOW_QUALITY
+from .mlsd import MLSD
 from .qrcode import QRCODE
+from .scribble import SCRIBBLE
 from .shuffle import SHUFFLE
+from .softedge import HED, SOFTEDGE
 from .tile import TILE
 
 _ALL = (
     BLUR,
     CANNY,
     GRAY,
+    HED,
     INPAINT,
+    LINEART,
     LOW_QUALITY,
+    MLSD,
     QRCODE,
+    SCRIBBLE,
     SHUFFLE,
+    SOFTEDGE,
     TILE,
 )
 _DETECTORS: dict[Modality, Detector] = {detector.modality: detector for detector in _ALL}
