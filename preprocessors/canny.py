@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..core.modality import Modality
 from .detector import Detector, Method
+from .frames import warn_of_empty
 from .host import Host
 from .parameters import IntParameter, Value
 from .pixels import from_gray_bytes, to_bytes
@@ -29,7 +30,14 @@ class Canny(Method):
         import numpy as np
 
         low, high = float(values["low_threshold"]), float(values["high_threshold"])
-        return from_gray_bytes(np.stack([cv2.Canny(frame, low, high) for frame in to_bytes(image)]))
+        edges = np.empty(image.shape[:3], np.uint8)
+        for index, frame in enumerate(to_bytes(image)):
+            host.progress(index, len(image))
+            cv2.Canny(frame, low, high, edges[index])
+        host.progress(len(image), len(image))
+        maps = from_gray_bytes(edges)
+        warn_of_empty(maps, host, "edge", "Lower the thresholds.")
+        return maps
 
 
 CANNY = Detector(Modality.CANNY, "Thin white lines on black where the picture has edges.", (Canny(),))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..core.images import luminance
 from ..core.modality import Modality
 from .detector import Detector, Method
+from .frames import each_frame
 from .host import Host
 from .parameters import Value
 
@@ -18,7 +19,7 @@ class Gray(Method):
     """Luminance in all three channels."""
 
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
-        return luminance(image).expand_as(image).contiguous()
+        return each_frame(image, host, lambda frame, _: luminance(frame).expand_as(frame))
 
 
 GRAY = Detector(Modality.GRAY, "The picture in shades of gray.", (Gray(),))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import InvalidRequest, Problem
 from ..core.modality import Modality
 from .detector import Detector, Method
+from .frames import each_frame
 from .host import Host
 from .parameters import Value
 
@@ -26,7 +27,7 @@ class Inpaint(Method):
             host.warn("The mask is empty: nothing is filled in. Paint the area white, or invert the mask.")
         elif bool(masked.all()):
             host.warn("The mask covers everything: the map is black. Leave the area to keep black, or invert the mask.")
-        return image.masked_fill(masked[..., None], 0.0)
+        return each_frame(image, host, lambda frame, index: frame.masked_fill(masked[index, ..., None], 0.0))
 
 
 INPAINT = Detector(

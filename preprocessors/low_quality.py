@@ -33,8 +33,7 @@ class LowQuality(Method):
         factor, strength, quality = float(values["reduce"]), float(values["noise"]), int(values["jpeg_quality"])
 
         def spoil(frame: Tensor, index: int) -> Tensor:
-            if factor > 1:
-                frame = reduce_and_enlarge(frame, factor)
+            frame = reduce_and_enlarge(frame, factor)
             if strength > 0:
                 noise = torch.randn(frame.shape, generator=generator(values, index))
                 frame = (frame + strength * noise).clamp(0, 1)

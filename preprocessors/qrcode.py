@@ -47,7 +47,7 @@ class QRCode(Method):
             code = _draw(_encode(text, level), height, width, quiet, light, host)
             if _read(code)[0] != text:
                 host.warn("The code is so fine that OpenCV cannot read it. Use a larger picture or a shorter text.")
-            return from_gray_bytes(code[None]).expand(len(image), -1, -1, -1).contiguous()
+            return each_frame(image, host, lambda frame, _: from_gray_bytes(code[None])[0])
 
         def redraw(frame: Tensor, index: int) -> Tensor:
             gray = _gray_bytes(frame)

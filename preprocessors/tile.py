@@ -30,8 +30,6 @@ class Tile(Method):
 
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
         factor = float(values["reduce"])
-        if factor == 1:
-            return image
         return each_frame(image, host, lambda frame, _: reduce_and_enlarge(frame, factor))
 
 
@@ -39,6 +37,8 @@ def reduce_and_enlarge(frame: Tensor, factor: float) -> Tensor:
     """[height, width, channel] of the same size with the detail of one `factor` times smaller: by area, then cubic."""
     from torch.nn import functional
 
+    if factor == 1:
+        return frame
     height, width = frame.shape[:2]
     small = (max(1, round(height / factor)), max(1, round(width / factor)))
     planes = functional.interpolate(frame.movedim(-1, 0)[None], small, mode="area")
