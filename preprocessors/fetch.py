@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _REACH_SECONDS = 0.8  # a user who is offline is told within a second
 _CONNECT_SECONDS, _READ_SECONDS = 10, 10
-_CHUNK = 2**18
+_CHUNK = 2**16
 _ATTEMPTS_WITHOUT_A_BYTE = 3
 _SECONDS_BETWEEN_REPORTS = 0.1
 
@@ -49,7 +49,7 @@ class _Wanted:
 
 def megabytes(size: int) -> str:
     """A number of bytes for people, e.g. "29.4 MB"."""
-    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{max(1, round(size / 1e3))} kB"
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{-(-size // 1000)} kB"
 
 
 def fetch(url: str, target: Path, size: int, sha256: str, progress: Callable[[int, int], None]) -> None:
@@ -129,12 +129,15 @@ def _transfer(wanted: _Wanted, partial: Path, progress: Callable[[int, int], Non
                 if done >= total:
                     progress(total, total)
                     return _stated_checksum([*response.history, response])
-                reason = f"the connection ended after {megabytes(done)} of {megabytes(total)}"
+                reason = "it ended early"
         except requests.RequestException as error:
-            reason = f"the connection to {urlsplit(wanted.url).hostname} broke ({error})"
+            reason = type(error).__name__  # its text holds the signed address of the store
         fruitless += 1
         if fruitless == _ATTEMPTS_WITHOUT_A_BYTE:
-            raise wanted.missing(f"{reason}; what arrived is kept, and the next run goes on from there")
+            raise wanted.missing(
+                f"the connection broke {fruitless} times at {megabytes(begun)} ({reason}); what arrived is kept, and "
+                f"the next run goes on from there"
+            )
         progress(begun, max(begun, wanted.size))
 
 

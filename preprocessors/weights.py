@@ -90,6 +90,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
     import pickle
 
     import torch
+    from safetensors import SafetensorError
 
     try:
         if file.suffix == ".safetensors":
@@ -97,7 +98,7 @@ def read_state(file: Path) -> dict[str, Tensor]:
 
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise ModelUnreadable(
             f"{file} cannot be read ({reason}). Move it elsewhere; it is fetched again on the next run."
