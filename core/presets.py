@@ -67,6 +67,6 @@ def expand(
 
 def describe_expansion(units: tuple[ControlUnit, ...], left_out: tuple[Modality, ...]) -> str:
     """What a preset became, a control a line."""
-    lines = [f"{unit.modality.title}: strength {unit.strength:g}, steps 0 to {unit.end:.0%}" for unit in units]
+    lines = [f"{unit.modality.title}: strength {unit.strength:g}, for {unit.end:.0%} of the steps" for unit in units]
     lines += [f"{modality.title}: nothing found in the picture, left out" for modality in left_out]
     return "\n".join(lines)

@@ -88,5 +88,5 @@ def _out_of_range(parameters: Iterable[Parameter], values: Mapping[str, Value]) 
             continue
         value, lowest, highest = values[parameter.name], parameter.minimum, parameter.maximum
         if isinstance(value, str) or not lowest <= value <= highest:
-            limit = f"it must be a number from {lowest:g} to {highest:g}"
-            yield Problem(parameter.name, str(value), limit, f"{parameter.default:g} is the usual value.")
+            limit = f"it must be a number from {lowest} to {highest}"
+            yield Problem(parameter.name, str(value), limit, f"{parameter.default} is the usual value.")
