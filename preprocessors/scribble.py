@@ -63,8 +63,8 @@ def _stroke(edges: np.ndarray) -> np.ndarray:
     for line in _LINES:
         along = np.array(line, np.uint8)
         ridges |= cv2.dilate(smooth, along) == smooth
-    thin = np.where(ridges & (smooth > 127), np.float32(255), np.float32(0))
-    return cv2.GaussianBlur(thin, (0, 0), _BLUR) > 4.5  # 8 bit rounds, and above 4 is a stroke
+    thin = np.where(ridges & (smooth > 127), np.uint8(255), np.uint8(0))
+    return cv2.GaussianBlur(thin, (0, 0), _BLUR) > 4
 
 
 # A ridge is a pixel that none of its two neighbours in one of these directions exceeds.
