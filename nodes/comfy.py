@@ -60,7 +60,7 @@ def make_room() -> None:
 def offer_samples(samples: Path) -> None:
     """Put the sample pictures of the example graphs among ComfyUI's inputs, where LoadImage finds them."""
     inputs = Path(folder_paths.get_input_directory())
-    for sample in samples.glob("*.png"):
+    for sample in samples.glob("controlstack_*"):
         if not (inputs / sample.name).exists():
             try:
                 shutil.copy(sample, inputs)

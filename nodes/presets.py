@@ -43,7 +43,7 @@ class ControlStackPreset(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="Strength of the first control, 0 to 2; the second one's share of it is the preset's.",
+                    tooltip="Strength of the first control, 0 to 2; the second has a share of it. 0 leaves all out.",
                 ),
                 Controls.Input("controls", optional=True, tooltip="The stack to add to; leave open to begin one."),
             ],
@@ -57,6 +57,8 @@ class ControlStackPreset(io.ComfyNode):
     def execute(
         cls, image: Tensor, preset: str, strength: float, controls: tuple[ControlUnit, ...] = ()
     ) -> io.NodeOutput:
+        if strength == 0:
+            return io.NodeOutput(controls)
         host = NodeHost(cls.hidden.unique_id)
 
         def make_map(modality: Modality) -> Tensor:
