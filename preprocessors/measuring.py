@@ -26,6 +26,7 @@ TRAINED_RESOLUTION = IntParameter(
     "The size of the picture's shorter side as the network sees it; 0 is the size it was trained on, which is mostly "
     "best. The map has the picture's size in any case.",
 )
+_LONGEST = 4  # times the shorter side the network was trained on
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -58,16 +59,25 @@ class MeasuringMethod(Method):
 
         files = tuple(obtain(weights, host) for weights in needed)
         network = open_network(self.build, files, host, self.half)
-        fit = Fit(*image.shape[1:3], resolution or self.trained_at, self.multiple)
+        height, width = image.shape[1:3]
+        fit = Fit(height, width, resolution or trained_resolution(self.trained_at, height, width), self.multiple)
 
         def infer(module: nn.Module, pictures: Tensor) -> Tensor:
             measured = self.infer(module, fit.enter(pictures)).float()
             if not self.classes:
                 return fit.leave(measured)
-            height, width = fit.seen
-            return interpolate(measured[..., :height, :width], (fit.height, fit.width), mode="nearest-exact")
+            seen_height, seen_width = fit.seen
+            return interpolate(measured[..., :seen_height, :seen_width], (height, width), mode="nearest-exact")
 
         return network.run(image.movedim(-1, 1), infer, host, self.bytes_per_pixel * math.prod(fit.padded))
+
+
+def trained_resolution(trained_at: int, height: int, width: int) -> int:
+    """The shorter side at which a network sees a picture: `trained_at`, and less for very long ones.
+
+    A strip of 8x640 would otherwise become 512x40960, which no memory holds.
+    """
+    return max(1, round(trained_at * min(1.0, _LONGEST * min(height, width) / max(height, width))))
 
 
 def standardize(pictures: Tensor, mean: Sequence[float], deviation: Sequence[float]) -> Tensor:
