@@ -17,6 +17,8 @@ from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
 from server import PromptServer
 
+from ..preprocessors.weight_folders import OWN_FOLDER, folders_of_others
+
 if TYPE_CHECKING:
     import torch
 
@@ -26,12 +28,14 @@ __all__ = [
     "ComfyExtension",
     "ModelPatcher",
     "ProgressBar",
+    "detector_folders",
     "device",
     "io",
     "make_room",
     "memory",
     "model_folders",
     "net_folders",
+    "offer_detector_folder",
     "offer_samples",
     "report_steps",
     "show_text",
@@ -82,6 +86,20 @@ def model_folders() -> dict[str, Path]:
 def net_folders() -> list[Path]:
     """The folders ComfyUI looks for ControlNets in."""
     return [Path(folder) for folder in folder_paths.get_folder_paths("controlnet")]
+
+
+def offer_detector_folder() -> None:
+    """Register the folder for trained files of detectors, after those the user named for them himself."""
+    folder_paths.add_model_folder_path(OWN_FOLDER, str(Path(folder_paths.models_dir) / OWN_FOLDER))
+
+
+def detector_folders() -> list[Path]:
+    """Where trained files of detectors are looked for; new ones go into the first."""
+    own, custom_nodes, checkpoints = (
+        [Path(folder) for folder in folder_paths.get_folder_paths(name)]
+        for name in (OWN_FOLDER, "custom_nodes", "checkpoints")
+    )
+    return [*own, *folders_of_others(custom_nodes, checkpoints)]
 
 
 def stop_if_interrupted() -> None:

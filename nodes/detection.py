@@ -22,7 +22,7 @@ from ..preprocessors.parameters import (
     SwitchParameter,
     Value,
 )
-from .comfy import ProgressBar, io, show_text, stop_if_interrupted
+from .comfy import ProgressBar, detector_folders, io, show_text, stop_if_interrupted
 from .memory import ComfyMemory
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ class NodeHost:
         self._node_id = node_id
         self._updated = 0.0
 
-    @property
+    @cached_property
     def weight_folders(self) -> Sequence[Path]:
-        return ()
+        return detector_folders()
 
     @cached_property
     def _bar(self) -> ProgressBar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .comfy import ComfyExtension, io, offer_samples
+from .comfy import ComfyExtension, io, offer_detector_folder, offer_samples
 from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
 from .local import ControlStackGenerateLocal, ControlStackLoadModel
@@ -16,6 +16,7 @@ class ControlStackExtension(ComfyExtension):
     """All nodes of the pack."""
 
     def __init__(self) -> None:
+        offer_detector_folder()
         offer_samples(Path(__file__).resolve().parent.parent / "assets" / "samples")
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
