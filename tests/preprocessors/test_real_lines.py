@@ -18,10 +18,10 @@ from controlstack.preprocessors.mlsd import Mlsd
 from controlstack.preprocessors.parameters import Value
 from controlstack.preprocessors.scribble import HedScribble
 from controlstack.preprocessors.softedge import Hed
-from controlstack.tests.preprocessors.packaged_weights import MLSD, packaged_file
+from controlstack.tests.preprocessors.packaged_networks import PackagedMlsd
 from controlstack.tests.preprocessors.real_hed import real_hed_file
 from skimage import data
-from torch import Tensor, nn
+from torch import nn
 
 SIZE = 256
 PHOTOS = {"astronaut": data.astronaut, "camera": data.camera, "coffee": data.coffee}
@@ -82,30 +82,12 @@ def test_hed_scribbles_are_strokes_along_those_edges() -> None:
     assert 0.02 < strokes.mean() < 0.4
 
 
-class PackagedMlsd(nn.Module):
-    """M-LSD as ONNX in the place of the torch network, which computes the same: same input, same output."""
-
-    def __init__(self, file: Path) -> None:
-        super().__init__()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.log_severity_level = 1, 3
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        pixels = ((pictures + 1) * 127.5).movedim(1, -1).numpy()
-        offsets, scores = self.session.run(["offsets", "scores"], {"input_image_with_alpha:0": pixels})
-        logits = torch.from_numpy(scores).clamp(1e-6, 1 - 1e-6).logit()
-        return torch.cat((logits, torch.from_numpy(offsets)), -1).movedim(-1, 1)
-
-
 class TrainedMlsd(Mlsd):
     weights = ()
 
     @staticmethod
     def build(*files: Path) -> nn.Module:
-        return PackagedMlsd(packaged_file(MLSD, "package/ONNX/mlsd_512x512_large.onnx"))
+        return PackagedMlsd()
 
 
 def test_mlsd_finds_the_lines_of_a_checkerboard(tmp_path: Path) -> None:
