@@ -6,14 +6,17 @@ from ..core.errors import DetectorUnavailable
 from ..core.modality import Modality
 from .blur import BLUR
 from .canny import CANNY
+from .depth import DEPTH
 from .detector import Detector
 from .gray import GRAY
 from .inpaint import INPAINT
 from .lineart import LINEART
 from .low_quality import LOW_QUALITY
 from .mlsd import MLSD
+from .normal import NORMAL
 from .qrcode import QRCODE
 from .scribble import SCRIBBLE
+from .segmentation import SEGMENTATION
 from .shuffle import SHUFFLE
 from .softedge import HED, SOFTEDGE
 from .tile import TILE
@@ -21,14 +24,17 @@ from .tile import TILE
 _ALL = (
     BLUR,
     CANNY,
+    DEPTH,
     GRAY,
     HED,
     INPAINT,
     LINEART,
     LOW_QUALITY,
     MLSD,
+    NORMAL,
     QRCODE,
     SCRIBBLE,
+    SEGMENTATION,
     SHUFFLE,
     SOFTEDGE,
     TILE,
