@@ -86,21 +86,32 @@ def _why_unreachable(url: str) -> str:
     from requests.utils import get_environ_proxies, select_proxy
 
     door = urlsplit(select_proxy(url, get_environ_proxies(url)) or url)
-    address = (door.hostname or "", door.port or (443 if door.scheme == "https" else 80))
+    name, port = door.hostname or "", door.port or (443 if door.scheme == "https" else 80)
     answer: queue.SimpleQueue[str] = queue.SimpleQueue()
-
-    def knock() -> None:
-        try:
-            socket.create_connection(address, timeout=_REACH_SECONDS).close()
-            answer.put("")
-        except OSError as error:
-            answer.put(f"{address[0]} cannot be reached ({error})")
-
-    threading.Thread(target=knock, daemon=True).start()  # looking up a name knows no timeout
+    # Looking up a name knows no timeout, so it happens aside.
+    threading.Thread(target=lambda: answer.put(_knock(name, port)), daemon=True).start()
     try:
         return answer.get(timeout=_REACH_SECONDS)
     except queue.Empty:
-        return f"{address[0]} does not answer"
+        return f"{name} does not answer"
+
+
+def _knock(name: str, port: int) -> str:
+    try:
+        addresses = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        failure: OSError | None = None
+        # IPv4 first: a broken IPv6 swallows packets where a missing IPv4 refuses at once.
+        for family, kind, protocol, _, address in sorted(addresses, key=lambda found: found[0] != socket.AF_INET):
+            with socket.socket(family, kind, protocol) as caller:
+                caller.settimeout(_REACH_SECONDS)
+                try:
+                    caller.connect(address)
+                    return ""
+                except OSError as error:
+                    failure = error
+        return f"{name} cannot be reached ({failure})"
+    except OSError as error:
+        return f"{name} cannot be reached ({error})"
 
 
 def _transfer(wanted: _Wanted, partial: Path, progress: Callable[[int, int], None]) -> str:

@@ -14,7 +14,7 @@ from .fetch import fetch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from .host import Host
+    from .host import WeightStore
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Weights:
     Without a `sha256` the size is as the hub lists it, rounded, and a fetched file is held against the checksum that
     the hub states for that commit. A `revision` may be a branch where no commit is known: then the checksum pins it.
     Other programs keep the same file under other paths; `names` are those it is recognised by, relative to one of
-    the folders of `Host.weight_folders`.
+    the folders of `WeightStore.weight_folders`.
     """
 
     repo: str
@@ -46,40 +46,36 @@ class Weights:
         return Path(self.repo, self.file)
 
 
-def find(weights: Weights, folders: Sequence[Path]) -> Path | None:
-    """Where the file is in one of `folders`, or None.
+def find(weights: Weights, store: WeightStore) -> Path | None:
+    """Where the file is, in the store's folders or in the hub's own cache, or None.
 
     A file of another size is another file. Checksums are verified when a file is fetched and not here: that would
     cost seconds for each gigabyte.
     """
-    for folder in folders:
-        for name in (weights.path, *weights.names):
-            if _is_it(weights, folder / name):
-                return folder / name
-    return None
+    return _in_folders(weights, store.weight_folders) or _in_hub_cache(weights)
 
 
-def obtain(weights: Weights, host: Host) -> Path:
-    """The file, fetched into the first of the host's folders where it is missing.
+def obtain(weights: Weights, store: WeightStore) -> Path:
+    """The file, fetched into the first of the store's folders where it is missing.
 
     Raises ModelNotFound within a second when it is missing and the hub cannot be reached, and ModelUnreadable when
     what lies or arrives there is another file.
     """
-    return find(weights, host.weight_folders) or _in_hub_cache(weights) or _fetch(weights, host)
+    return find(weights, store) or _fetch(weights, store)
 
 
-def obtain_folder(files: Sequence[Weights], host: Host) -> Path:
+def obtain_folder(files: Sequence[Weights], store: WeightStore) -> Path:
     """The folder that holds all `files`, which are of one folder of one repository; raises as `obtain` does.
 
     For libraries that load from a folder: a configuration and the weights beside it.
     """
-    places = [[find(weights, (folder,)) for weights in files] for folder in host.weight_folders]
+    places = [[_in_folders(weights, (folder,)) for weights in files] for folder in store.weight_folders]
     for found in (*places, [_in_hub_cache(weights) for weights in files]):
         parents = {path and path.parent for path in found}
         if len(parents) == 1 and (parent := parents.pop()):
             return parent
-    first = host.weight_folders[:1]
-    return [find(weights, first) or _fetch(weights, host) for weights in files][-1].parent
+    first = store.weight_folders[:1]
+    return [_in_folders(weights, first) or _fetch(weights, store) for weights in files][-1].parent
 
 
 def read_state(file: Path) -> dict[str, Tensor]:
@@ -106,16 +102,16 @@ def read_state(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _fetch(weights: Weights, host: Host) -> Path:
-    if not host.weight_folders:
+def _fetch(weights: Weights, store: WeightStore) -> Path:
+    if not store.weight_folders:
         raise ModelNotFound(f"{weights.file} is missing, and no folder is set where trained files are kept.")
-    target = host.weight_folders[0] / weights.path
+    target = store.weight_folders[0] / weights.path
     if target.is_file():
         raise ModelUnreadable(
             f"{target} has {target.stat().st_size} bytes instead of {weights.size}: it was damaged or is another "
             f"file. Move it elsewhere; it is fetched again on the next run, from {weights.url}."
         )
-    fetch(weights.url, target, weights.size, weights.sha256, host.progress)
+    fetch(weights.url, target, weights.size, weights.sha256, store.progress)
     return target
 
 
@@ -129,6 +125,14 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], file: Path) -> N
             f"{file} has the weights of another network than {type(network).__name__} ({' '.join(lines[1:2])[:200]}). "
             f"Move it elsewhere; the right one is fetched on the next run."
         ) from error
+
+
+def _in_folders(weights: Weights, folders: Sequence[Path]) -> Path | None:
+    for folder in folders:
+        for name in (weights.path, *weights.names):
+            if _is_it(weights, folder / name):
+                return folder / name
+    return None
 
 
 def _is_it(weights: Weights, path: Path) -> bool:

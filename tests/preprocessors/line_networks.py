@@ -43,7 +43,7 @@ class LineNetwork:
         return type(f"Random{self.method.__name__}", (self.method,), {"weights": anything})()
 
 
-_LOUDER = {"projection": 4, "up_block": 20, "conv_reduces": 8, "classifier": 8}
+_LOUDER = {"projection": 4, "up_block": 4, "conv_reduces": 8, "classifier": 8}
 
 
 def _livened(network: nn.Module) -> nn.Module:
