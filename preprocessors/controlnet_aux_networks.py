@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import types
 import warnings
@@ -41,4 +42,10 @@ def network_module(module: str) -> types.ModuleType:
         sys.modules.setdefault(_ALIAS, alias)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside the package, which its user cannot act upon
-        return importlib.import_module(f"{_ALIAS}.{module}")
+        environment = dict(os.environ)
+        try:
+            return importlib.import_module(f"{_ALIAS}.{module}")
+        finally:  # some of its modules set variables for the whole process
+            for added in os.environ.keys() - environment.keys():
+                del os.environ[added]
+            os.environ.update(environment)
