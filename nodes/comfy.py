@@ -130,6 +130,11 @@ def report_steps() -> Callable[[Step], None]:
     return report
 
 
+_nodes_with_text: set[str] = set()
+
+
 def show_text(text: str, node_id: str) -> None:
-    """Show a text on a node, until its next run."""
-    PromptServer.instance.send_progress_text(text, node_id)
+    """Show a text on a node. The editor keeps it over later runs; an empty text takes it away."""
+    if text or node_id in _nodes_with_text:
+        PromptServer.instance.send_progress_text(text, node_id)
+    (_nodes_with_text.add if text else _nodes_with_text.discard)(node_id)

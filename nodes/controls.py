@@ -94,12 +94,12 @@ class ControlNode(io.ComfyNode):
         mask: Tensor | None = None,
         **parameters: Value | None,
     ) -> io.NodeOutput:
+        host = NodeHost(cls.hidden.unique_id)
         if not enabled:
             return io.NodeOutput(controls, image)
         if problems := list(image_problems("image", image)):
             raise InvalidRequest(f"{cls.modality.title} Control", problems)
         who = choose(Detect, "detect", detect)
-        host = NodeHost(cls.hidden.unique_id)
         shown = image
         if who is Detect.LOCAL:
             shown = detect_map(detector_for(cls.modality), image, host, parameters, mask)

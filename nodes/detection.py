@@ -76,6 +76,7 @@ class NodeHost:
         self.warnings: list[str] = []
         self._node_id = node_id
         self._updated = 0.0
+        show_text("", node_id)
 
     @cached_property
     def weight_folders(self) -> Sequence[Path]:

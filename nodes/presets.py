@@ -57,9 +57,9 @@ class ControlStackPreset(io.ComfyNode):
     def execute(
         cls, image: Tensor, preset: str, strength: float, controls: tuple[ControlUnit, ...] = ()
     ) -> io.NodeOutput:
+        host = NodeHost(cls.hidden.unique_id)
         if strength == 0:
             return io.NodeOutput(controls)
-        host = NodeHost(cls.hidden.unique_id)
 
         def make_map(modality: Modality) -> Tensor:
             return detect_map(detector_for(modality), image, host, {})

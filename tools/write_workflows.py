@@ -34,7 +34,7 @@ SIZES = {
     "ControlStackExplain": (380, 300),
     "ControlStackPreset": (380, 180),
     "LoadImage": (340, 320),
-    "PreviewImage": (380, 300),
+    "PreviewImage": (380, 420),
     "SaveImage": (380, 340),
     "SolidMask": (380, 130),
     "FeatherMask": (380, 160),

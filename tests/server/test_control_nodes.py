@@ -100,6 +100,10 @@ def test_an_empty_map_is_said_on_the_node_in_the_history_and_in_the_log(comfy: C
     assert result.outputs["lines"]["text"] == [sentence]
     assert f"Node lines: {sentence}" in comfy.log
     assert not np.asarray(comfy.images(result, "lines-seen")[0]).any()
+    graph["lines"]["inputs"]["image"] = ["1", 0]
+    mended = comfy.run(graph)
+    assert mended.texts == [("lines", "")], "the editor keeps a text until another comes"
+    assert "lines" not in mended.outputs
 
 
 def test_inpaint_without_a_mask_is_refused_before_anything_runs(comfy: ComfyServer) -> None:
