@@ -121,7 +121,7 @@ class OpenPose(Method):
             return torch.cat((heat, fields), 1)
 
         room = _BODY_BYTES_PER_PIXEL * math.prod(fit.padded)
-        finer = max(1, round(_GRID / min(fit.seen)))
+        finer = max(1, round(_GRID / max(min(fit.seen), max(fit.seen) / 4)))
         grid_height, grid_width = fit.seen[0] * finer, fit.seen[1] * finer
         found = []
         for answer in network.run(pictures, infer, host, room):
