@@ -125,23 +125,36 @@ def _gray(image: Tensor, unit: ControlUnit) -> Tensor:
     return luminance(image).expand_as(image)
 
 
-# Half the width of a limb as OpenPose draws it, whatever the size of the picture.
-STICK = 4
-# The factor on it by the longer side of the picture; 7 above these (xinsir's README).
+# Half the width of a limb as OpenPose draws it, and the factor on it by the longer side of the picture; 7 above these
+# (xinsir's README).
+_STICK = 4
 _THICKER = ((500, 1), (1000, 2), (2000, 3), (3000, 4), (4000, 5), (5000, 6))
 
 
 def stick_width(height: int, width: int) -> int:
     """Half the width in pixels of the limbs that the SDXL union net was trained on, for a picture of this size."""
-    return STICK * next((factor for below, factor in _THICKER if max(height, width) < below), 7)
+    return _STICK * next((factor for below, factor in _THICKER if max(height, width) < below), 7)
 
 
 def _thick_sticks(image: Tensor, unit: ControlUnit) -> Tensor:
     """The skeleton with limbs as wide as the net knows them; each keeps its colour, which names it."""
-    height, width = image.shape[1:3]
-    map_height, map_width = unit.image.shape[1:3]
-    drawn = STICK * max(height / map_height, width / map_width)
-    return _grow(image, max(0, round(stick_width(height, width) - drawn)))
+    wanted = stick_width(*image.shape[1:3])
+    return _grow(image, wanted - _half_width(image, wanted))
+
+
+def _half_width(image: Tensor, most: int) -> int:
+    """Half the width in pixels of the widest thing that is not black, or `most` if that is less.
+
+    It is measured, as maps come from anywhere and at any size: how many times can a pixel be taken off all around?
+    """
+    from torch.nn import functional
+
+    black = (image.amax(-1) < 0.1).float()[:, None]
+    width = 0
+    while width < most and not bool(black.all()):
+        black = functional.max_pool2d(black, 3, stride=1, padding=1)
+        width += 1
+    return width
 
 
 def _grow(image: Tensor, radius: int) -> Tensor:

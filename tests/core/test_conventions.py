@@ -119,11 +119,20 @@ def test_the_sdxl_union_gets_thick_sticks_in_their_own_colours(modality: Modalit
     assert adapted(unit, NetKind.SD15, 400, 600) is skeleton
 
 
-def test_sticks_that_grew_with_the_map_are_not_widened_twice() -> None:
-    small = torch.zeros(1, 300, 200, 3)
-    small[:, 50:250, 96:104, 0] = 0.6
-    result = adapted(ControlUnit(Modality.OPENPOSE, small), NetKind.SDXL_UNION, 400, 600)
+@pytest.mark.parametrize(("size", "half_width"), [((300, 200), 4), ((600, 400), 8), ((1200, 800), 12)])
+def test_sticks_get_their_width_whatever_they_had(size: tuple[int, int], half_width: int) -> None:
+    """Maps come at any size and from any hand; what is wide enough is not widened."""
+    height, width = size
+    skeleton = torch.zeros(1, height, width, 3)
+    middle = width // 2
+    skeleton[:, height // 6 : -height // 6, middle - half_width : middle + half_width, 0] = 0.6
+    result = adapted(ControlUnit(Modality.OPENPOSE, skeleton), NetKind.SDXL_UNION, 400, 600)
     assert abs(int((result[0, 300, :, 0] > 0.3).sum()) - 16) <= 1
+
+
+def test_a_black_skeleton_map_stays_black() -> None:
+    black = torch.zeros(1, 600, 400, 3)
+    assert not adapted(ControlUnit(Modality.OPENPOSE, black), NetKind.SDXL_UNION, 400, 600).any()
 
 
 @pytest.mark.parametrize("kind", [NetKind.FLUX_UNION, NetKind.FLUX_UNION_PRO_2])
