@@ -134,6 +134,18 @@ def test_a_mistake_is_one_sentence_at_its_node(comfy: ComfyServer, node: dict[st
     assert sentence in result.error["exception_message"]
 
 
+def test_transparency_counts(comfy: ComfyServer, half_mask: dict[str, Any]) -> None:
+    """ComfyUI's masks are 1 where a picture is transparent: here in its left half."""
+    graph = picture_graph(gray=control("Gray", image=["4", 0]))
+    graph["3"] = half_mask
+    graph["4"] = {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["1", 0], "alpha": ["3", 0]}}
+    result = comfy.run(graph)
+    assert result.succeeded, result.error
+    pixels = np.asarray(comfy.images(result, "gray-seen")[0])
+    assert pixels.shape == (128, 128, 3)
+    assert not pixels[:, :64].any() and pixels[:, 64:].min() > 0
+
+
 @pytest.mark.parametrize("way", [{"enabled": False}, {"detect": "none"}, {"detect": "service"}])
 def test_without_local_detection_the_image_goes_through_untouched(comfy: ComfyServer, way: dict[str, Any]) -> None:
     """HED's trained file is not there, so this would fail if it were looked for."""
