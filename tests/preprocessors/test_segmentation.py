@@ -1,4 +1,4 @@
-"""Segmentation maps are flat colours of a published table, as the library's own way from picture to classes has them."""
+"""Segmentation maps are flat colours of a published table, of the classes that the library itself finds."""
 
 from __future__ import annotations
 

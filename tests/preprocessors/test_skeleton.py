@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from controlstack.preprocessors.controlnet_aux_networks import network_module
@@ -18,9 +20,8 @@ from controlstack.preprocessors.skeleton import (
 )
 
 
-def body(**places: tuple[float, float]) -> tuple[Keypoint | None, ...]:
-    at = {globals()[name.upper()]: Keypoint(*place) for name, place in places.items()}
-    return tuple(at.get(part) for part in range(BODY_POINTS))
+def body_of(places: Mapping[int, tuple[float, float]]) -> tuple[Keypoint | None, ...]:
+    return tuple(Keypoint(*places[part]) if part in places else None for part in range(BODY_POINTS))
 
 
 def spread(seed: int, count: int, size: int) -> list[tuple[float, float]]:
@@ -50,7 +51,7 @@ def test_a_body_is_drawn_as_controlnet_s_annotator_draws_it(seed: int) -> None:
 
 def test_a_face_is_drawn_as_controlnet_s_annotator_draws_it() -> None:
     places = spread(1, 70, 512)
-    ours = draw_people([Person(body(), face=tuple(Keypoint(*place) for place in places))], 512, 512)
+    ours = draw_people([Person(body_of({}), face=tuple(Keypoint(*place) for place in places))], 512, 512)
     keypoint = network_module("open_pose.body").Keypoint
     points = [keypoint(x / 512 + 1e-6, y / 512 + 1e-6) for x, y in places]
     theirs = network_module("open_pose.util").draw_facepose(np.zeros((512, 512, 3), np.uint8), points)
@@ -60,7 +61,7 @@ def test_a_face_is_drawn_as_controlnet_s_annotator_draws_it() -> None:
 def test_a_hand_goes_from_the_wrist_through_every_finger_in_a_rainbow() -> None:
     wrist, places = (250.0, 400.0), [(60.0 + 20 * number, 60.0 + 10 * (number % 4)) for number in range(20)]
     hand = tuple(Keypoint(*place) for place in (wrist, *places))
-    map_ = draw_people([Person(body(), left_hand=hand)], 512, 512)
+    map_ = draw_people([Person(body_of({}), left_hand=hand)], 512, 512)
     for place in (wrist, *places):
         assert tuple(map_[int(place[1]), int(place[0])]) == (0, 0, 255)
     # The first bone of each finger, halfway from the wrist to its base.
@@ -69,7 +70,7 @@ def test_a_hand_goes_from_the_wrist_through_every_finger_in_a_rainbow() -> None:
 
 
 def test_a_limb_has_the_colour_of_its_kind_and_joints_their_own() -> None:
-    map_ = draw_people([Person(body(neck=(256, 256), right_shoulder=(100, 256), nose=(256, 100)))], 512, 512)
+    map_ = draw_people([Person(body_of({NECK: (256, 256), RIGHT_SHOULDER: (100, 256), NOSE: (256, 100)}))], 512, 512)
     assert tuple(map_[256, 256]) == BODY_COLORS[NECK]
     assert tuple(map_[100, 256]) == BODY_COLORS[NOSE]
     assert tuple(map_[256, 100]) == BODY_COLORS[RIGHT_SHOULDER]
@@ -79,15 +80,15 @@ def test_a_limb_has_the_colour_of_its_kind_and_joints_their_own() -> None:
 
 
 def test_what_is_not_seen_is_not_drawn() -> None:
-    assert not draw_people([Person(body())], 64, 64).any()
+    assert not draw_people([Person(body_of({}))], 64, 64).any()
     assert not draw_people([], 64, 64).any()
-    lone = draw_people([Person(body(neck=(32, 32), left_shoulder=(50, 32), nose=(-500, -500)))], 64, 64)
+    lone = draw_people([Person(body_of({NECK: (32, 32), LEFT_SHOULDER: (50, 32), NOSE: (-500, -500)}))], 64, 64)
     assert tuple(lone[32, 50]) == BODY_COLORS[LEFT_SHOULDER]
 
 
 @pytest.mark.parametrize(("size", "stick", "width"), [(512, 4, 9), (1024, 4, 17), (2048, 4, 33), (512, 8, 17)])
 def test_limbs_grow_with_the_picture(size: int, stick: float, width: int) -> None:
     middle = size / 2
-    map_ = draw_people([Person(body(neck=(middle, middle), nose=(middle, size / 8)))], size, size, stick)
+    map_ = draw_people([Person(body_of({NECK: (middle, middle), NOSE: (middle, size / 8)}))], size, size, stick)
     across = map_[int(size * 5 / 16)].any(-1).sum()
     assert abs(int(across) - width) <= 1
