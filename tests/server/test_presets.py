@@ -17,10 +17,7 @@ from controlstack.tests.server.graphs import Graph
 
 
 def preset(kind: str, **inputs: Any) -> Graph:
-    node = {
-        "class_type": "ControlStackPreset",
-        "inputs": {"image": ["1", 0], "preset": kind, "strength": 1.0, **inputs},
-    }
+    chosen = {"image": ["1", 0], "preset": kind, "strength": 1.0, **inputs}
     ask = {"target": "Local SD 1.5", "request": ["ask", 0]}
     settings = {"prompt": "", "negative_prompt": "", "width": 128, "height": 128, "steps": 20, "guidance_scale": 7.0}
     request = {**settings, "seed": 0, "batch_size": 1, "clip_skip": 0, "denoise": 1.0, "controls": ["preset", 0]}
