@@ -8,12 +8,15 @@ from .blur import BLUR
 from .canny import CANNY
 from .depth import DEPTH
 from .detector import Detector
+from .face import FACE_DETECTOR
 from .gray import GRAY
 from .inpaint import INPAINT
 from .lineart import LINEART
 from .low_quality import LOW_QUALITY
 from .mlsd import MLSD
 from .normal import NORMAL
+from .openpose import OPENPOSE
+from .pose import POSE
 from .qrcode import QRCODE
 from .scribble import SCRIBBLE
 from .segmentation import SEGMENTATION
@@ -25,6 +28,7 @@ _ALL = (
     BLUR,
     CANNY,
     DEPTH,
+    FACE_DETECTOR,
     GRAY,
     HED,
     INPAINT,
@@ -32,6 +36,8 @@ _ALL = (
     LOW_QUALITY,
     MLSD,
     NORMAL,
+    OPENPOSE,
+    POSE,
     QRCODE,
     SCRIBBLE,
     SEGMENTATION,
