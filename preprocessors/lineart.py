@@ -35,7 +35,7 @@ class RealisticLineart(NetworkMethod):
         ),
     )
     multiple = 4
-    bytes_per_pixel = 1600
+    bytes_per_pixel = 1400
     half = True  # every convolution is normalised, so nothing grows out of float16's range
 
     @staticmethod
@@ -80,7 +80,7 @@ class AnimeLineart(NetworkMethod):
         ),
     )
     multiple = 256  # eight halvings
-    bytes_per_pixel = 800
+    bytes_per_pixel = 600
     half = True  # as above
 
     @staticmethod

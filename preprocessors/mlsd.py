@@ -11,10 +11,11 @@ from .controlnet_aux_networks import network_class
 from .detector import Detector, Method
 from .frames import warn_of_empty
 from .host import Host
+from .measuring import TRAINED_RESOLUTION, trained_resolution
 from .networks import open_network
 from .parameters import FloatParameter, Value
 from .segments import LineSegments
-from .shape import Fit, resolution_parameter
+from .shape import Fit
 from .softedge import ANNOTATORS
 from .weights import Weights, load_state, obtain, read_state
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 _MOST_LINES = 200
+_TRAINED_AT = 512  # it misses long lines in larger pictures
 _MULTIPLE = 32
-_BYTES_PER_PIXEL = 400
+_BYTES_PER_PIXEL = 1000
 
 
 class Mlsd(Method):
@@ -36,7 +38,7 @@ class Mlsd(Method):
         FloatParameter(
             "distance_threshold", 0.1, 0.0, 20.0, "mlsd: lines shorter than this, in pixels at resolution, are dropped."
         ),
-        resolution_parameter(512),  # what it was trained on; it misses long lines in larger pictures
+        TRAINED_RESOLUTION,
     )
     weights = (
         Weights(
@@ -60,7 +62,8 @@ class Mlsd(Method):
 
         network = open_network(self.build, tuple(obtain(weights, host) for weights in self.weights), host)
         height, width = image.shape[1:3]
-        fit = Fit(height, width, int(values["resolution"]), _MULTIPLE)
+        resolution = int(values["resolution"]) or trained_resolution(_TRAINED_AT, height, width)
+        fit = Fit(height, width, resolution, _MULTIPLE)
 
         def infer(module: nn.Module, pictures: Tensor) -> Tensor:
             seen = fit.enter(pictures) * 2 - 1

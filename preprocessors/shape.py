@@ -11,19 +11,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def resolution_parameter(default: int = 0) -> IntParameter:
-    """The choice of how large a network sees the picture."""
-    return IntParameter(
-        "resolution",
-        default,
-        0,
-        8192,
-        "The size of the picture's shorter side as the network sees it; 0 is the picture's own. Less is faster, needs "
-        "less memory and finds coarser forms. The map has the picture's size in any case.",
-    )
-
-
-RESOLUTION = resolution_parameter()
+RESOLUTION = IntParameter(
+    "resolution",
+    0,
+    0,
+    8192,
+    "The size of the picture's shorter side as the network sees it; 0 is the picture's own. Less is faster, needs less "
+    "memory and finds coarser forms. The map has the picture's size in any case.",
+)
 
 
 @dataclass(frozen=True)
