@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from ..core.errors import InvalidRequest
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
-from ..core.validate import image_problems
 from ..preprocessors.parameters import Value
 from ..preprocessors.registry import detector_for, find_detector
 from .comfy import io, ui
-from .detection import NodeHost, detect_map, parameter_input
+from .detection import NodeHost, detect_map, ensure_image, parameter_input
 from .sockets import Controls, choose, window_inputs
 
 if TYPE_CHECKING:
@@ -97,8 +95,7 @@ class ControlNode(io.ComfyNode):
         host = NodeHost(cls.hidden.unique_id)
         if not enabled:
             return io.NodeOutput(controls, image)
-        if problems := list(image_problems("image", image)):
-            raise InvalidRequest(f"{cls.modality.title} Control", problems)
+        ensure_image(image, f"{cls.modality.title} Control")
         who = choose(Detect, "detect", detect)
         shown = image
         if who is Detect.LOCAL:
@@ -113,9 +110,10 @@ class ControlNode(io.ComfyNode):
             resize=choose(Resize, "resize", resize),
             mask=mask,
         )
-        # A warning is sent while the node runs; as its ui it stays in the history as well.
-        warning = ui.PreviewText("\n".join(host.warnings)) if host.warnings else None
-        return io.NodeOutput((*controls, unit), shown, ui=warning)
+        if not host.warnings:
+            return io.NodeOutput((*controls, unit), shown)
+        # They were sent when they came up; as the node's ui they stay in the history as well.
+        return io.NodeOutput((*controls, unit), shown, ui=ui.PreviewText("\n".join(host.warnings)))
 
 
 _NODE_IDS: Mapping[Modality, str] = {

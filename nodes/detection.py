@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from ..core.memory import Memory
+
 log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_UPDATES = 0.1
@@ -72,13 +74,13 @@ class NodeHost:
     """ComfyUI as a detector's host, for one run of one node."""
 
     def __init__(self, node_id: str) -> None:
-        self.memory = ComfyMemory()
+        self.memory: Memory = ComfyMemory()
         self.warnings: list[str] = []
         self._node_id = node_id
         self._updated = 0.0
         show_text("", node_id)
 
-    @cached_property
+    @property
     def weight_folders(self) -> Sequence[Path]:
         return detector_folders()
 
@@ -101,15 +103,18 @@ class NodeHost:
             show_text("\n".join(self.warnings), self._node_id)
 
 
+def ensure_image(image: Tensor, title: str) -> None:
+    """Raise InvalidRequest for what no node of this title can use as its image."""
+    if problems := list(image_problems("image", image)):
+        raise InvalidRequest(title, problems)
+
+
 def detect_map(
     detector: Detector, image: Tensor, host: NodeHost, given: Mapping[str, Value | None], mask: Tensor | None = None
 ) -> Tensor:
     """The map of an image as it comes over a link: gray or with transparency, with a mask of another size."""
-    title = f"{detector.modality.title} Control"
-    if problems := list(image_problems("image", image)):
-        raise InvalidRequest(title, problems)
     if mask is not None:
-        mask = _mask_of_image(mask, image, title)
+        mask = _mask_of_image(mask, image, f"{detector.modality.title} Control")
     return detector.detect(to_rgb(image).float().cpu(), host, given, mask)
 
 

@@ -9,7 +9,7 @@ from ..core.presets import PRESETS, Preset, describe_expansion, expand
 from ..core.request import ControlUnit
 from ..preprocessors.registry import detector_for
 from .comfy import io, show_text, ui
-from .detection import NodeHost, detect_map
+from .detection import NodeHost, detect_map, ensure_image
 from .sockets import Controls, choose
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class ControlStackPreset(io.ComfyNode):
         host = NodeHost(cls.hidden.unique_id)
         if strength == 0:
             return io.NodeOutput(controls)
+        ensure_image(image, "Control Preset")
 
         def make_map(modality: Modality) -> Tensor:
             return detect_map(detector_for(modality), image, host, {})

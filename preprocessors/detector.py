@@ -71,6 +71,6 @@ class Detector:
         """
         values = resolve(self.parameters(), given)
         by_name = {method.name: method for method in self.methods}
-        method = by_name[str(values["method"])] if len(self.methods) > 1 else self.methods[0]
+        method = by_name[str(values["method"])] if "method" in values else self.methods[0]
         own = {parameter.name: values[parameter.name] for parameter in method.parameters}
         return method.detect(image, mask, host, **own)

@@ -48,7 +48,9 @@ def _compress(frame: Tensor, quality: int) -> Tensor:
 
     rgb = to_bytes(frame)
     _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return torch.from_numpy(cv2.cvtColor(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)).float().div_(255)
+    read = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    assert read is not None, "OpenCV reads what it has just written"
+    return torch.from_numpy(cv2.cvtColor(read, cv2.COLOR_BGR2RGB)).float().div_(255)
 
 
 LOW_QUALITY = Detector(Modality.LOW_QUALITY, "The picture blurred, noisy and full of JPEG artefacts.", (LowQuality(),))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -22,7 +23,7 @@ from ..core.images import fit_image
 from ..core.memory import PlainMemory
 from ..core.modality import Modality
 from ..core.request import Resize
-from ..preprocessors.detector import Detector, Method
+from ..preprocessors.detector import Detector
 from ..preprocessors.host import PlainHost
 from ..preprocessors.parameters import Value
 from ..preprocessors.registry import detector_for
@@ -39,7 +40,7 @@ SETTINGS: Mapping[Modality, Mapping[str, Value]] = {
     Modality.TILE: {"reduce": 12.0},
     Modality.LOW_QUALITY: {"reduce": 4.0, "noise": 0.1, "jpeg_quality": 10},
 }
-PACKAGED: Mapping[Modality, Callable[[], Method]] = {
+PACKAGED: Mapping[Modality, Callable[[], Any]] = {
     Modality.HED: packaged_networks.hed,
     Modality.MLSD: packaged_networks.mlsd,
     Modality.SCRIBBLE: packaged_networks.hed_scribble,
