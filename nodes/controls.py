@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
 from ..preprocessors.parameters import Value
-from ..preprocessors.registry import detector_for, find_detector
+from ..preprocessors.registry import detector_for
 from .comfy import io, ui
 from .detection import NodeHost, detect_map, ensure_image, parameter_input
 from .sockets import Controls, choose, window_inputs
@@ -24,19 +24,14 @@ class ControlNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        detector = find_detector(cls.modality)
-        title = cls.modality.title
-        map_is = detector.summary if detector else f"The {title} map is made by another node."
-        parameters = detector.parameters() if detector else ()
-        needs_mask = detector is not None and detector.needs_mask
-        mask_is = (
-            "The white area is filled in." if needs_mask else "Limits the control to the white area, where supported."
-        )
+        detector, title = detector_for(cls.modality), cls.modality.title
+        limits = "Limits the control to the white area, where supported."
+        mask_is = "The white area is filled in." if detector.needs_mask else limits
         return io.Schema(
             node_id=cls.__name__,
             display_name=f"{title} Control",
             category="ControlStack/controls",
-            description=f"Adds {title} to the control stack. {map_is}",
+            description=f"Adds {title} to the control stack. {detector.summary}",
             inputs=[
                 io.Image.Input("image", tooltip="The picture to take the map from, or the map itself (see detect)."),
                 io.Combo.Input(
@@ -65,9 +60,9 @@ class ControlNode(io.ComfyNode):
                     default=True,
                     tooltip="Off: the stack passes through unchanged, and map is the image as it came in.",
                 ),
-                *map(parameter_input, parameters),
+                *map(parameter_input, detector.parameters()),
                 Controls.Input("controls", optional=True, tooltip="The stack to add to; leave open to begin one."),
-                io.Mask.Input("mask", optional=not needs_mask, tooltip=mask_is),
+                io.Mask.Input("mask", optional=not detector.needs_mask, tooltip=mask_is),
             ],
             outputs=[
                 Controls.Output("stack", display_name="controls", tooltip="The stack with this control at its end."),

@@ -14,7 +14,7 @@ from pathlib import Path
 from ..core.errors import ControlStackError
 from ..core.modality import Modality
 from .fetch import megabytes
-from .registry import find_detector
+from .registry import detector_for
 from .weight_folders import OWN_FOLDER, folder_of_this_comfyui, folders_of_others
 from .weights import Weights, find, obtain
 
@@ -79,8 +79,7 @@ def _folders(own: Path) -> list[Path]:
 
 
 def _needs(modality: Modality) -> Iterator[_Need]:
-    detector = find_detector(modality)
-    for method in detector.methods if detector else ():
+    for method in detector_for(modality).methods:
         for weights in method.weights:
             yield _Need(f"{modality.value} {method.name}".strip(), weights)
 

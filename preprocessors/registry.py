@@ -1,8 +1,7 @@
-"""Which detector makes the map of which modality on this machine."""
+"""Which detector makes the map of which modality."""
 
 from __future__ import annotations
 
-from ..core.errors import DetectorUnavailable
 from ..core.modality import Modality
 from .blur import BLUR
 from .canny import CANNY
@@ -48,16 +47,6 @@ _ALL = (
 _DETECTORS: dict[Modality, Detector] = {detector.modality: detector for detector in _ALL}
 
 
-def find_detector(modality: Modality) -> Detector | None:
-    """The detector of a modality, or None where there is none."""
-    return _DETECTORS.get(modality)
-
-
 def detector_for(modality: Modality) -> Detector:
-    """The detector of a modality; raises DetectorUnavailable where there is none."""
-    if detector := find_detector(modality):
-        return detector
-    raise DetectorUnavailable(
-        f"detect is 'local', but this version cannot make {modality.title} maps itself. "
-        f"Make the map with another node, connect it as image and set detect to 'none'."
-    )
+    """The detector of a modality; each has one."""
+    return _DETECTORS[modality]

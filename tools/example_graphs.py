@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.modality import Modality
-from ..preprocessors.registry import find_detector
+from ..preprocessors.registry import detector_for
 
 Link = list  # [node id, output index], as in ComfyUI's API format
 
@@ -47,8 +47,7 @@ def _control(kind: str, image: Link, detect: str, strength: float = 1.0, **more:
         "enabled": True,
     }
     modality = next(modality for modality in Modality if modality.value.replace("_", "") == kind.lower())
-    detector = find_detector(modality)
-    defaults = {parameter.name: parameter.default for parameter in detector.parameters()} if detector else {}
+    defaults = {parameter.name: parameter.default for parameter in detector_for(modality).parameters()}
     return node(f"ControlStack{kind}", image=image, **common, **{**defaults, **more})
 
 

@@ -23,7 +23,7 @@ from ..local.capabilities import SD15
 from ..local.model import DEMO_MODEL
 from ..local.nets import find_nets, read_config
 from ..preprocessors.detector import Method
-from ..preprocessors.registry import find_detector
+from ..preprocessors.registry import detector_for
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = replace(
@@ -87,9 +87,9 @@ def map_table() -> str:
     """What the map of each modality shows and how it is made, as a Markdown table."""
     lines = ["| modality | its map | made by |", "|---|---|---|"]
     for modality in Modality:
-        if detector := find_detector(modality):
-            methods = ", ".join(map(_method, detector.methods))
-            lines.append(f"| `{modality.value}` | {detector.summary} | {methods} |")
+        detector = detector_for(modality)
+        methods = ", ".join(map(_method, detector.methods))
+        lines.append(f"| `{modality.value}` | {detector.summary} | {methods} |")
     return "\n".join(lines)
 
 

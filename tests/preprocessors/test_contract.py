@@ -12,7 +12,7 @@ from controlstack.core.modality import Modality
 from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.parameters import Value
-from controlstack.preprocessors.registry import find_detector
+from controlstack.preprocessors.registry import detector_for
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ CASES = {
     f"{detector.modality.value}-{method.name}".rstrip("-"): Case(
         detector, {"method": method.name} if len(detector.methods) > 1 else {}
     )
-    for detector in filter(None, map(find_detector, Modality))
+    for detector in map(detector_for, Modality)
     for method in detector.methods
     if not method.weights
 }

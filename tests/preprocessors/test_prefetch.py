@@ -31,8 +31,9 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubDouble]:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    methods: tuple[Method, ...] = (Canny(), Trained())
-    monkeypatch.setattr(registry, "_DETECTORS", {Modality.CANNY: Detector(Modality.CANNY, "", methods)})
+    methods: dict[Modality, tuple[Method, ...]] = {Modality.CANNY: (Canny(), Trained())}
+    detectors = {modality: Detector(modality, "", methods.get(modality, (Canny(),))) for modality in Modality}
+    monkeypatch.setattr(registry, "_DETECTORS", detectors)
     with hub_double() as double:
         monkeypatch.setenv("HF_ENDPOINT", double.url)
         double.put("someone/nets", REVISION, "net.pth", CONTENT)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from controlstack.core.modality import Modality
-from controlstack.preprocessors.registry import find_detector
+from controlstack.preprocessors.registry import detector_for
 from controlstack.tests.comfy_server import ComfyServer, GraphRejectedError
 from controlstack.tests.server.graphs import Graph
 
@@ -78,8 +78,7 @@ def test_every_modality_without_trained_files_makes_its_map(comfy: ComfyServer, 
 def test_all_detectors_parameters_may_be_missing_and_are_widgets(comfy: ComfyServer) -> None:
     """Graphs and scripts from before a parameter was added keep running."""
     for modality in Modality:
-        detector = find_detector(modality)
-        assert detector is not None, modality
+        detector = detector_for(modality)
         (name,) = [
             n for n in comfy.get("/object_info") if n.lower() == f"controlstack{modality.value.replace('_', '')}"
         ]
