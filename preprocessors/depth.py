@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, ModelUnreadable
 from ..core.modality import Modality
@@ -129,7 +129,7 @@ class Midas(Depth):
     @staticmethod
     def build(*files: Path) -> nn.Module:
         network = network_class("midas.midas.dpt_depth", "DPTDepthModel")(backbone="vitb_rn50_384", non_negative=True)
-        state = read_state(files[0])
+        state: Any = read_state(files[0])
         load_state(network, state.get("model", state), files[0])
         return network
 
@@ -156,13 +156,11 @@ class Zoe(Depth):
     @staticmethod
     def build(*files: Path) -> nn.Module:
         config = network_module("zoe.zoedepth.utils.config").get_config("zoedepth", "infer")
-        network = network_class("zoe.zoedepth.models.zoedepth.zoedepth_v1", "ZoeDepth").build_from_config(config)
+        kind: Any = network_class("zoe.zoedepth.models.zoedepth.zoedepth_v1", "ZoeDepth")
+        network = kind.build_from_config(config)
         # The file holds what timm computes itself by now, and the network takes files that lack something.
-        state = {
-            name: tensor
-            for name, tensor in read_state(files[0])["model"].items()
-            if "relative_position_index" not in name
-        }
+        stored: Any = read_state(files[0])["model"]
+        state = {name: tensor for name, tensor in stored.items() if "relative_position_index" not in name}
         if missing := network.state_dict().keys() - state.keys():
             raise ModelUnreadable(
                 f"{files[0]} lacks {len(missing)} tensors of ZoeDepth, such as {min(missing)}. Move it elsewhere; the "
@@ -171,7 +169,7 @@ class Zoe(Depth):
         load_state(network, state, files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
+    def infer(self, network: Any, pictures: Tensor) -> Tensor:
         return network.infer(pictures)
 
     def nearness(self, measured: Tensor) -> Tensor:
@@ -197,11 +195,11 @@ class Leres(Depth):
     @staticmethod
     def build(*files: Path) -> nn.Module:
         network = network_class("leres.leres.multi_depth_model_woauxi", "RelDepthModel")(backbone="resnext101")
-        state = read_state(files[0])["depth_model"]
+        state: Any = read_state(files[0])["depth_model"]
         load_state(network, {name.removeprefix("module."): tensor for name, tensor in state.items()}, files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
+    def infer(self, network: Any, pictures: Tensor) -> Tensor:
         return -network.depth_model(standardize(pictures, IMAGENET_MEAN, IMAGENET_DEVIATION))
 
 

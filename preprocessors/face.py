@@ -76,7 +76,7 @@ class FaceLandmarks(Method):
 
 def find_faces(picture: np.ndarray, landmarker: Any) -> list[np.ndarray]:
     """The landmarks of every face in a uint8 RGB picture: [478, 2], x and y in pixels."""
-    import mediapipe
+    import mediapipe  # pyright: ignore[reportMissingImports]
     import numpy as np
 
     height, width = picture.shape[:2]
@@ -91,7 +91,7 @@ def draw_faces(faces: Sequence[np.ndarray], height: int, width: int) -> np.ndarr
     """The contours on black: uint8 RGB [height, width, 3]. Lines grow with the picture."""
     import cv2
     import numpy as np
-    from mediapipe.tasks.python.vision import FaceLandmarksConnections
+    from mediapipe.tasks.python.vision import FaceLandmarksConnections  # pyright: ignore[reportMissingImports]
 
     canvas = np.zeros((height, width, 3), np.uint8)
     scale = min(height, width) / DRAWN_AT
@@ -120,8 +120,8 @@ _lock = threading.Lock()
 
 def _open(settings: _Settings) -> Any:
     """The landmarker with these settings; the one that was used last is kept."""
-    from mediapipe.tasks.python import BaseOptions
-    from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions
+    from mediapipe.tasks.python import BaseOptions  # pyright: ignore[reportMissingImports]
+    from mediapipe.tasks.python.vision import FaceLandmarker, FaceLandmarkerOptions  # pyright: ignore[reportMissingImports]
 
     with _lock:
         if settings not in _kept:

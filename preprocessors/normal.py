@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.modality import Modality
 from .controlnet_aux_networks import network_class
@@ -48,7 +48,7 @@ class NormalBae(MeasuringMethod):
         )
         with redirect_stdout(StringIO()):  # it tells how it is built
             network = network_class("normalbae.nets.NNET", "NNET")(options)
-        state = read_state(files[0])["model"]
+        state: Any = read_state(files[0])["model"]
         load_state(network, {name.removeprefix("module."): tensor for name, tensor in state.items()}, files[0])
         return network
 

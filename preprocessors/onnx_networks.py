@@ -6,7 +6,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..core.errors import DetectorUnavailable, ModelUnreadable
 
@@ -52,7 +52,8 @@ class _Runtime:
         self._input = self._session.get_inputs()[0].name
 
     def run(self, values: np.ndarray) -> Sequence[np.ndarray]:
-        return self._session.run(None, {self._input: values})
+        answers: Any = self._session.run(None, {self._input: values})
+        return answers
 
 
 class _OpenCv:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.modality import Modality
 from .ade20k import COLORS
@@ -128,7 +128,8 @@ class OneFormer(SceneParsing):
     def scores(self, network: nn.Module, pictures: Tensor) -> Tensor:
         import torch
 
-        task = pictures.new_zeros((len(pictures), network.config.task_seq_len), dtype=torch.float32)
+        config: Any = network.config
+        task = torch.zeros(len(pictures), config.task_seq_len, device=pictures.device)
         task[:, : len(self.task)] = task.new_tensor(self.task)
         answer = network(pictures, task_inputs=task)
         # The last class is "none of them".

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelUnreadable
 from .weights import read_state
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_network(model_class: type[PreTrainedModel], config: Path, weights: Path) -> PreTrainedModel:
+def load_network(model_class: Any, config: Path, weights: Path) -> PreTrainedModel:
     """A model of this class with the configuration and the tensors of a checkpoint, in float32 on the CPU.
 
     Raises ModelUnreadable when tensors are missing or of other shapes: transformers would fill in random numbers.
@@ -21,13 +21,14 @@ def load_network(model_class: type[PreTrainedModel], config: Path, weights: Path
 
     try:
         configuration = model_class.config_class.from_json_file(config)
-        network, report = model_class.from_pretrained(
+        loaded: Any = model_class.from_pretrained(
             None,
             config=configuration,
             state_dict=read_state(weights),
             dtype=torch.float32,
             output_loading_info=True,
         )
+        network, report = loaded
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(config, weights, str(error).strip().partition("\n")[0]) from error
     if wrong := [*report["missing_keys"], *report["mismatched_keys"]]:
