@@ -76,6 +76,8 @@ class UperNet(SceneParsing):
 
     name = "upernet"
     weights = (
+        # Its commits and exact sizes are not known here; the tensors are said to have the SHA-256
+        # 76c163aa531ab7edfb3a77bbcc039e340645aa0ffe2b0ffcfc68755f550c76ea.
         Weights("openmmlab/upernet-convnext-small", "main", "config.json", 13_000),
         Weights("openmmlab/upernet-convnext-small", "main", "pytorch_model.bin", 328_000_000),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.weights import Weights
 from controlstack.tests.preprocessors.packaged_networks import FastDepth
-from controlstack.tests.preprocessors.stand_in import Shows, with_network
+from controlstack.tests.preprocessors.stand_in import Shows, hollow, with_network
 from scipy.stats import spearmanr
 from skimage import data
 from torch import nn
@@ -252,6 +253,31 @@ def test_leres_gets_what_it_was_trained_on_and_the_far_becomes_black(host: Plain
         far = network.depth_model(prepare(picture)[None])[0, 0]
     ours = depth(with_network(Leres, network), torch.from_numpy(picture)[None] / 255, host, resolution=64)
     assert (ours[0] - (far.max() - far) / (far.max() - far.min())).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("method", "module", "name", "options", "wrap"),
+    [
+        (Midas, "midas.midas.dpt_depth", "DPTDepthModel", {"backbone": "vitb_rn50_384"}, lambda state: state),
+        (
+            Leres,
+            "leres.leres.multi_depth_model_woauxi",
+            "RelDepthModel",
+            {"backbone": "resnext101"},
+            lambda state: {"depth_model": {f"module.{name}": tensor for name, tensor in state.items()}},
+        ),
+    ],
+)
+def test_the_published_files_fit(
+    method: type[Depth], module: str, name: str, options: dict, wrap: Callable[[dict], dict], tmp_path: Path
+) -> None:
+    with torch.device("meta"):
+        state = network_class(module, name)(**options).state_dict()
+    file = tmp_path / "published.pth"
+    torch.save(wrap(hollow(state)), file)
+    assert all(
+        float(tensor.max()) == 0.25 for tensor in method.build(file).state_dict().values() if tensor.is_floating_point()
+    )
 
 
 def test_zoe_shows_metres_as_the_original_does(host: PlainHost) -> None:

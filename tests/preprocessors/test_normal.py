@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from controlstack.preprocessors.depth import DEPTH
 from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.normal import NORMAL, NormalBae, NormalFromDepth, slopes
-from controlstack.tests.preprocessors.stand_in import with_network
+from controlstack.tests.preprocessors.stand_in import hollow, with_network
 from skimage import data
 from torch import nn
 
@@ -113,3 +115,13 @@ def test_normalbae_gives_what_the_original_gives(host: PlainHost) -> None:
         torch.from_numpy(picture)[None] / 255, host, {"resolution": 64}
     )
     assert np.abs(ours[0].numpy() - theirs / 255).max() <= 1 / 255 + 1e-6
+
+
+def test_the_published_file_fits(tmp_path: Path) -> None:
+    options = type("Options", (), {"architecture": "BN", "sampling_ratio": 0.4, "importance_ratio": 0.7})
+    with torch.device("meta"):
+        state = network_class("normalbae.nets.NNET", "NNET")(options).state_dict()
+    file = tmp_path / "scannet.pt"
+    torch.save({"model": {f"module.{name}": tensor for name, tensor in hollow(state).items()}}, file)
+    filled = NormalBae.build(file).state_dict().values()
+    assert all(float(tensor.max()) == 0.25 for tensor in filled if tensor.is_floating_point())
