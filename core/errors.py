@@ -52,7 +52,7 @@ class ModelUnreadable(ControlStackError):
 
 
 class DetectorUnavailable(ControlStackError):
-    """No local detector makes this kind of map."""
+    """A detector needs a package that is not installed."""
 
 
 class OutOfMemory(ControlStackError):

@@ -15,6 +15,9 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from server import PromptServer
+
+from ..preprocessors.weight_folders import OWN_FOLDER, folders_of_others
 
 if TYPE_CHECKING:
     import torch
@@ -25,14 +28,17 @@ __all__ = [
     "ComfyExtension",
     "ModelPatcher",
     "ProgressBar",
+    "detector_folders",
     "device",
     "io",
     "make_room",
     "memory",
     "model_folders",
     "net_folders",
+    "offer_detector_folder",
     "offer_samples",
     "report_steps",
+    "show_text",
     "stop_if_interrupted",
     "ui",
 ]
@@ -58,7 +64,7 @@ def make_room() -> None:
 def offer_samples(samples: Path) -> None:
     """Put the sample pictures of the example graphs among ComfyUI's inputs, where LoadImage finds them."""
     inputs = Path(folder_paths.get_input_directory())
-    for sample in samples.glob("*.png"):
+    for sample in samples.glob("controlstack_*"):
         if not (inputs / sample.name).exists():
             try:
                 shutil.copy(sample, inputs)
@@ -80,6 +86,20 @@ def model_folders() -> dict[str, Path]:
 def net_folders() -> list[Path]:
     """The folders ComfyUI looks for ControlNets in."""
     return [Path(folder) for folder in folder_paths.get_folder_paths("controlnet")]
+
+
+def offer_detector_folder() -> None:
+    """Register the folder for trained files of detectors, after those the user named for them himself."""
+    folder_paths.add_model_folder_path(OWN_FOLDER, str(Path(folder_paths.models_dir) / OWN_FOLDER))
+
+
+def detector_folders() -> list[Path]:
+    """Where trained files of detectors are looked for; new ones go into the first."""
+    own, custom_nodes, checkpoints = (
+        [Path(folder) for folder in folder_paths.get_folder_paths(name)]
+        for name in (OWN_FOLDER, "custom_nodes", "checkpoints")
+    )
+    return [*own, *folders_of_others(custom_nodes, checkpoints)]
 
 
 def stop_if_interrupted() -> None:
@@ -108,3 +128,13 @@ def report_steps() -> Callable[[Step], None]:
         bar.update_absolute(step.number, step.total, ("JPEG", enlarged, _PREVIEW_SIZE))
 
     return report
+
+
+_nodes_with_text: set[str] = set()
+
+
+def show_text(text: str, node_id: str) -> None:
+    """Show a text on a node. The editor keeps it over later runs; an empty text takes it away."""
+    if text or node_id in _nodes_with_text:
+        PromptServer.instance.send_progress_text(text, node_id)
+    (_nodes_with_text.add if text else _nodes_with_text.discard)(node_id)

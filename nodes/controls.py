@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from ..core.errors import InvalidRequest
-from ..core.images import to_rgb
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
-from ..core.validate import image_problems
 from ..preprocessors.parameters import Value
-from ..preprocessors.registry import detector_for, find_detector
-from .comfy import io
-from .detection import NodeHost, parameter_input
+from ..preprocessors.registry import detector_for
+from .comfy import io, ui
+from .detection import NodeHost, detect_map, ensure_image, parameter_input
 from .sockets import Controls, choose, window_inputs
 
 if TYPE_CHECKING:
@@ -26,15 +24,14 @@ class ControlNode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        detector = find_detector(cls.modality)
-        title = cls.modality.title
-        map_is = detector.summary if detector else f"The {title} map is made by another node."
-        parameters = detector.parameters() if detector else ()
+        detector, title = detector_for(cls.modality), cls.modality.title
+        limits = "Limits the control to the white area, where supported."
+        mask_is = "The white area is filled in." if detector.needs_mask else limits
         return io.Schema(
             node_id=cls.__name__,
             display_name=f"{title} Control",
             category="ControlStack/controls",
-            description=f"Adds {title} to the control stack. {map_is}",
+            description=f"Adds {title} to the control stack. {detector.summary}",
             inputs=[
                 io.Image.Input("image", tooltip="The picture to take the map from, or the map itself (see detect)."),
                 io.Combo.Input(
@@ -63,9 +60,9 @@ class ControlNode(io.ComfyNode):
                     default=True,
                     tooltip="Off: the stack passes through unchanged, and map is the image as it came in.",
                 ),
-                *map(parameter_input, parameters),
+                *map(parameter_input, detector.parameters()),
                 Controls.Input("controls", optional=True, tooltip="The stack to add to; leave open to begin one."),
-                io.Mask.Input("mask", optional=True, tooltip="Limits the control to the white area, where supported."),
+                io.Mask.Input("mask", optional=not detector.needs_mask, tooltip=mask_is),
             ],
             outputs=[
                 Controls.Output("stack", display_name="controls", tooltip="The stack with this control at its end."),
@@ -73,6 +70,7 @@ class ControlNode(io.ComfyNode):
                     "map", display_name="map", tooltip="The control map, to look at or to use again with detect = none."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -87,16 +85,16 @@ class ControlNode(io.ComfyNode):
         enabled: bool,
         controls: tuple[ControlUnit, ...] = (),
         mask: Tensor | None = None,
-        **parameters: Value,
+        **parameters: Value | None,
     ) -> io.NodeOutput:
+        host = NodeHost(cls.hidden.unique_id)
         if not enabled:
             return io.NodeOutput(controls, image)
-        if problems := list(image_problems("image", image)):
-            raise InvalidRequest(f"{cls.modality.title} Control", problems)
+        ensure_image(image, f"{cls.modality.title} Control")
         who = choose(Detect, "detect", detect)
         shown = image
         if who is Detect.LOCAL:
-            shown = detector_for(cls.modality).detect(to_rgb(image), NodeHost(), parameters, mask)
+            shown = detect_map(detector_for(cls.modality), image, host, parameters, mask)
         unit = ControlUnit(
             modality=cls.modality,
             image=shown,
@@ -107,19 +105,33 @@ class ControlNode(io.ComfyNode):
             resize=choose(Resize, "resize", resize),
             mask=mask,
         )
-        return io.NodeOutput((*controls, unit), shown)
+        if not host.warnings:
+            return io.NodeOutput((*controls, unit), shown)
+        # They were sent when they came up; as the node's ui they stay in the history as well.
+        return io.NodeOutput((*controls, unit), shown, ui=ui.PreviewText("\n".join(host.warnings)))
 
 
-class ControlStackCanny(ControlNode):
-    modality = Modality.CANNY
-
-
-class ControlStackDepth(ControlNode):
-    modality = Modality.DEPTH
-
-
-class ControlStackOpenPose(ControlNode):
-    modality = Modality.OPENPOSE
-
-
-CONTROL_NODES: tuple[type[ControlNode], ...] = (ControlStackCanny, ControlStackDepth, ControlStackOpenPose)
+_NODE_IDS: Mapping[Modality, str] = {
+    Modality.CANNY: "ControlStackCanny",
+    Modality.DEPTH: "ControlStackDepth",
+    Modality.HED: "ControlStackHED",
+    Modality.MLSD: "ControlStackMLSD",
+    Modality.NORMAL: "ControlStackNormal",
+    Modality.OPENPOSE: "ControlStackOpenPose",
+    Modality.SCRIBBLE: "ControlStackScribble",
+    Modality.SEGMENTATION: "ControlStackSegmentation",
+    Modality.INPAINT: "ControlStackInpaint",
+    Modality.SOFTEDGE: "ControlStackSoftEdge",
+    Modality.LINEART: "ControlStackLineart",
+    Modality.SHUFFLE: "ControlStackShuffle",
+    Modality.TILE: "ControlStackTile",
+    Modality.FACE_DETECTOR: "ControlStackFaceDetector",
+    Modality.QRCODE: "ControlStackQRCode",
+    Modality.BLUR: "ControlStackBlur",
+    Modality.POSE: "ControlStackPose",
+    Modality.GRAY: "ControlStackGray",
+    Modality.LOW_QUALITY: "ControlStackLowQuality",
+}
+CONTROL_NODES: tuple[type[ControlNode], ...] = tuple(
+    type(node_id, (ControlNode,), {"modality": modality}) for modality, node_id in _NODE_IDS.items()
+)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .comfy import ComfyExtension, io, offer_samples
+from .comfy import ComfyExtension, io, offer_detector_folder, offer_samples
 from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
 from .local import ControlStackGenerateLocal, ControlStackLoadModel
+from .presets import ControlStackPreset
 from .request import ControlStackReference, ControlStackRequest, ControlStackScheduler
 
 
@@ -15,11 +16,13 @@ class ControlStackExtension(ComfyExtension):
     """All nodes of the pack."""
 
     def __init__(self) -> None:
+        offer_detector_folder()
         offer_samples(Path(__file__).resolve().parent.parent / "assets" / "samples")
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             *CONTROL_NODES,
+            ControlStackPreset,
             ControlStackReference,
             ControlStackScheduler,
             ControlStackRequest,

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from ..core.modality import Modality
 from .detector import Detector, Method
+from .frames import warn_of_empty
 from .host import Host
 from .parameters import IntParameter, Value
-from .pixels import from_gray_bytes, to_bytes
+from .pixels import to_bytes, write_gray_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +32,37 @@ class Canny(Method):
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
         import cv2
         import numpy as np
+        import torch
 
         low, high = float(values["low_threshold"]), float(values["high_threshold"])
-        return from_gray_bytes(np.stack([cv2.Canny(frame, low, high) for frame in to_bytes(image)]))
+        edges = np.empty(image.shape[:3], np.uint8)
+        maps = np.empty(image.shape, np.float32)
+
+        threads = max(1, min(len(image), cv2.getNumThreads()))
+        scratch: SimpleQueue[np.ndarray] = SimpleQueue()  # fresh memory for each frame would cost as much as filling it
+        for _ in range(threads):
+            scratch.put(np.empty(image.shape[1:], np.uint8))
+
+        def draw(index: int) -> None:
+            pixels = scratch.get()
+            try:
+                cv2.Canny(to_bytes(image[index], pixels), low, high, edges[index])
+            finally:
+                scratch.put(pixels)
+            write_gray_bytes(edges[index], maps[index])
+
+        _side_by_side(draw, len(image), threads, host)
+        warn_of_empty(torch.from_numpy(edges), host, "edge", "Lower the thresholds.")
+        return torch.from_numpy(maps)
+
+
+def _side_by_side(work: Callable[[int], None], count: int, threads: int, host: Host) -> None:
+    """Run `work(0)` to `work(count - 1)` on threads; what it calls must let go of the interpreter for that to pay."""
+    host.progress(0, count)
+    # Closing the results, when the user stops the run, takes back what has not begun.
+    with ThreadPoolExecutor(threads) as pool, closing(pool.map(work, range(count))) as results:
+        for done, _ in enumerate(results, start=1):
+            host.progress(done, count)
 
 
 CANNY = Detector(Modality.CANNY, "Thin white lines on black where the picture has edges.", (Canny(),))

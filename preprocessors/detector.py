@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..core.modality import Modality
 from .host import Host
-from .parameters import ChoiceParameter, Parameter, Value
+from .parameters import ChoiceParameter, Parameter, Value, resolve
 from .weights import Weights
 
 if TYPE_CHECKING:
@@ -62,9 +62,15 @@ class Detector:
         for method in self.methods:
             yield from method.parameters
 
-    def detect(self, image: Tensor, host: Host, values: Mapping[str, Value], mask: Tensor | None = None) -> Tensor:
-        """The maps of a batch, as `Method.detect` gives them, by the method that `values` names."""
+    def detect(
+        self, image: Tensor, host: Host, given: Mapping[str, Value | None], mask: Tensor | None = None
+    ) -> Tensor:
+        """The maps of a batch, as `Method.detect` gives them, by the method that `given` names.
+
+        A parameter that is missing from `given`, or None there, has its default. Raises as `resolve` does.
+        """
+        values = resolve(self.parameters(), given)
         by_name = {method.name: method for method in self.methods}
-        method = by_name[str(values["method"])] if len(self.methods) > 1 else self.methods[0]
+        method = by_name[str(values["method"])] if "method" in values else self.methods[0]
         own = {parameter.name: values[parameter.name] for parameter in method.parameters}
         return method.detect(image, mask, host, **own)

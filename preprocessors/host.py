@@ -10,14 +10,11 @@ from typing import Protocol
 from ..core.memory import Memory
 
 
-class Host(Protocol):
-    """The surroundings of a run: ComfyUI, a script or a test.
+class WeightStore(Protocol):
+    """Where trained files are kept.
 
-    `weight_folders` are where trained files are looked for, in this order; a missing one is fetched into the first.
+    `weight_folders` are where they are looked for, in this order; a missing one is fetched into the first.
     """
-
-    @property
-    def memory(self) -> Memory: ...
 
     @property
     def weight_folders(self) -> Sequence[Path]: ...
@@ -25,6 +22,13 @@ class Host(Protocol):
     def progress(self, done: int, total: int) -> None:
         """Say how far the work is, in frames, tiles or bytes; raises when the user has stopped the run."""
         ...
+
+
+class Host(WeightStore, Protocol):
+    """The surroundings of a run: ComfyUI, a script or a test."""
+
+    @property
+    def memory(self) -> Memory: ...
 
     def warn(self, text: str) -> None:
         """Show the user a sentence beside the result."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+
+from ..core.errors import InvalidRequest, Problem, UnknownChoice
 
 
 @dataclass(frozen=True)
@@ -61,3 +64,29 @@ class TextParameter:
 
 Parameter = IntParameter | FloatParameter | SwitchParameter | ChoiceParameter | TextParameter
 Value = int | float | bool | str
+
+
+def resolve(parameters: Iterable[Parameter], given: Mapping[str, Value | None]) -> dict[str, Value]:
+    """One value per parameter: the given one, or the default where it is missing or None.
+
+    Raises UnknownChoice for a word that is no choice, and InvalidRequest with every number out of its range: ComfyUI
+    checks neither where a value comes from another node.
+    """
+    parameters = tuple(parameters)
+    values = {p.name: p.default if (value := given.get(p.name)) is None else value for p in parameters}
+    for parameter in parameters:
+        if isinstance(parameter, ChoiceParameter) and values[parameter.name] not in parameter.choices:
+            raise UnknownChoice(parameter.name, values[parameter.name], parameter.choices)
+    if problems := list(_out_of_range(parameters, values)):
+        raise InvalidRequest("The detector", problems)
+    return values
+
+
+def _out_of_range(parameters: Iterable[Parameter], values: Mapping[str, Value]) -> Iterator[Problem]:
+    for parameter in parameters:
+        if not isinstance(parameter, IntParameter | FloatParameter):
+            continue
+        value, lowest, highest = values[parameter.name], parameter.minimum, parameter.maximum
+        if isinstance(value, str) or not lowest <= value <= highest:
+            limit = f"it must be a number from {lowest} to {highest}"
+            yield Problem(parameter.name, str(value), limit, f"{parameter.default} is the usual value.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,11 @@ def artifacts() -> Path:
 
 @pytest.fixture(scope="session")
 def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """The session's one real ComfyUI server with the pack, and its client."""
-    with comfy_server(tmp_path_factory.mktemp("comfyui")) as server:
+    """The session's one real ComfyUI server with the pack, and its client. It fetches nothing from the hub."""
+    with contextlib.ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HF_HUB_OFFLINE", "1")
+            server = stack.enter_context(comfy_server(tmp_path_factory.mktemp("comfyui")))
         yield server
 
 

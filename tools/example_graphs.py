@@ -9,16 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..core.modality import Modality
+from ..preprocessors.registry import detector_for
+
 Link = list  # [node id, output index], as in ComfyUI's API format
 
 
 @dataclass(frozen=True)
 class ExampleGraph:
-    """A graph: nodes in API format by id, and the column of each on the canvas (below those named before it)."""
+    """A graph: nodes in API format by id, and the column of each on the canvas (below those named before it).
+
+    `fetches` says that a first run fetches trained files, so that it cannot be run just to see whether it works.
+    """
 
     title: str
     nodes: Mapping[str, Mapping[str, Any]]
     columns: Mapping[str, int]
+    fetches: bool = False
 
     @property
     def name(self) -> str:
@@ -39,7 +46,9 @@ def _control(kind: str, image: Link, detect: str, strength: float = 1.0, **more:
         "resize": "crop",
         "enabled": True,
     }
-    return node(f"ControlStack{kind}", image=image, **common, **more)
+    modality = next(modality for modality in Modality if modality.value.replace("_", "") == kind.lower())
+    defaults = {parameter.name: parameter.default for parameter in detector_for(modality).parameters()}
+    return node(f"ControlStack{kind}", image=image, **common, **{**defaults, **more})
 
 
 def _request(prompt: str, **more: Any) -> dict[str, Any]:
@@ -67,13 +76,12 @@ def _generate(request: Link, prefix: str) -> dict[str, dict[str, Any]]:
 
 
 _END = {"10": 2, "20": 3, "21": 3, "22": 3}
-_CANNY = {"low_threshold": 100, "high_threshold": 200}
 
 CANNY = ExampleGraph(
     "Canny on this machine",
     {
         "1": node("LoadImage", image="controlstack_scene.png"),
-        "2": _control("Canny", ["1", 0], "local", **_CANNY),
+        "2": _control("Canny", ["1", 0], "local"),
         "3": node("PreviewImage", images=["2", 1]),
         "10": _request("a purple person with arms up right of a yellow star on a white background", controls=["2", 0]),
         **_generate(["10", 0], "controlstack_canny"),
@@ -85,7 +93,7 @@ THREE = ExampleGraph(
     "Three controls stacked",
     {
         "1": node("LoadImage", image="controlstack_scene.png"),
-        "2": _control("Canny", ["1", 0], "local", strength=0.7, **_CANNY),
+        "2": _control("Canny", ["1", 0], "local", strength=0.7),
         "3": node("LoadImage", image="controlstack_depth.png"),
         "4": _control("Depth", ["3", 0], "none", strength=0.7, controls=["2", 0]),
         "5": node("LoadImage", image="controlstack_skeleton.png"),
@@ -111,7 +119,7 @@ STYLE = ExampleGraph(
     "Style reference with control",
     {
         "1": node("LoadImage", image="controlstack_scene.png"),
-        "2": _control("Canny", ["1", 0], "local", **_CANNY),
+        "2": _control("Canny", ["1", 0], "local"),
         "3": node("LoadImage", image="controlstack_style.png"),
         "4": node("ControlStackReference", image=["3", 0], scale=1.0, kind="style", start_percent=0.0, end_percent=1.0),
         "10": _request("a person with arms up right of a star", controls=["2", 0], references=["4", 0]),
@@ -120,4 +128,68 @@ STYLE = ExampleGraph(
     {"1": 0, "2": 1, "3": 0, "4": 1, **_END},
 )
 
-EXAMPLE_GRAPHS = (CANNY, THREE, STYLE)
+
+def _previewed(controls: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The control nodes, each with a preview of its map (100 added to its id)."""
+    previews = {str(int(key) + 100): node("PreviewImage", images=[key, 1]) for key in controls}
+    return {**controls, **previews}
+
+
+def _in_columns(controls: Mapping[str, Any], rows: int, first: int = 1) -> dict[str, int]:
+    """Control nodes in columns of `rows`, each with its previews in the column to its right."""
+    return {
+        key: first + 2 * (index // rows) + offset
+        for offset, more in ((0, 0), (1, 100))
+        for index, key in enumerate(str(int(key) + more) for key in controls)
+    }
+
+
+_PHOTO: Link = ["1", 0]
+_PLAIN_MAPS = {
+    "10": _control("Canny", _PHOTO, "local"),
+    "11": _control("Lineart", _PHOTO, "local", method="standard"),
+    "12": _control("Scribble", _PHOTO, "local", method="xdog"),
+    "13": _control("MLSD", _PHOTO, "local", method="opencv"),
+    "14": _control("Tile", _PHOTO, "local", reduce=8.0),
+    "15": _control("Blur", _PHOTO, "local"),
+    "16": _control("Gray", _PHOTO, "local"),
+    "17": _control("LowQuality", _PHOTO, "local"),
+    "18": _control("Shuffle", _PHOTO, "local"),
+    "19": _control("Inpaint", _PHOTO, "local", mask=["3", 0]),
+    "20": _control("QRCode", _PHOTO, "local", text="ControlStack", background="gray"),
+}
+MAPS = ExampleGraph(
+    "Look at the maps",
+    {
+        "1": node("LoadImage", image="controlstack_photo.jpg"),
+        "2": node("SolidMask", value=1.0, width=512, height=512),
+        "3": node("FeatherMask", mask=["2", 0], left=250, top=250, right=250, bottom=250),
+        **_previewed(_PLAIN_MAPS),
+    },
+    {"1": 0, "2": 0, "3": 0, **_in_columns(_PLAIN_MAPS, rows=4)},
+)
+
+_LEARNED_MAPS = {
+    "10": _control("HED", _PHOTO, "local"),
+    "11": _control("SoftEdge", _PHOTO, "local"),
+    "12": _control("Depth", _PHOTO, "local"),
+    "13": _control("Normal", _PHOTO, "local"),
+    "14": _control("OpenPose", _PHOTO, "local"),
+    "15": _control("Pose", _PHOTO, "local"),
+    "16": _control("FaceDetector", _PHOTO, "local"),
+    "17": _control("Segmentation", _PHOTO, "local"),
+}
+LEARNED = ExampleGraph(
+    "Maps by trained networks",
+    {
+        "1": node("LoadImage", image="controlstack_photo.jpg"),
+        **_previewed(_LEARNED_MAPS),
+        "2": node("ControlStackPreset", image=_PHOTO, preset="character", strength=1.0),
+        "3": _request("a statue of an astronaut in a park", controls=["2", 0]),
+        "4": node("ControlStackExplain", request=["3", 0], target="Local SD 1.5"),
+    },
+    {"1": 0, "2": 0, "3": 5, "4": 5, **_in_columns(_LEARNED_MAPS, rows=4)},
+    fetches=True,
+)
+
+EXAMPLE_GRAPHS = (CANNY, THREE, STYLE, MAPS, LEARNED)

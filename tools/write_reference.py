@@ -1,4 +1,4 @@
-"""Write what is derived from the code: help pages, the English locale and the support matrix of the README.
+"""Write what is derived from the code: help pages, the English locale, and two tables of the README.
 
     python dev.py serve            # in one terminal
     python -m controlstack.tools.write_reference http://127.0.0.1:8188
@@ -22,6 +22,8 @@ from ..core.scheduler import SchedulerName
 from ..local.capabilities import SD15
 from ..local.model import DEMO_MODEL
 from ..local.nets import find_nets, read_config
+from ..preprocessors.detector import Method
+from ..preprocessors.registry import detector_for
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = replace(
@@ -30,7 +32,6 @@ DEMO = replace(
     modalities=frozenset(find_nets([DEMO_MODEL / "controlnet"], read_config(DEMO_MODEL / "unet"))),
 )
 TARGETS = (SD15, DEMO)
-MATRIX_START, MATRIX_END = "<!-- support matrix -->", "<!-- end of support matrix -->"
 
 
 def reference_files(object_info: Mapping[str, Any], readme: str) -> dict[Path, str]:
@@ -39,7 +40,8 @@ def reference_files(object_info: Mapping[str, Any], readme: str) -> dict[Path, s
     files = {ROOT / "web" / "docs" / f"{name}.md": help_page(node) for name, node in nodes.items()}
     locale = {name: _locale(node) for name, node in nodes.items()}
     files[ROOT / "locales" / "en" / "nodeDefs.json"] = json.dumps(locale, indent=2) + "\n"
-    files[ROOT / "README.md"] = with_matrix(readme)
+    tables = {"support matrix": support_matrix(TARGETS), "maps": map_table()}
+    files[ROOT / "README.md"] = with_tables(readme, tables)
     return files
 
 
@@ -71,11 +73,31 @@ def help_page(node: Mapping[str, Any]) -> str:
     )
 
 
-def with_matrix(readme: str) -> str:
-    """The README with the support matrix of today."""
-    before, _, rest = readme.partition(MATRIX_START)
-    _, _, after = rest.partition(MATRIX_END)
-    return f"{before}{MATRIX_START}\n{support_matrix(TARGETS)}\n{MATRIX_END}{after}"
+def with_tables(readme: str, tables: Mapping[str, str]) -> str:
+    """The README with the tables of today, each between the comments that bear its name."""
+    for name, table in tables.items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, _, rest = readme.partition(start)
+        _, _, after = rest.partition(end)
+        readme = f"{before}{start}\n{table}\n{end}{after}"
+    return readme
+
+
+def map_table() -> str:
+    """What the map of each modality shows and how it is made, as a Markdown table."""
+    lines = ["| modality | its map | made by |", "|---|---|---|"]
+    for modality in Modality:
+        detector = detector_for(modality)
+        methods = ", ".join(map(_method, detector.methods))
+        lines.append(f"| `{modality.value}` | {detector.summary} | {methods} |")
+    return "\n".join(lines)
+
+
+def _method(method: Method) -> str:
+    """A method with the size of its trained files."""
+    size = sum(weights.size for weights in method.weights) / 1e6
+    needs = f"{size:.{0 if size >= 10 else 1}f} MB" if size else "no trained file"
+    return f"`{method.name}` ({needs})" if method.name else needs
 
 
 def support_matrix(targets: tuple[Capabilities, ...]) -> str:

@@ -3,7 +3,7 @@
     python dev.py serve            # in one terminal
     python -m controlstack.tools.write_workflows http://127.0.0.1:8188
 
-Every graph is run on that server for its picture: what goes in on the left, what comes out on the right.
+Every graph that fetches nothing is run on that server for its picture: what goes in comes first, then what comes out.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ SIZES = {
     "ControlStackScheduler": (380, 130),
     "ControlStackReference": (380, 200),
     "ControlStackExplain": (380, 300),
+    "ControlStackPreset": (380, 180),
     "LoadImage": (340, 320),
-    "PreviewImage": (380, 300),
+    "PreviewImage": (380, 420),
     "SaveImage": (380, 340),
+    "SolidMask": (380, 130),
+    "FeatherMask": (380, 160),
 }
-CONTROL_SIZE = (380, 300)
+CONTROL_SIZE = (380, 420)
 
 
 def to_workflow(graph: ExampleGraph, object_info: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +108,7 @@ def _widget_values(inputs: Mapping[str, Any], specs: Mapping[str, list]) -> list
 
 
 def run(server: str, graph: ExampleGraph) -> list[Image.Image]:
-    """The pictures that go in and the one that comes out."""
+    """The pictures that go in and those that come out."""
     body = json.dumps({"prompt": graph.nodes, "client_id": "write_workflows"}).encode()
     ask = urllib.request.Request(f"{server}/prompt", body, {"Content-Type": "application/json"})
     prompt = json.load(urllib.request.urlopen(ask))["prompt_id"]
@@ -118,9 +121,9 @@ def run(server: str, graph: ExampleGraph) -> list[Image.Image]:
         for n in graph.nodes.values()
         if n["class_type"] == "LoadImage"
     ]
-    outputs = history[prompt]["outputs"]["22"]["images"]
-    maps = [image for key in ("3",) for image in history[prompt]["outputs"].get(key, {}).get("images", [])]
-    return [_fetch(server, image) for image in [*inputs, *maps, *outputs]]
+    shown = history[prompt]["outputs"]
+    outputs = [image for key in sorted(shown, key=int) for image in shown[key].get("images", [])]
+    return [_fetch(server, image) for image in [*inputs, *outputs]]
 
 
 def _fetch(server: str, image: Mapping[str, str]) -> Image.Image:
@@ -128,16 +131,26 @@ def _fetch(server: str, image: Mapping[str, str]) -> Image.Image:
     return Image.open(io.BytesIO(urllib.request.urlopen(f"{server}/view?{query}").read())).convert("RGB")
 
 
-def side_by_side(pictures: list[Image.Image], height: int = 256) -> Image.Image:
-    """The pictures in a row on white."""
+def side_by_side(pictures: list[Image.Image], height: int = 256, row: int = 6) -> Image.Image:
+    """The pictures on white, up to `row` of them beside each other."""
     scaled = [p.resize((round(p.width * height / p.height), height), Image.Resampling.LANCZOS) for p in pictures]
     gap = 8
-    sheet = Image.new("RGB", (sum(p.width + gap for p in scaled) - gap, height), "white")
-    left = 0
-    for picture in scaled:
-        sheet.paste(picture, (left, 0))
-        left += picture.width + gap
+    rows = [scaled[start : start + row] for start in range(0, len(scaled), row)]
+    width = max(sum(picture.width + gap for picture in line) for line in rows) - gap
+    sheet = Image.new("RGB", (width, len(rows) * (height + gap) - gap), "white")
+    for number, line in enumerate(rows):
+        left = 0
+        for picture in line:
+            sheet.paste(picture, (left, number * (height + gap)))
+            left += picture.width + gap
     return sheet
+
+
+def picture_of(server: str, graph: ExampleGraph) -> Image.Image:
+    """What the graph shows; for one that fetches trained files, the contact sheet that tools/ drew of them."""
+    if graph.fetches:
+        return Image.open(ROOT / "docs" / "preprocessors.png").convert("RGB")
+    return side_by_side(run(server, graph))
 
 
 def main() -> None:
@@ -152,7 +165,7 @@ def main() -> None:
         (folder / "api" / f"{graph.name}.json").write_text(api, encoding="utf-8")
         workflow = json.dumps(to_workflow(graph, object_info), indent=1) + "\n"
         (folder / f"{graph.title}.json").write_text(workflow, encoding="utf-8")
-        side_by_side(run(server, graph)).save(folder / f"{graph.title}.jpg", quality=90)
+        picture_of(server, graph).save(folder / f"{graph.title}.jpg", quality=90)
         print(graph.title)
 
 

@@ -6,12 +6,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from controlstack.core.errors import DetectorUnavailable
 from controlstack.core.memory import PlainMemory
-from controlstack.core.modality import Modality
 from controlstack.preprocessors.canny import CANNY
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.registry import detector_for
 
 THRESHOLDS = {"low_threshold": 100, "high_threshold": 200}
 
@@ -55,8 +52,3 @@ def test_lower_thresholds_find_more() -> None:
     photo = torch.rand(1, 64, 64, 3)
     few, many = (canny(photo, low_threshold=low, high_threshold=high).mean() for low, high in ((300, 900), (20, 60)))
     assert many > few
-
-
-def test_a_missing_detector_says_what_to_do() -> None:
-    with pytest.raises(DetectorUnavailable, match=r"cannot make Depth maps itself\. .*set detect to 'none'"):
-        detector_for(Modality.DEPTH)

@@ -87,14 +87,6 @@ def test_a_mistake_is_one_sentence_at_its_node(
     assert sentence in failure(result, node)
 
 
-def test_a_detector_that_is_missing_says_what_to_do(comfy: ComfyServer) -> None:
-    graph = canny_graph(103)
-    shared = {key: graph["2"]["inputs"][key] for key in ("image", "strength", "start_percent", "end_percent", "resize")}
-    graph["2"] = {"class_type": "ControlStackDepth", "inputs": {**shared, "detect": "local", "enabled": True}}
-    message = failure(comfy.run(graph), "2")
-    assert message.startswith("detect is 'local', but this version cannot make Depth maps itself.")
-
-
 def test_all_problems_are_told_at_once(comfy: ComfyServer) -> None:
     graph = canny_graph(104, width=100, height=20 * 8 + 4)
     graph["2"]["inputs"]["detect"] = "service"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -10,7 +11,18 @@ from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tools.example_graphs import EXAMPLE_GRAPHS, ExampleGraph
 
 ROOT = Path(__file__).resolve().parents[2]
-GRAPHS = pytest.mark.parametrize("graph", EXAMPLE_GRAPHS, ids=lambda graph: graph.name)
+
+
+def parametrised(graphs: list[ExampleGraph]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("graph", graphs, ids=lambda graph: graph.name)
+
+
+def nodes_of(graph: ExampleGraph, class_type: str) -> list[str]:
+    return [key for key, node in graph.nodes.items() if node["class_type"] == class_type]
+
+
+GENERATING = [graph for graph in EXAMPLE_GRAPHS if nodes_of(graph, "ControlStackGenerateLocal")]
+OTHERS = [graph for graph in EXAMPLE_GRAPHS if graph not in GENERATING]
 
 
 def as_sent(saved: dict) -> dict:
@@ -18,7 +30,7 @@ def as_sent(saved: dict) -> dict:
     return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in saved.items()}
 
 
-@GRAPHS
+@parametrised(GENERATING)
 def test_an_example_runs_with_progress_and_previews_and_saves_its_graph(
     comfy: ComfyServer, graph: ExampleGraph
 ) -> None:
@@ -33,7 +45,23 @@ def test_an_example_runs_with_progress_and_previews_and_saves_its_graph(
     assert result.previews >= 1
 
 
-@GRAPHS
+@parametrised(OTHERS)
+def test_an_example_of_maps_runs_and_shows_every_map(comfy: ComfyServer, graph: ExampleGraph) -> None:
+    """One that would fetch trained files runs with its controls switched off, and shows the picture itself."""
+    nodes = copy.deepcopy(dict(graph.nodes))
+    for node in nodes.values() if graph.fetches else ():
+        off = {"enabled": False, "strength": 0.0}
+        node["inputs"] |= {name: value for name, value in off.items() if name in node["inputs"]}
+    result = comfy.run(nodes)
+    assert result.succeeded, result.error
+    assert not result.node_errors
+    maps = [comfy.images(result, key)[0] for key in nodes_of(graph, "PreviewImage")]
+    assert maps and {picture.size for picture in maps} == {(512, 512)}
+    assert graph.fetches or len({picture.tobytes() for picture in maps}) == len(maps)
+    assert graph.fetches or not result.texts, "an example has nothing to warn of"
+
+
+@parametrised(list(EXAMPLE_GRAPHS))
 def test_the_files_are_those_of_the_graph(graph: ExampleGraph) -> None:
     folder = ROOT / "workflows"
     assert json.loads((folder / "api" / f"{graph.name}.json").read_text(encoding="utf-8")) == graph.nodes

@@ -1,0 +1,219 @@
+"""Depth maps: near is white and far is black, for each picture between its own nearest and its own farthest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import GenerationFailed, ModelUnreadable
+from ..core.modality import Modality
+from .controlnet_aux_networks import network_class, network_module
+from .detector import Detector
+from .host import Host
+from .measuring import IMAGENET_DEVIATION, IMAGENET_MEAN, TRAINED_RESOLUTION, MeasuringMethod, standardize
+from .parameters import ChoiceParameter, Value
+from .softedge import ANNOTATORS
+from .transformers_networks import load_network
+from .weights import Weights, load_state, read_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor, nn
+
+_FLAT = 1e-6  # relative to the largest value: what is left of a constant in float32
+
+
+class Depth(MeasuringMethod):
+    """A network that tells how near things are."""
+
+    def needed(self, **values: Value) -> Sequence[Weights]:
+        """The files that these parameters need."""
+        return self.weights
+
+    def nearness(self, measured: Tensor) -> Tensor:
+        """Larger where nearer, and to be shown from 0 to 1: [height, width] for what `infer` gave there."""
+        return _between(measured, measured.amin(), measured.amax())
+
+    def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
+        measured = self.measure(image, host, self.needed(**values), int(values["resolution"]))[:, 0]
+        if not bool(measured.isfinite().all()):
+            raise GenerationFailed(
+                f"The network '{self.name}' gave distances that are no numbers. Its file may be damaged: move it "
+                f"elsewhere and run again, or choose another method."
+            )
+        maps = measured.new_empty(measured.shape)
+        for index, distances in enumerate(measured):
+            if _is_flat(distances):
+                maps[index] = 0.5
+                host.warn(f"Everything is equally far in picture {index + 1} of {len(image)}: its depth map is gray.")
+            else:
+                maps[index] = self.nearness(distances).clamp(0, 1)
+        return maps[..., None].expand(*maps.shape, 3).contiguous()
+
+
+def _depth_anything(name: str, revision: str, config: tuple[int, str], tensors: tuple[int, str]) -> tuple[Weights, ...]:
+    files = (("config.json", config), ("model.safetensors", tensors))
+    return tuple(Weights(f"depth-anything/{name}", revision, file, size, sha256) for file, (size, sha256) in files)
+
+
+_SIZES: Mapping[str, Sequence[Weights]] = {
+    "small": _depth_anything(
+        "Depth-Anything-V2-Small-hf",
+        "5426e4f0f36572d16453bbda7a8389317b1bef99",
+        (950, "c56698d3643dde1f83ea2212759e6b31a22b8f827246a36dd007ee8a22b3ff75"),
+        (99_173_660, "3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70"),
+    ),
+    "base": _depth_anything(
+        "Depth-Anything-V2-Base-hf", "b1958afc87fb45a9e3746cb387596094de553ed8", (950, ""), (390_000_000, "")
+    ),
+    "large": _depth_anything(
+        "Depth-Anything-V2-Large-hf",
+        "7581137eff8d4e94f6e796d3baea0e9fa79b22d2",
+        (950, ""),
+        (1_341_322_868, "4e01e34ed5549b529b70b92d53226bc370f03041977b390d3dde45d47f516cf9"),
+    ),
+}
+
+
+class DepthAnything(Depth):
+    """Depth Anything V2 (Yang et al. 2024): sharp outlines, thin things included. `sizes` are its variants."""
+
+    name = "depth anything v2"
+    parameters = (
+        ChoiceParameter(
+            "size",
+            tuple(_SIZES),
+            "depth anything v2: small (99 MB) is free for any use (Apache-2.0). base (0.4 GB) and large (1.3 GB) see "
+            "finer and are for non-commercial use only (CC-BY-NC-4.0).",
+        ),
+        TRAINED_RESOLUTION,
+    )
+    weights = tuple(_SIZES["small"])
+    sizes: Mapping[str, Sequence[Weights]] = _SIZES
+    trained_at = 518
+    multiple = 14
+    bytes_per_pixel = 2500
+    half = True
+
+    def needed(self, **values: Value) -> Sequence[Weights]:
+        return self.sizes[str(values["size"])]
+
+    @staticmethod
+    def build(*files: Path) -> nn.Module:
+        from transformers import DepthAnythingForDepthEstimation
+
+        return load_network(DepthAnythingForDepthEstimation, *files)
+
+    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
+        return network(standardize(pictures, IMAGENET_MEAN, IMAGENET_DEVIATION)).predicted_depth[:, None]
+
+
+class Midas(Depth):
+    """MiDaS (Ranftl et al. 2021, DPT hybrid), on which the first depth ControlNets were trained: soft and robust."""
+
+    name = "midas"
+    weights = (
+        Weights(
+            "lllyasviel/Annotators",
+            ANNOTATORS,
+            "dpt_hybrid-midas-501f0c75.pt",
+            493_000_000,
+            names=("dpt_hybrid-midas-501f0c75.pt", "midas/dpt_hybrid-midas-501f0c75.pt"),
+        ),
+    )
+    trained_at = 384
+    multiple = 32
+    bytes_per_pixel = 3000
+
+    @staticmethod
+    def build(*files: Path) -> nn.Module:
+        network = network_class("midas.midas.dpt_depth", "DPTDepthModel")(backbone="vitb_rn50_384", non_negative=True)
+        state: Any = read_state(files[0])
+        load_state(network, state.get("model", state), files[0])
+        return network
+
+    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
+        return network(pictures * 2 - 1)[:, None]
+
+
+class Zoe(Depth):
+    """ZoeDepth (Bhat et al. 2023), in metres: the background, a seventh of the picture, is cut off as black."""
+
+    name = "zoe"
+    weights = (
+        Weights(
+            "lllyasviel/Annotators",
+            ANNOTATORS,
+            "ZoeD_M12_N.pt",
+            1_443_406_099,
+            names=("ZoeD_M12_N.pt", "zoedepth/ZoeD_M12_N.pt"),
+        ),
+    )
+    trained_at = 512
+    bytes_per_pixel = 8000
+
+    @staticmethod
+    def build(*files: Path) -> nn.Module:
+        config = network_module("zoe.zoedepth.utils.config").get_config("zoedepth", "infer")
+        kind: Any = network_class("zoe.zoedepth.models.zoedepth.zoedepth_v1", "ZoeDepth")
+        network = kind.build_from_config(config)
+        # The file holds what timm computes itself by now, and the network takes files that lack something.
+        stored: Any = read_state(files[0])["model"]
+        state = {name: tensor for name, tensor in stored.items() if "relative_position_index" not in name}
+        if missing := network.state_dict().keys() - state.keys():
+            raise ModelUnreadable(
+                f"{files[0]} lacks {len(missing)} tensors of ZoeDepth, such as {min(missing)}. Move it elsewhere; the "
+                f"right one is fetched on the next run."
+            )
+        load_state(network, state, files[0])
+        return network
+
+    def infer(self, network: Any, pictures: Tensor) -> Tensor:
+        return network.infer(pictures)
+
+    def nearness(self, measured: Tensor) -> Tensor:
+        import numpy as np
+
+        nearest, farthest = np.percentile(measured.numpy(), (2, 85))  # torch's stops at 16 million pixels
+        return 1 - _between(measured, measured.new_tensor(nearest), measured.new_tensor(farthest))
+
+
+class Leres(Depth):
+    """LeReS (Yin et al. 2021): indoor scenes and far backgrounds with much detail."""
+
+    name = "leres"
+    weights = (
+        Weights(
+            "lllyasviel/Annotators", ANNOTATORS, "res101.pth", 531_000_000, names=("res101.pth", "leres/res101.pth")
+        ),
+    )
+    trained_at = 448
+    multiple = 32
+    bytes_per_pixel = 4000
+
+    @staticmethod
+    def build(*files: Path) -> nn.Module:
+        network = network_class("leres.leres.multi_depth_model_woauxi", "RelDepthModel")(backbone="resnext101")
+        state: Any = read_state(files[0])["depth_model"]
+        load_state(network, {name.removeprefix("module."): tensor for name, tensor in state.items()}, files[0])
+        return network
+
+    def infer(self, network: Any, pictures: Tensor) -> Tensor:
+        return -network.depth_model(standardize(pictures, IMAGENET_MEAN, IMAGENET_DEVIATION))
+
+
+def _between(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Values from `low` to `high` as 0 to 1; a step where both are the same."""
+    return (values - low) / (high - low).clamp(min=1e-12)
+
+
+def _is_flat(values: Tensor) -> bool:
+    return bool(values.amax() - values.amin() <= _FLAT * values.abs().amax())
+
+
+DEPTH = Detector(
+    Modality.DEPTH,
+    "How near things are: the nearest white, the farthest black.",
+    (DepthAnything(), Midas(), Zoe(), Leres()),
+)

@@ -1,0 +1,104 @@
+"""Line art: white lines on black, as an illustrator would ink the picture."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..core.modality import Modality
+from .controlnet_aux_networks import network_class
+from .detector import Detector
+from .networks import NetworkMethod
+from .shape import RESOLUTION
+from .softedge import ANNOTATORS
+from .strokes import StandardLineart
+from .weights import Weights, load_state, read_state
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class RealisticLineart(NetworkMethod):
+    """Informative Drawings (Chan et al. 2022): fine lines of a photo."""
+
+    name = "realistic"
+    parameters = (RESOLUTION,)
+    weights = (
+        Weights(
+            repo="lllyasviel/Annotators",
+            revision=ANNOTATORS,
+            file="sk_model.pth",
+            size=17_173_511,
+            sha256="c686ced2a666b4850b4bb6ccf0748031c3eda9f822de73a34b8979970d90f0c6",
+            names=("sk_model.pth", "lineart/sk_model.pth"),
+        ),
+    )
+    multiple = 4
+    bytes_per_pixel = 1400
+    half = True  # every convolution is normalised, so nothing grows out of float16's range
+
+    @staticmethod
+    def build(*files: Path) -> nn.Module:
+        network = network_class("lineart", "Generator")(3, 1, 3)
+        load_state(network, read_state(files[0]), files[0])
+        return network
+
+    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
+        return 1 - network(pictures).float()  # it draws black on white
+
+
+class CoarseLineart(RealisticLineart):
+    """The same with fewer and broader lines."""
+
+    name = "coarse"
+    weights = (
+        Weights(
+            repo="lllyasviel/Annotators",
+            revision=ANNOTATORS,
+            file="sk_model2.pth",
+            size=17_173_511,
+            sha256="30a534781061f34e83bb9406b4335da4ff2616c95d22a585c1245aa8363e74e0",
+            names=("sk_model2.pth", "lineart/sk_model2.pth"),
+        ),
+    )
+
+
+class AnimeLineart(NetworkMethod):
+    """Anime2Sketch (Xiang 2021): the lines of a drawing or an anime picture."""
+
+    name = "anime"
+    parameters = (RESOLUTION,)
+    weights = (
+        Weights(
+            repo="lllyasviel/Annotators",
+            revision=ANNOTATORS,
+            file="netG.pth",
+            size=217_631_959,
+            sha256="ccabdcc3f5cf3c07cf65d58776acb21df7dfda825cdc70c9766a93fd62bfc488",
+            names=("netG.pth", "lineart_anime/netG.pth"),
+        ),
+    )
+    multiple = 256  # eight halvings
+    bytes_per_pixel = 600
+    half = True  # as above
+
+    @staticmethod
+    def build(*files: Path) -> nn.Module:
+        from torch.nn import InstanceNorm2d
+
+        normalise = partial(InstanceNorm2d, affine=False, track_running_stats=False)
+        network = network_class("lineart_anime", "UnetGenerator")(3, 1, 8, 64, norm_layer=normalise)
+        state = read_state(files[0])
+        load_state(network, {name.replace("module.", ""): tensor for name, tensor in state.items()}, files[0])
+        return network
+
+    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
+        return (1 - network(pictures * 2 - 1).float()) / 2  # it draws black, -1, on white, 1
+
+
+LINEART = Detector(
+    Modality.LINEART,
+    "White lines on black, as if the picture had been inked.",
+    (RealisticLineart(), CoarseLineart(), AnimeLineart(), StandardLineart()),
+)

@@ -1,0 +1,34 @@
+"""Where trained files of detectors lie: a folder of our own, and those of other programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+OWN_FOLDER = "controlstack_detectors"  # below ComfyUI's models, and its key in extra_model_paths.yaml
+
+
+def folder_of_this_comfyui() -> Path | None:
+    """Our folder of the ComfyUI that this pack lies in, or None where it lies elsewhere."""
+    pack = Path(__file__).parent.parent
+    return pack.parent.parent / "models" / OWN_FOLDER if pack.parent.name == "custom_nodes" else None
+
+
+def folders_of_others(custom_nodes: Iterable[Path], checkpoints: Iterable[Path]) -> list[Path]:
+    """The folders in which comfyui_controlnet_aux, A1111 and Forge keep the same files, where they exist.
+
+    comfyui_controlnet_aux is looked for in the folders `custom_nodes`. `checkpoints` are ComfyUI's folders of
+    checkpoints; one called Stable-diffusion is another program's, which a user named in extra_model_paths.yaml.
+    """
+    folders = []
+    if chosen := os.environ.get("AUX_ANNOTATOR_CKPTS_PATH"):
+        folders.append(Path(chosen))
+    for parent in custom_nodes:
+        folders.append(parent / "comfyui_controlnet_aux" / "ckpts")
+    for folder in checkpoints:
+        if folder.name.lower() == "stable-diffusion":
+            program = folder.parent.parent
+            folders.append(program / "extensions" / "sd-webui-controlnet" / "annotator" / "downloads")
+            folders.append(program / "models" / "ControlNetPreprocessor")
+    return [folder for folder in folders if folder.is_dir()]
