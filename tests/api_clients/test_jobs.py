@@ -38,9 +38,7 @@ from controlstack.tests.api_clients.scripted_service import (
     CREDENTIALS,
     KEY,
     REQUEST,
-    Fault,
     QuickClock,
-    Reply,
     Service,
     Toy,
     ToyOptions,
@@ -52,6 +50,7 @@ from controlstack.tests.api_clients.scripted_service import (
     service,
     settings,
 )
+from controlstack.tests.loopback_server import Fault, Reply
 
 QUEUED = Reply({"id": 7, "state": "queued", "meta": {"seed": 42}})
 RUNNING = Reply({"state": "running", "progress": 0.5})
@@ -325,7 +324,7 @@ def test_refused_connection_charges_nothing_and_leaves_no_trace(journal: Journal
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RESET_UNREAD, Fault.HALF])
-def test_a_broken_connection_is_not_repeated_then_or_later(toy: Service, journal: Journal, fault: str) -> None:
+def test_a_broken_connection_is_not_repeated_then_or_later(toy: Service, journal: Journal, fault: Fault) -> None:
     toy.on("/generate", replace(QUEUED, fault=fault), QUEUED)
     message = fails(OutcomeUnknown, toy, journal)
     assert "may have been accepted and charged" in message and "bill of Toy" in message and "force new" in message
