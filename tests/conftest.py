@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
+from controlstack.tests.services.running import Services, running_services
 from controlstack.workshop.browser import find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,27 @@ def artifacts() -> Path:
 def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """The session's one real ComfyUI server with the pack, and its client."""
     with comfy_server(tmp_path_factory.mktemp("comfyui")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def all_services() -> Iterator[Services]:
+    """The session's doubles of the remote services; tests ask for `services`."""
+    with running_services() as running:
+        yield running
+
+
+@pytest.fixture
+def services(all_services: Services) -> Services:
+    """The doubles, as if just started."""
+    all_services.reset()
+    return all_services
+
+
+@pytest.fixture(scope="session")
+def remote_comfy(all_services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """The session's real ComfyUI server whose remote nodes reach the doubles, with their fake keys."""
+    with comfy_server(tmp_path_factory.mktemp("comfyui_remote"), environment=all_services.environment) as server:
         yield server
 
 
