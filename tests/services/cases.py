@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,6 @@ from controlstack.api_clients.registry import find_endpoint
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.tests.api_clients.scripted_service import QUICK, QuickClock, entries, no_resolver
-from controlstack.tests.services.double import Double
-from controlstack.tests.services.running import Services
 
 PICTURE = torch.linspace(0, 1, 256 * 256 * 3).reshape(1, 256, 256, 3)
 CANNY = ControlUnit(Modality.CANNY, PICTURE)
@@ -49,19 +48,15 @@ CASES = (
 class Account:
     """A user of the doubles in a folder of their own: journal, keys and clock."""
 
-    def __init__(self, services: Services, folder: Path) -> None:
-        self.services = services
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
         self.journal = Journal(folder / "user" / "__controlstack" / "jobs.sqlite")
-        self.environ = dict(services.environment)
+        self.environ = dict(environment)
         self.clock = QuickClock()
         self._file = folder / "no_credentials.toml"
 
     def settings(self, **changes: Any) -> Settings:
         base = Settings(limits=QUICK, clock=self.clock, environ=self.environ, resolver=no_resolver)
         return replace(base, **changes)
-
-    def double(self, case: Case) -> Double:
-        return self.services.of(case.endpoint.service)
 
     def run(self, case: Case, **arguments: Any) -> JobResult:
         """The case's request, with `arguments` for run_job; `options` and `request` stand in for the case's."""

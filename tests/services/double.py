@@ -24,7 +24,7 @@ from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_CONTROL = "/double"
+CONTROL = "/double"
 _MEDIA = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
@@ -230,7 +230,7 @@ class Double(LoopbackServer):
 
     def _route(self, method: str, path: str) -> tuple[Step, Route | None, Mapping[str, str]]:
         place = urlsplit(path).path
-        if place == _CONTROL:
+        if place == CONTROL:
             return Step.DOUBLE, None, {}
         below = place.removeprefix(self.prefix)
         for route in self.routes if place.startswith(self.prefix) else ():

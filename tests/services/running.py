@@ -29,7 +29,7 @@ class Services:
         return self.modelslab, self.scenario, self.qolaba
 
     def of(self, service: str) -> Double:
-        """The double behind an endpoint's `service`."""
+        """The double that plays an endpoint's `service`."""
         return {"scenario": self.scenario, "qolaba": self.qolaba}.get(service, self.modelslab)
 
     @property
