@@ -15,6 +15,9 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.progress import get_progress_state
+from server import PromptServer
 
 if TYPE_CHECKING:
     import torch
@@ -23,18 +26,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ComfyExtension",
+    "ExecutionBlocker",
     "ModelPatcher",
     "ProgressBar",
+    "PromptServer",
     "device",
     "io",
+    "lora_names",
     "make_room",
     "memory",
     "model_folders",
     "net_folders",
     "offer_samples",
     "report_steps",
+    "show_progress",
+    "show_text",
     "stop_if_interrupted",
+    "stop_if_interrupted_too",
     "ui",
+    "user_folder",
 ]
 
 log = logging.getLogger(__name__)
@@ -82,9 +92,41 @@ def net_folders() -> list[Path]:
     return [Path(folder) for folder in folder_paths.get_folder_paths("controlnet")]
 
 
+def lora_names() -> list[str]:
+    """The files in ComfyUI's lora folders, as they are shown to the user."""
+    return folder_paths.get_filename_list("loras")
+
+
+def user_folder() -> Path:
+    """ComfyUI's user folder; what lies in its `__controlstack` is not handed out by the server."""
+    return Path(folder_paths.get_user_directory())
+
+
 def stop_if_interrupted() -> None:
     """Raise ComfyUI's own exception when the user has stopped the run."""
     memory.throw_exception_if_processing_interrupted()
+
+
+def stop_if_interrupted_too() -> None:
+    """The same for one of several that run side by side: the flag stays up, so that the others see it, too.
+
+    ComfyUI takes it down itself before the next run.
+    """
+    if memory.processing_interrupted():
+        raise memory.InterruptProcessingException()
+
+
+def show_text(node_id: str, text: str) -> None:
+    """Show a text on a node, in the browser that queued the graph. Any thread may call this."""
+    PromptServer.instance.send_progress_text(text, node_id, PromptServer.instance.client_id)
+
+
+def show_progress(node_id: str, share: float) -> None:
+    """Move the bar of a node, 0 to 1. To be called in the thread that runs the graph.
+
+    Unlike ProgressBar this does not take the interrupt flag down.
+    """
+    get_progress_state().update_progress(node_id, share, 1.0)
 
 
 def report_steps() -> Callable[[Step], None]:

@@ -8,7 +8,9 @@ from .comfy import ComfyExtension, io, offer_samples
 from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
 from .local import ControlStackGenerateLocal, ControlStackLoadModel
-from .request import ControlStackReference, ControlStackRequest, ControlStackScheduler
+from .remote import REMOTE_NODES
+from .request import ControlStackLora, ControlStackReference, ControlStackRequest, ControlStackScheduler
+from .routes import add_routes
 
 
 class ControlStackExtension(ComfyExtension):
@@ -16,14 +18,17 @@ class ControlStackExtension(ComfyExtension):
 
     def __init__(self) -> None:
         offer_samples(Path(__file__).resolve().parent.parent / "assets" / "samples")
+        add_routes()  # here and not in on_load, which ComfyUI before 0.14 never calls
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             *CONTROL_NODES,
             ControlStackReference,
+            ControlStackLora,
             ControlStackScheduler,
             ControlStackRequest,
             ControlStackLoadModel,
             ControlStackGenerateLocal,
+            *REMOTE_NODES,
             ControlStackExplain,
         ]

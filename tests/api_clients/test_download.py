@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients.download import Downloads, ResultGone
-from controlstack.core.errors import ResultRefused, ServiceUnreachable
+from controlstack.api_clients.download import Downloads
+from controlstack.core.errors import ResultGone, ResultRefused, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
     QuickClock,
     Service,

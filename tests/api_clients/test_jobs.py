@@ -426,7 +426,7 @@ def test_pending_forever_ends_at_the_deadline_with_the_way_to_fetch_it(toy: Serv
     toy.on("/jobs/7", RUNNING)
     message = fails(JobUnfinished, toy, journal)
     assert "still running after 60 s" in message
-    assert "service toy, profile default, job id 7" in message
+    assert "service Toy, profile default, job id 7" in message
     assert toy.paid == 1 and entries(journal)[0].standing is Standing.RUNNING
 
 

@@ -50,10 +50,11 @@ RICH = replace(
     scheduler=SchedulerChoice(SchedulerName.DPM_MULTISTEP, True, AlgorithmType.DPMSOLVER_PP),
     init_image=PICTURE,
     denoise=0.55,
+    vae="my-vae",
 )
 INPAINTING = replace(GOOD, controls=(INPAINT,))
 REFERRING = replace(GOOD, references=(STYLE,), controls=(CANNY, DEPTH))
-TEXTS = {"vae": "my-vae", "webhook": "https://me.example/hook", "track_id": "12345"}
+TEXTS = {"webhook": "https://me.example/hook", "track_id": "12345"}
 
 # modelslab.md 2, in the order of the documents: seed 002, then the page of seed 001.
 V5_FIELDS = (
@@ -108,7 +109,7 @@ def test_the_defaults_of_switches_are_the_documented_ones() -> None:
 
 @BOTH
 @pytest.mark.parametrize(
-    "switch", ["guess_mode", "tomesd", "use_karras_sigmas", "enhance_prompt", "safety_checker", "upscale", "temp"]
+    "switch", ["guess_mode", "tomesd", "use_karras_sigmas", "enhance_prompt", "safety_checker", "temp"]
 )
 def test_switches_are_yes_and_no(endpoint: Any, switch: str) -> None:
     assert {sent(endpoint, **{switch: value})[switch] for value in (True, False)} == {"yes", "no"}
@@ -379,7 +380,6 @@ WILD_TEXTS = {
     "model_id": ("fluxdev", "boziorealvisxlv4", "my-model", "", "flux"),
     "controlnet_model": ("ghibli", "canny,ghibli", "inpaint"),
     "controlnet_type": ("face", "a,b"),
-    "vae": ("vae-y",),
     "webhook": ("https://me.example/hook", "me"),
     "track_id": ("17", "order_1"),
     "init_image_url": ("https://me.example/1.png", "no address"),
