@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import socket
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -187,8 +189,11 @@ def resolver(**names: Sequence[str]) -> Callable[[str, int], list[str]]:
 
 def entries(journal: Journal) -> list[Entry]:
     """Everything in the journal, in order."""
-    found = (journal.get(number) for number in range(1, 200))
-    return [entry for entry in found if entry]
+    if not journal.file.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(journal.file)) as database:
+        numbers = [row[0] for row in database.execute("SELECT number FROM jobs ORDER BY number")]
+    return [entry for entry in map(journal.get, numbers) if entry]
 
 
 def journal_in(folder: Path, clock: Clock | None = None) -> Journal:
