@@ -77,7 +77,7 @@ class RemoteNode(io.ComfyNode):
             display_name=f"Generate with {target}",
             category=_CATEGORY,
             description=f"Runs a request at {target}, which may cost money there. Everything it cannot do is said "
-            "before anything is sent, and a request that was paid for is never paid again.",
+            "before anything is sent, and the same request is not paid for twice.",
             inputs=[
                 Request.Input("request", tooltip="From Generation Request."),
                 profile_input(),

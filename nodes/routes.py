@@ -49,6 +49,7 @@ async def tell_credentials(request: web.Request) -> web.Response:
     services = [
         {
             "service": service,
+            "title": vault.title,
             "fields": [{"name": name, "optional": name in vault.optional} for name in vault.fields],
             "profiles": [_told(status) for status in profiles if status.service == service],
         }

@@ -53,7 +53,8 @@ def services(all_services: Services) -> Services:
 @pytest.fixture(scope="session")
 def remote_comfy(all_services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """The session's real ComfyUI server whose remote nodes reach the doubles, with their fake keys."""
-    with comfy_server(tmp_path_factory.mktemp("comfyui_remote"), environment=all_services.environment) as server:
+    environment = {**all_services.environment, "CONTROLSTACK_WEBHOOK_URL": "https://comfy.example"}
+    with comfy_server(tmp_path_factory.mktemp("comfyui_remote"), environment=environment) as server:
         yield server
 
 
