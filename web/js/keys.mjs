@@ -24,15 +24,25 @@ async function refresh(panel) {
 function rows(service, panel) {
   return service.profiles.flatMap((profile) => {
     const state = profile.set ? `set (${profile.from})` : profile.problem || "not set";
-    const change = button(profile.set && profile.from === "file" ? "Replace..." : "Set...", () =>
-      openForm(service, profile.profile, panel),
-    );
-    // The environment's keys come first, so a stored one would have no effect beside them.
-    change.disabled = profile.set && profile.from === "environment";
-    const cells = [text(service.title), text(profile.profile), text(state), change];
-    for (const cell of cells) cell.dataset.service = service.service;
+    const actions = element("span");
+    if (profile.from === "environment") {
+      // It goes before a stored one of the same profile, so only another profile makes sense.
+      actions.append(button("Add...", () => openForm(service, "", panel)));
+    } else {
+      actions.append(button(profile.set ? "Replace..." : "Set...", () => openForm(service, profile.profile, panel)));
+    }
+    if (profile.from === "file") {
+      actions.append(button("Remove", () => remove(service, profile.profile, panel)));
+    }
+    const cells = [text(service.title), text(profile.profile), text(state), actions];
+    for (const cell of cells) cell.dataset.profile = `${service.service}.${profile.profile}`;
     return cells;
   });
+}
+
+async function remove(service, profile, panel) {
+  await ask({ service: service.service, profile });
+  refresh(panel);
 }
 
 function openForm(service, profileName, panel) {
