@@ -23,7 +23,7 @@ from controlstack.api_clients.jobs import fetch_job, run_job
 from controlstack.api_clients.journal import Journal, Standing
 from controlstack.api_clients.pursuit import Report
 from controlstack.api_clients.transport import Limits
-from controlstack.api_clients.waiting import Clock
+from controlstack.api_clients.waiting import Clock, Leave
 from controlstack.core.errors import (
     ControlStackError,
     InvalidRequest,
@@ -576,6 +576,33 @@ def test_an_interrupt_between_two_429_leaves_nothing_behind(toy: Service, journa
     with pytest.raises(Stopped):
         go(toy, journal, should_stop=stop_when(lambda: toy.paid > 1))
     assert entries(journal) == []
+
+
+def leave_when(condition: Callable[[], bool]) -> Callable[[], None]:
+    def check() -> None:
+        if condition():
+            raise Leave
+
+    return check
+
+
+def test_who_only_leaves_cancels_nothing_and_finds_the_job_later(toy: Service, journal: Journal) -> None:
+    toy.on("/jobs/7", RUNNING)
+    with pytest.raises(Leave):
+        go(toy, journal, should_stop=leave_when(lambda: toy.count("/jobs/7") > 1))
+    time.sleep(0.3)
+    assert not toy.count("/jobs/7/cancel") and not entries(journal)[0].cancel_asked
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+
+
+def test_who_leaves_while_the_request_is_on_its_way_finds_the_job_later(toy: Service, journal: Journal) -> None:
+    toy.on("/generate", replace(QUEUED, fault=Fault.SILENT))
+    with pytest.raises(Leave):
+        go(toy, journal, should_stop=leave_when(lambda: toy.paid > 0))
+    toy.released.set()
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+    assert not toy.count("/jobs/7/cancel")
 
 
 # being killed

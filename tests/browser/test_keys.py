@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 from controlstack.tests.browser.test_editor import FLAGS
 from controlstack.tests.comfy_server import ComfyServer
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -27,11 +28,12 @@ def browser(chromium: Path) -> Iterator[Browser]:
 @pytest.fixture
 def settings_page(browser: Browser, remote_comfy: ComfyServer) -> Iterator[Page]:
     """The pack's own settings, open."""
+    # Else the template browser opens over them.
+    requests.post(f"{remote_comfy.url}/settings/Comfy.TutorialCompleted", json=True, timeout=10).raise_for_status()
     page = browser.new_page(viewport={"width": 1500, "height": 1000})
     page.route(lambda url: url.startswith("http") and not url.startswith(remote_comfy.url), lambda route: route.abort())
     page.goto(remote_comfy.url)
     page.wait_for_function(READY)
-    page.evaluate("() => app.extensionManager.setting.set('Comfy.TutorialCompleted', true)")
     page.evaluate("() => app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
     page.locator(".settings-container").get_by_text("ControlStack", exact=True).click()
     yield page
