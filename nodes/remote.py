@@ -22,15 +22,16 @@ _CATEGORY = "ControlStack/remote"
 
 def option_input(name: str, default: Any, limits: Option) -> io.WidgetInput:
     """The widget of a service's own field. It may be left out of an API graph: then its default holds."""
-    shared = {"default": default, "optional": True, "tooltip": limits.tooltip}
+    shared: dict[str, Any] = {"default": default, "optional": True, "tooltip": limits.tooltip}
+    bounds: dict[str, Any] = {"min": limits.minimum, "max": limits.maximum, "step": limits.step}
     if limits.choices:
         return io.Combo.Input(name, options=list(limits.choices), **shared)
     if isinstance(default, bool):
         return io.Boolean.Input(name, **shared)
     if isinstance(default, int):
-        return io.Int.Input(name, min=limits.minimum, max=limits.maximum, step=limits.step, **shared)
+        return io.Int.Input(name, **bounds, **shared)
     if isinstance(default, float):
-        return io.Float.Input(name, min=limits.minimum, max=limits.maximum, step=limits.step, **shared)
+        return io.Float.Input(name, **bounds, **shared)
     return io.String.Input(name, multiline=limits.multiline, **shared)
 
 
