@@ -112,6 +112,7 @@ class Double(LoopbackServer):
     routes: ClassVar[Sequence[Route]]
     errors: ClassVar[Mapping[str, ErrorShape]]
     image_kind: ClassVar[str] = "PNG"
+    draw: Callable[[str, Colour, Wish, str], list[bytes]] = staticmethod(draw)
 
     def __init__(self, port: int = 0) -> None:
         self._state = threading.RLock()
@@ -184,7 +185,7 @@ class Double(LoopbackServer):
     def accept(self, number: str, body: BaseModel, wish: Wish) -> Job:
         """Make a job and begin to draw its pictures."""
         with self._state:
-            files = self._artist.submit(draw, self.name, self.colour, wish, self.image_kind)
+            files = self._artist.submit(self.draw, self.name, self.colour, wish, self.image_kind)
             job = self.jobs[number] = Job(number, body.model_dump(exclude_unset=True), time.monotonic(), files)
             return job
 
