@@ -42,7 +42,6 @@ __all__ = [
     "show_progress",
     "show_text",
     "stop_if_interrupted",
-    "stop_if_interrupted_too",
     "ui",
     "user_folder",
 ]
@@ -103,14 +102,10 @@ def user_folder() -> Path:
 
 
 def stop_if_interrupted() -> None:
-    """Raise ComfyUI's own exception when the user has stopped the run."""
-    memory.throw_exception_if_processing_interrupted()
+    """Raise ComfyUI's own exception when the user has stopped the run.
 
-
-def stop_if_interrupted_too() -> None:
-    """The same for one of several that run side by side: the flag stays up, so that the others see it, too.
-
-    ComfyUI takes it down itself before the next run.
+    The flag stays up, so that every node of the run that is at work beside this one sees it, too. ComfyUI takes it down
+    itself before the next run.
     """
     if memory.processing_interrupted():
         raise memory.InterruptProcessingException()

@@ -12,12 +12,14 @@ from ..api_clients.jobs import JobResult, fetch_job, run_job
 from ..api_clients.journal import Journal, journal_file
 from ..api_clients.options import Option, declared
 from ..api_clients.registry import ENDPOINTS, find_endpoint
+from ..core.errors import UnknownChoice
 from ..core.request import GenerationRequest
 from .comfy import ExecutionBlocker, io, user_folder
 from .sockets import Request
 from .worker import Work
 
 _CATEGORY = "ControlStack/remote"
+_ENDPOINT_OF = {endpoint.target: endpoint for endpoint in ENDPOINTS}
 
 
 def option_input(name: str, default: Any, limits: Option) -> io.WidgetInput:
@@ -161,7 +163,7 @@ class ControlStackQolabaImageToImage(RemoteNode):
 class ControlStackFetchJob(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        targets = [endpoint.target for endpoint in ENDPOINTS]
+        targets = list(_ENDPOINT_OF)
         return io.Schema(
             node_id="ControlStackFetchJob",
             display_name="Fetch Job",
@@ -179,7 +181,9 @@ class ControlStackFetchJob(io.ComfyNode):
 
     @classmethod
     async def execute(cls, service: str, profile: str, job_id: str) -> io.NodeOutput:
-        endpoint, work = find_endpoint(service), Work(cls.hidden.unique_id)
+        endpoint, work = _ENDPOINT_OF.get(service), Work(cls.hidden.unique_id)
+        if endpoint is None:
+            raise UnknownChoice("service", service, list(_ENDPOINT_OF))
         result = await work.run(
             lambda: fetch_job(
                 endpoint,

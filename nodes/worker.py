@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..api_clients.pursuit import Report
 from ..api_clients.waiting import Leave
-from .comfy import show_progress, show_text, stop_if_interrupted_too
+from .comfy import show_progress, show_text, stop_if_interrupted
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class Work:
 
     def check_stop(self) -> None:
         """For the engine's `should_stop`."""
-        stop_if_interrupted_too()
+        stop_if_interrupted()
         if self._left.is_set():
             raise Leave
 

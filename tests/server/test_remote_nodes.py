@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from controlstack.tests.comfy_server import ComfyServer, GraphRejectedError, RunResult
 from controlstack.tests.loopback_server import Reply
+from controlstack.tests.server.graphs import canny_graph
 from controlstack.tests.server.remote_graphs import NODES, SIZE, info, remote_graph, remote_nodes, request_graph, shown
 from controlstack.tests.server.test_errors import failure
 from controlstack.tests.services.double import Double, Step
@@ -157,6 +158,47 @@ def test_one_interrupt_stops_and_cancels_every_remote_node_of_a_graph(
     assert seconds < 1
     services.scenario.wait_for(Step.CANCEL, 3, seconds=3)
     assert [job.canceled for job in services.scenario.jobs.values()] == [True] * 3
+
+
+def test_one_interrupt_stops_a_remote_job_and_a_local_one_beside_it(
+    remote_comfy: ComfyServer, services: Services
+) -> None:
+    services.scenario.latency = 60
+    graph = remote_graph("ControlStackScenario", 18)
+    local = canny_graph(18, steps=500)
+    for old, new in {"1": "40", "2": "41", "10": "42", "20": "43", "21": "44", "22": "45"}.items():
+        graph[new] = local[old]
+    graph["41"]["inputs"]["image"] = ["40", 0]
+    graph["42"]["inputs"]["controls"] = ["41", 0]
+    graph["44"]["inputs"] |= {"model": ["43", 0], "request": ["42", 0]}
+    graph["45"]["inputs"]["images"] = ["44", 0]
+    _, seconds = interrupted(remote_comfy, graph, lambda: services.scenario.wait_for(Step.POLL))
+    assert seconds < 3  # a local step is not interrupted in its middle
+    services.scenario.wait_for(Step.CANCEL, seconds=3)
+
+
+def test_an_interrupt_of_fetch_job_leaves_the_job_alone(remote_comfy: ComfyServer, services: Services) -> None:
+    services.scenario.latency = 60
+    remote_comfy.run(remote_graph("ControlStackScenario", 19, async_only=True))
+    fetch = {
+        "1": node("ControlStackFetchJob", service="Scenario", profile="default", job_id="job_0001"),
+        "2": node("PreviewImage", images=["1", 0]),
+    }
+    _, seconds = interrupted(remote_comfy, fetch, lambda: services.scenario.wait_for(Step.POLL))
+    assert seconds < 1
+    time.sleep(1)
+    assert not services.scenario.count(Step.CANCEL)
+
+
+def test_progress_is_shown_as_the_service_tells_it(remote_comfy: ComfyServer, services: Services) -> None:
+    services.scenario.latency, services.scenario.pending_polls = 4, 1
+    result = remote_comfy.run(remote_graph("ControlStackScenario", 20))
+    states = [data["nodes"].get("20") for kind, data in result.messages if kind == "progress_state"]
+    shares = [state["value"] for state in states if state]
+    assert any(0.3 < share < 1 for share in shares) and shares[-1] == 1
+    texts = [text for name, text in result.texts if name == "20"]
+    assert any("running" in text and "%" in text and "s left" in text for text in texts)
+    assert len(texts) < 30 and len(result.messages) < 100
 
 
 def test_remote_nodes_of_one_graph_wait_side_by_side(remote_comfy: ComfyServer, services: Services) -> None:
