@@ -137,6 +137,8 @@ class RemoteNode(io.ComfyNode):
                 should_stop=work.check_stop,
             )
         )
+        if not result.images:
+            work.say(f"started, job {result.job_id}" if result.job_id else f"price: {result.info.get('cost')}")
         return io.NodeOutput(*picture_values(result), result.job_id)
 
 

@@ -77,6 +77,10 @@ class Work:
         if share is not None:
             self._in_loop(lambda: show_progress(self._node_id, share))
 
+    def say(self, text: str) -> None:
+        """The last word: what the node shows when its work is done."""
+        show_text(self._node_id, text)
+
     def _in_loop(self, call: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the run is over and its loop is closed
             self._loop.call_soon_threadsafe(call)

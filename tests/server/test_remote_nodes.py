@@ -239,6 +239,7 @@ def test_a_job_can_be_started_now_and_fetched_later(remote_comfy: ComfyServer, s
     assert "21" not in started.outputs, "there is no picture to show yet, and none is shown"
     job_id = shown(started, "23")
     assert job_id in double.jobs and not double.count(Step.RESULT)
+    assert started.texts[-1] == ("20", f"started, job {job_id}")
     service = remote_comfy.object_info(kind)["display_name"].removeprefix("Generate with ")
     fetch = {
         "1": node("ControlStackFetchJob", service=service, profile="default", job_id=f" {job_id} "),
@@ -268,6 +269,7 @@ def test_an_estimate_tells_the_price_and_shows_no_picture(remote_comfy: ComfySer
     assert result.succeeded, result.error
     assert "21" not in result.outputs
     assert info(result)["cost"] == 12 and info(result)["estimate"]
+    assert ("20", "price: 12.0") in result.texts
     assert (services.scenario.paid, services.scenario.charged) == (0, 0)
 
 
