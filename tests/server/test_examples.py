@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 from controlstack.tests.comfy_server import ComfyServer
-from controlstack.tools.example_graphs import EXAMPLE_GRAPHS, ExampleGraph
+from controlstack.tests.services.running import Services
+from controlstack.tools.example_graphs import EXAMPLE_GRAPHS, LOCAL_GRAPHS, REMOTE_GRAPHS, SIDE, ExampleGraph
 
 ROOT = Path(__file__).resolve().parents[2]
+LOCAL = pytest.mark.parametrize("graph", LOCAL_GRAPHS, ids=lambda graph: graph.name)
+REMOTE = pytest.mark.parametrize("graph", REMOTE_GRAPHS, ids=lambda graph: graph.name)
 GRAPHS = pytest.mark.parametrize("graph", EXAMPLE_GRAPHS, ids=lambda graph: graph.name)
 
 
@@ -18,7 +21,7 @@ def as_sent(saved: dict) -> dict:
     return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in saved.items()}
 
 
-@GRAPHS
+@LOCAL
 def test_an_example_runs_with_progress_and_previews_and_saves_its_graph(
     comfy: ComfyServer, graph: ExampleGraph
 ) -> None:
@@ -31,6 +34,16 @@ def test_an_example_runs_with_progress_and_previews_and_saves_its_graph(
     assert steps[-1] == 21
     assert steps == sorted(steps)
     assert result.previews >= 1
+
+
+@REMOTE
+def test_an_example_runs_at_its_service(remote_comfy: ComfyServer, services: Services, graph: ExampleGraph) -> None:
+    result = remote_comfy.run(graph.nodes)
+    assert result.succeeded, result.error
+    (picture,) = remote_comfy.images(result, "22")
+    assert picture.size == (SIDE, SIDE)
+    assert as_sent(json.loads(picture.info["prompt"])) == graph.nodes
+    assert sum(double.charged for double in services.doubles) == 1
 
 
 @GRAPHS

@@ -50,7 +50,7 @@ def _drawing(service: str, colour: Colour, wish: Wish, index: int) -> Image.Imag
     font = ImageFont.load_default(high)
     letters = max(int(wish.width / (high * 0.6)), 8)
     number = f" {index + 1}/{wish.count}" if wish.count > 1 else ""
-    lines = [f"{service}{number}", *textwrap.wrap(wish.prompt, letters)[:3], *wish.facts]
+    lines = [f"{service}{number} (a test double)", *textwrap.wrap(wish.prompt, letters)[:3], *wish.facts]
     band = (high + 3) * len(lines) + 6
     pen.rectangle((0, wish.height - band, wish.width, wish.height), fill=dark)
     for place, line in enumerate(lines):
