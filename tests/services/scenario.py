@@ -69,7 +69,7 @@ class ScenarioDouble(Double):
             return Reply(cost, 269)
         seed = int(body.seed or 0)
         facts = [body.modality, f"{body.modelId} seed {body.seed or 'random'}"]
-        facts += [ff"references: {len(found)}" for found in (body.ipAdapterImages, body.ipAdapterImageIds) if found]
+        facts += [f"references: {len(found)}" for found in (body.ipAdapterImages, body.ipAdapterImageIds) if found]
         picture = self._picture(body)
         wish = Wish(body.prompt, int(body.width), int(body.height), body.numSamples, facts, seed, picture)
         job = self.accept(f"job_{next(self._numbers):04d}", body, wish)
