@@ -19,7 +19,7 @@ sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, {comfyui!r})
 import comfy.options
 comfy.options.enable_args_parsing()
-import nodes, server, comfy_api.latest
+import utils.extra_config, server, nodes, comfy_api.latest
 from aiohttp import web
 # The pack adds its routes to the server, which ComfyUI makes before it loads packs.
 server.PromptServer.instance = types.SimpleNamespace(routes=web.RouteTableDef())
