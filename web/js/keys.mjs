@@ -111,7 +111,7 @@ function text(content, style = "") {
 
 function button(label, onclick) {
   const made = element("button", { type: "button", textContent: label, onclick });
-  made.style.cssText = "padding:4px 12px;cursor:pointer";
+  made.style.cssText = "padding:4px 12px;cursor:pointer;border:none;border-radius:4px";
   return made;
 }
 
