@@ -175,7 +175,7 @@ def gather(images: Sequence[Tensor]) -> list[Tensor]:
     """
     import torch
 
-    if len({image.shape[1:] for image in images}) == 1:
+    if len(images) > 1 and len({image.shape[1:] for image in images}) == 1:
         return [torch.cat(list(images))]
     return list(images)
 

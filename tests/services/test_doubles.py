@@ -65,11 +65,13 @@ def test_fake_services_say_how_to_reach_them_and_can_be_upset_from_outside(tmp_p
             account = Account(exported, tmp_path)
             assert account.run(CASES[0]).images[0].shape == (1, 256, 256, 3)
             double = exported["CONTROLSTACK_MODELSLAB_URL"] + CONTROL
-            order = {"plan": {"poll": ["failed job"], "upload": [{"status": 502, "text": "<html>"}]}}
+            order = {
+                "plan": {"poll": ["failed job"], "upload": [{"status": 502, "text": "<html>"}, {"fault": "RESET"}]}
+            }
             assert requests.post(double, json=order, timeout=10).json()["paid"] == 1
             with pytest.raises(ServiceError, match="Failed, Try Again"):
                 account.run(CASES[0], force_new=True)
-            assert requests.get(double, timeout=10).json()["seen"] == {"submit": 2, "poll": 3, "upload": 3, "result": 1}
+            assert requests.get(double, timeout=10).json()["seen"] == {"submit": 2, "poll": 3, "upload": 4, "result": 1}
         finally:
             process.kill()
 
