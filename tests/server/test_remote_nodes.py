@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -99,17 +100,26 @@ def test_a_refused_key_is_a_sentence_at_the_node(remote_comfy: ComfyServer, serv
     assert "\n" not in message
 
 
-def interrupted(comfy: ComfyServer, graph: Any, ready: Callable[[], None]) -> tuple[RunResult, float]:
-    """The run of a graph that is interrupted when `ready` returns, and the seconds until ComfyUI says so."""
+def interrupted(
+    comfy: ComfyServer, graph: Any, ready: Callable[[], None], steps_of: str = ""
+) -> tuple[RunResult, float]:
+    """The run of a graph that is interrupted when `ready` returns, and the seconds until ComfyUI says so.
+
+    With `steps_of` also not before that local node makes steps: loading a model is not interrupted.
+    """
     asked: list[float] = []
     told: list[float] = []
+    stepping = threading.Event()
 
     def listen(event: str, data: dict[str, Any]) -> None:
+        if event == "progress" and data["node"] == steps_of:
+            stepping.set()
         if event == "execution_interrupted":
             told.append(time.monotonic())
 
     def interrupt() -> None:
         ready()
+        assert not steps_of or stepping.wait(60)
         asked.append(time.monotonic())
         comfy.interrupt()
 
@@ -172,7 +182,8 @@ def test_one_interrupt_stops_a_remote_job_and_a_local_one_beside_it(
     graph["42"]["inputs"]["controls"] = ["41", 0]
     graph["44"]["inputs"] |= {"model": ["43", 0], "request": ["42", 0]}
     graph["45"]["inputs"]["images"] = ["44", 0]
-    _, seconds = interrupted(remote_comfy, graph, lambda: services.scenario.wait_for(Step.POLL))
+    ready = partial(services.scenario.wait_for, Step.POLL)
+    _, seconds = interrupted(remote_comfy, graph, ready, steps_of="44")
     assert seconds < 3  # a local step is not interrupted in its middle
     services.scenario.wait_for(Step.CANCEL, seconds=3)
 
