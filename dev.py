@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One command from a bare Python to a running pack: ``python dev.py demo|serve|test|lint|bench``.
+"""One command from a bare Python to a running pack: ``python dev.py demo|serve|fake-services|test|lint|bench``.
 
 Needs the standard library only. What it sets up, and reuses the next time:
 
@@ -54,6 +54,11 @@ def serve(port: int) -> None:
     check_port(port)
     with _clone_server(port) as server:
         _stay(server)
+
+
+def fake_services(port: int) -> int:
+    """The services' test doubles, in the foreground."""
+    return _run_module("controlstack.tests.services", "--port", str(port))
 
 
 def test(arguments: Sequence[str]) -> int:
@@ -118,12 +123,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if separator in own:
         own, rest = own[: own.index(separator)], own[own.index(separator) + 1 :]
     parser = argparse.ArgumentParser(prog="dev.py", description=(__doc__ or "").partition("\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|serve|test|lint|bench")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="demo|serve|fake-services|test|lint|bench")
     demo_options = commands.add_parser("demo", help="set up, run the demo graph, print the saved image's path")
     demo_options.add_argument("--serve", action="store_true", help="leave the editor open")
     demo_options.add_argument("--graph", type=Path, default=DEMO_GRAPH, help="another graph in API format")
     serve_options = commands.add_parser("serve", help="set up, then the editor with the pack until interrupted")
     serve_options.add_argument("--port", type=int, default=8188)
+    fake_options = commands.add_parser("fake-services", help="services to try the remote nodes with, without a key")
+    fake_options.add_argument("--port", type=int, default=9301, help="the first of four ports in a row")
     commands.add_parser("test", help="set up, then every test; what follows -- goes to pytest")
     commands.add_parser("lint", help="ruff and the type checker")
     commands.add_parser("bench", help="the benchmarks, as tables")
@@ -145,6 +152,8 @@ def main(argv: Sequence[str]) -> int:
             demo(options.graph, options.serve)
         elif options.command == "serve":
             serve(options.port)
+        elif options.command == "fake-services":
+            return fake_services(options.port)
         else:
             return {"test": lambda: test(options.rest), "lint": lint, "bench": bench}[options.command]()
     except Failure as failure:

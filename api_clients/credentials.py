@@ -39,23 +39,26 @@ _HEADER = "# Keys for ControlStack. Written by `python -m controlstack.credentia
 class Vault:
     """What a service's credentials consist of: names in the file, and the environment's names for the same, in sets.
 
-    The first set of variables of which any is set counts. `optional` fields may stay empty.
+    The first set of variables of which any is set counts. `optional` fields may stay empty; `title` is for users.
     """
 
+    title: str
     fields: tuple[str, ...]
     variables: tuple[tuple[str, ...], ...]
     optional: frozenset[str] = frozenset()
 
 
 VAULTS: Mapping[str, Vault] = {
-    "modelslab": Vault(("api_key",), (("MODELSLAB_API_KEY",),)),
-    "modelslab_enterprise": Vault(("api_key",), (("MODELSLAB_ENTERPRISE_API_KEY",),)),
+    "modelslab": Vault("ModelsLab", ("api_key",), (("MODELSLAB_API_KEY",),)),
+    "modelslab_enterprise": Vault("ModelsLab Enterprise", ("api_key",), (("MODELSLAB_ENTERPRISE_API_KEY",),)),
     "scenario": Vault(
+        "Scenario",
         ("api_key", "api_secret"),
         (("SCENARIO_SDK_API_KEY", "SCENARIO_SDK_API_SECRET"), ("SCENARIO_API_KEY", "SCENARIO_API_SECRET")),
     ),
-    "qolaba": Vault(("api_key",), (("QOLABA_API_KEY",),)),
+    "qolaba": Vault("Qolaba", ("api_key",), (("QOLABA_API_KEY",),)),
     "image_host": Vault(
+        "Image host (S3)",
         ("bucket", "endpoint_url", "region", "access_key", "secret_key"),
         (
             (

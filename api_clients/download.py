@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
-from ..core.errors import ResultRefused, ServiceUnreachable
+from ..core.errors import ResultGone, ResultRefused, ServiceUnreachable
 from .endpoint import Answer, Endpoint
 from .images import is_inline
 from .transport import LONGEST_WAIT, USER_AGENT, Transport, is_loopback_name, told_wait
@@ -35,10 +35,6 @@ _MOST_MISSING = 3  # 404s: some stores show a new file after a moment
 _GONE = (401, 403, 404, 410)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")
-
-
-class ResultGone(ResultRefused):
-    """The address holds nothing any more: the link has expired."""
 
 
 def resolve(host: str, port: int) -> list[str]:

@@ -161,6 +161,10 @@ class Endpoint(ABC, Generic[Options]):
         Pure and total: every request without problems gives a body the service's contract accepts.
         """
 
+    def with_webhook(self, payload: dict[str, Any], address: str) -> dict[str, Any]:
+        """The body with the address that the service calls when the job ends; unchanged where it calls nobody."""
+        return payload
+
     @abstractmethod
     def submit(self, payload: Json, options: Options) -> Call:
         """The paid call."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from ..core.errors import CredentialsMissing, ServiceError, ServiceUnreachable
 from .credentials import DEFAULT_PROFILE, Secret, look_up_credentials
+from .transport import is_loopback_name
 
 SERVICE = "image_host"
 LINK_SECONDS = 2 * 3600
@@ -46,32 +49,16 @@ class S3Host:
     def put(self, data: bytes, media_type: str, extension: str) -> str:
         """Store and sign. Raises CredentialsMissing where boto3 is not installed or finds no keys."""
         try:
-            import boto3  # pyright: ignore[reportMissingImports]
+            import boto3  # noqa: F401  # pyright: ignore[reportMissingImports]
             import botocore.exceptions as failures  # pyright: ignore[reportMissingImports]
-            from botocore.config import Config  # pyright: ignore[reportMissingImports]
         except ImportError:
             advice = "Run `python -m pip install 'boto3>=1.36'` in ComfyUI's environment, or give the image's address"
             raise CredentialsMissing(f"The image host needs the package boto3. {advice}.") from None
         key = f"{self.prefix}{hashlib.sha256(data).hexdigest()}.{extension}"
-        options: dict[str, Any] = {
-            "endpoint_url": self.endpoint_url or None,
-            "region_name": self.region or None,
-            "config": Config(
-                signature_version="s3v4",
-                connect_timeout=10,
-                read_timeout=60,
-                # what other makers of S3 understand: the bucket in the path, no checksums of Amazon's own
-                s3={"addressing_style": "path" if self.endpoint_url else "auto"},
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-            ),
-        }
-        if self.secrets:
-            access_key, secret_key = (secret.reveal() for secret in self.secrets)
-            options |= {"aws_access_key_id": access_key, "aws_secret_access_key": secret_key}
+        access_key, secret_key = (secret.reveal() for secret in self.secrets) if self.secrets else ("", "")
         where = f"bucket '{self.bucket}'" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
         try:
-            client = boto3.session.Session().client("s3", **options)
+            client = _client(self.endpoint_url, self.region, access_key, secret_key)
             client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=media_type)
             return client.generate_presigned_url(
                 "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=self.link_seconds
@@ -89,6 +76,32 @@ class S3Host:
         except (failures.BotoCoreError, ValueError) as error:
             reason = type(error).__name__
             raise ServiceError(f"The image host's {where} cannot be used: {reason}. Check its settings.") from None
+
+
+@functools.lru_cache(maxsize=4)
+def _client(endpoint_url: str, region: str, access_key: str, secret_key: str) -> Any:
+    """A client for an S3-compatible service, kept: making one takes longer than a picture's way. Threads share it."""
+    import boto3  # pyright: ignore[reportMissingImports]
+    from botocore.config import Config  # pyright: ignore[reportMissingImports]
+
+    config = Config(
+        signature_version="s3v4",
+        connect_timeout=10,
+        read_timeout=60,
+        # what other makers of S3 understand: the bucket in the path, no checksums of Amazon's own
+        s3={"addressing_style": "path" if endpoint_url else "auto"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        proxies={} if is_loopback_name(urlsplit(endpoint_url).hostname or "") else None,
+    )
+    return boto3.session.Session().client(
+        "s3",
+        endpoint_url=endpoint_url or None,
+        region_name=region or None,
+        aws_access_key_id=access_key or None,
+        aws_secret_access_key=secret_key or None,
+        config=config,
+    )
 
 
 def find_image_host(

@@ -6,11 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import InvalidRequest, OutcomeUnknown, Problem, ResultRefused, ServiceError, ServiceUnreachable
+from ..core.errors import (
+    InvalidRequest,
+    OutcomeUnknown,
+    Problem,
+    ResultGone,
+    ResultRefused,
+    ServiceError,
+    ServiceUnreachable,
+)
 from ..core.request import GenerationRequest
 from .carriage import Carried, Parcel, carriage_problems, carry, pack, tidy
 from .credentials import Credentials
-from .download import Downloads, ResultGone, fetch_results
+from .doorbell import hang
+from .download import Downloads, fetch_results
 from .endpoint import Call, Endpoint, JobState, Phase
 from .image_host import ImageHost
 from .images import decode, gather, is_flat
@@ -76,7 +85,11 @@ def run_job(
         raise InvalidRequest(endpoint.target, problems)
     pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
     parcels = pack(endpoint, request, options)
-    with pursuit.redacted(), one_of(credentials.service, credentials.profile, most_jobs, pursuit.check_stop):
+    with (
+        pursuit.redacted(),
+        hang(pursuit.settings.environ) as pursuit.bell,
+        one_of(credentials.service, credentials.profile, most_jobs, pursuit.check_stop),
+    ):
         order, is_paid = _order(pursuit, parcels, request, options)
         found: Entry | None = None
         carried: Carried | None = None
@@ -89,6 +102,8 @@ def run_job(
             if carried is None:
                 carried = _carried(pursuit, parcels, request, options, host)
             payload = endpoint.build_payload(request, options, carried.texts)
+            if pursuit.bell is not None and not async_only:
+                payload = endpoint.with_webhook(payload, pursuit.bell.address)
             call, body = endpoint.submit(payload, options), pursuit.clean(payload)
             if not is_paid:
                 return _estimate(pursuit, call, body)
@@ -145,7 +160,8 @@ def _carried(
 ) -> Carried:
     with pursuit.timed("upload"):
         carried = carry(pursuit.endpoint, parcels, pursuit.transport, host, pursuit.check_stop)
-    pursuit.labels = carried.labels
+    bell = {pursuit.bell.address: "<the address of this ComfyUI>"} if pursuit.bell else {}
+    pursuit.labels = {**carried.labels, **bell}
     pursuit.notes += [*pursuit.endpoint.notes(request, options), *carried.notes]
     return carried
 

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ControlStackError
+from ..core.errors import JournalUnusable
 from .endpoint import Json
 from .waiting import Clock
 
@@ -53,10 +53,6 @@ _INDEXES = (
     "CREATE UNIQUE INDEX one_current ON jobs(fingerprint) WHERE current",
     "CREATE INDEX by_job_id ON jobs(service, profile, job_id)",
 )
-
-
-class JournalUnusable(ControlStackError):
-    """The journal cannot be read or written."""
 
 
 class Standing(str, Enum):

@@ -110,7 +110,6 @@ def common_problems(request: GenerationRequest, options: SharedOptions, target: 
     yield from _net_names(request, options, target)
     yield from _inpainting(request, options, target)
     yield from loras_elsewhere(request, target)
-    yield from _one_vae(request, options)
 
 
 def _texts(options: SharedOptions, target: str) -> Iterator[Problem]:
@@ -167,12 +166,6 @@ def _inpainting(request: GenerationRequest, options: SharedOptions, target: str)
     if len(masks) > 1:
         limit = f"{target} takes one mask"
         yield Problem("mask", f"connected {len(masks)} times", limit, "Keep one of them.")
-
-
-def _one_vae(request: GenerationRequest, options: SharedOptions) -> Iterator[Problem]:
-    chosen = options.vae.strip()
-    if chosen and request.vae and chosen != request.vae:
-        yield Problem("vae", f"'{chosen}'", f"the request asks for '{request.vae}'", "Empty one of the two.")
 
 
 def adapter_problems(request: GenerationRequest, options: ModelsLabOptions, target: str) -> Iterator[Problem]:

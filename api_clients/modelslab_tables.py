@@ -166,8 +166,6 @@ class SharedOptions:
     )
     safety_checker: bool = option(False, "Replaces pictures it takes for unsafe by a blank one.")
     random_seed: bool = option(False, "Sends no seed (null), so that the service draws one; the request's is not used.")
-    vae: str = option("", "Id of another VAE at the service. Empty: the model's own.")
-    upscale: bool = option(False, "Doubles the size of the result: 512x512 becomes 1024x1024.")
     base64: bool = option(
         False,
         "Off: pictures are uploaded and travel as links. On: they travel inside the request as base64, and the result "

@@ -14,6 +14,7 @@ from ..core.errors import (
     ControlStackError,
     InvalidRequest,
     JobUnfinished,
+    JournalUnusable,
     OutcomeUnknown,
     RateLimited,
     ServiceError,
@@ -21,12 +22,13 @@ from ..core.errors import (
 )
 from .carriage import show, tidy
 from .credentials import Credentials, redact, redact_json
+from .doorbell import Bell
 from .download import Resolver, resolve
 from .endpoint import Answer, Call, Endpoint, JobState, Phase
 from .images import MOST_PIXELS
-from .journal import Entry, Journal, JournalUnusable, Standing
+from .journal import Entry, Journal, Standing
 from .transport import Abandoned, Limits, Transport, service_url, worth_repeating
-from .waiting import Clock, Stop, never, pause
+from .waiting import Clock, Leave, Stop, never, pause
 
 _HEARTBEAT_SECONDS = 3.0
 _REPORT_SECONDS = 1.0
@@ -81,19 +83,20 @@ class Pursuit:
         self.notes: list[str] = []
         self.labels: Mapping[str, str] = {}
         self.settings = settings
+        self.bell: Bell | None = None
         self._secrets = credentials.reveal()
         self._on_state, self._should_stop = on_state, should_stop
-        self._stopped = False
+        self._stopped = self._given_up = False
         self._began = self._beaten = self._reported = self.clock.monotonic()
         self._last = Report(Phase.QUEUED)
         self.transport = self._transport(self.check_stop)
 
     def check_stop(self) -> None:
-        """The caller's stop-callback, noting that it raised."""
+        """The caller's stop-callback, noting that it raised, and whether the job is to be canceled."""
         try:
             self._should_stop()
-        except BaseException:
-            self._stopped = True
+        except BaseException as reason:
+            self._stopped, self._given_up = True, not isinstance(reason, Leave)
             raise
 
     def clean(self, value: Any) -> Any:
@@ -145,9 +148,8 @@ class Pursuit:
         except Abandoned as abandoned:
             with suppress(JournalUnusable):
                 self.journal.renew(number, self.settings.limits.paid_read)
-            self._say_stopped(
-                "The request was on its way; its answer is awaited in the background and the job canceled."
-            )
+            then = "the job canceled" if self._given_up else "written down for the next run"
+            self._say_stopped(f"The request was on its way; its answer is awaited in the background and {then}.")
             self._on_state = None  # what follows happens in the background
             raise abandoned.reason from None
 
@@ -199,7 +201,7 @@ class Pursuit:
         try:
             while not known.phase.final:
                 self.report(known, wait=known.wait)
-                pause(max(0.0, min(wait, end - self.clock.monotonic())), self.clock, self._tick)
+                pause(max(0.0, min(wait, end - self.clock.monotonic())), self.clock, self._tick, self._is_rung)
                 state = self.ask(number, known.job_id)
                 known = merged(known, state)
                 if not known.phase.final and self.clock.monotonic() >= end:
@@ -208,7 +210,7 @@ class Pursuit:
                 wait = max(interval, state.wait or 0.0)
                 interval = min(interval * 1.5, pace.longest)
         except BaseException:
-            if self._stopped and cancel:
+            if self._given_up and cancel:
                 self.cancel(number, known.job_id)
             raise
         self.report(known)
@@ -305,7 +307,7 @@ class Pursuit:
         except (ControlStackError, Abandoned) as error:
             logging.getLogger(__name__).info("%s", redact(str(error), self._secrets))
             return
-        if not state.phase.final and self._stopped:
+        if not state.phase.final and self._given_up:
             self.cancel(number, state.job_id)
 
     def _concluded(self, number: int | None, state: JobState) -> JobState:
@@ -361,6 +363,9 @@ class Pursuit:
                 self.journal.renew(number)
             self.report()
 
+    def _is_rung(self) -> bool:
+        return self.bell is not None and self.bell.heard()
+
     def _tick(self) -> None:
         self.check_stop()
         if self.clock.monotonic() - self._reported >= _REPORT_SECONDS:
@@ -370,7 +375,7 @@ class Pursuit:
         account = self.credentials
         return (
             f"It is paid for and not lost: queue the same request again to go on waiting, or use Fetch Job with "
-            f"service {account.service}, profile {account.profile}, job id {job_id}."
+            f"service {self.endpoint.target}, profile {account.profile}, job id {job_id}."
         )
 
     def _say_stopped(self, text: str) -> None:

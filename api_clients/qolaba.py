@@ -67,7 +67,7 @@ class _Qolaba(Endpoint[Options]):
     service = "qolaba"
     base_url = "https://qolaba-server-b2b.up.railway.app/api/v1/studio"
     url_variable = "CONTROLSTACK_QOLABA_URL"
-    pace = Pace(first=3, shortest=3, longest=5, deadline=600)
+    pace = Pace(first=2, shortest=2, longest=5, deadline=600)
     apps: ClassVar[tuple[App, ...]]
     sources: ClassVar[tuple[Source, ...]]
     other_app: Callable[[str], App]

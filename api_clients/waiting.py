@@ -30,15 +30,19 @@ class Clock:
         time.sleep(seconds)
 
 
+class Leave(BaseException):
+    """Raised by a stop-callback whose caller goes away without giving the job up: it is not canceled."""
+
+
 def never() -> None:
     """The stop-callback of a caller that does not stop."""
 
 
-def pause(seconds: float, clock: Clock, should_stop: Stop) -> None:
-    """Sleep, but raise within a slice what `should_stop` raises."""
+def pause(seconds: float, clock: Clock, should_stop: Stop, awake: Callable[[], bool] = lambda: False) -> None:
+    """Sleep, but raise within a slice what `should_stop` raises, and end when `awake` says so."""
     end = clock.monotonic() + seconds
     should_stop()
-    while (left := end - clock.monotonic()) > 0:
+    while (left := end - clock.monotonic()) > 0 and not awake():
         clock.sleep(min(left, SLICE_SECONDS))
         should_stop()
 

@@ -14,12 +14,15 @@ HEAVY = {"cv2", "diffusers", "transformers", "controlnet_aux", "accelerate", "pe
 
 # Runs inside ComfyUI's folder. Everything ComfyUI itself imports is there before the clock starts.
 PROBE = """
-import asyncio, importlib.util, json, sys, time
+import asyncio, importlib.util, json, sys, time, types
 sys.argv = ["main.py", "--cpu"]
 sys.path.insert(0, {comfyui!r})
 import comfy.options
 comfy.options.enable_args_parsing()
-import nodes, comfy_api.latest
+import utils.extra_config, server, nodes, comfy_api.latest
+from aiohttp import web
+# The pack adds its routes to the server, which ComfyUI makes before it loads packs.
+server.PromptServer.instance = types.SimpleNamespace(routes=web.RouteTableDef())
 before = set(sys.modules)
 started = time.perf_counter()
 spec = importlib.util.spec_from_file_location("pack", {init!r}, submodule_search_locations=[{root!r}])

@@ -93,3 +93,11 @@ class JobUnfinished(ControlStackError):
 
 class ResultRefused(ControlStackError):
     """A result could not be used: address not allowed, too large, or not an image."""
+
+
+class ResultGone(ResultRefused):
+    """The address holds nothing any more: the link has expired."""
+
+
+class JournalUnusable(ControlStackError):
+    """The journal of paid jobs cannot be read or written."""

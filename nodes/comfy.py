@@ -15,6 +15,8 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+from comfy_execution.progress import get_progress_state
 from server import PromptServer
 
 from ..preprocessors.weight_folders import OWN_FOLDER, folders_of_others
@@ -26,11 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ComfyExtension",
+    "ExecutionBlocker",
     "ModelPatcher",
     "ProgressBar",
+    "PromptServer",
     "detector_folders",
     "device",
     "io",
+    "lora_names",
     "make_room",
     "memory",
     "model_folders",
@@ -38,9 +43,11 @@ __all__ = [
     "offer_detector_folder",
     "offer_samples",
     "report_steps",
+    "show_progress",
     "show_text",
     "stop_if_interrupted",
     "ui",
+    "user_folder",
 ]
 
 log = logging.getLogger(__name__)
@@ -102,9 +109,45 @@ def detector_folders() -> list[Path]:
     return [*own, *folders_of_others(custom_nodes, checkpoints)]
 
 
+def lora_names() -> list[str]:
+    """The files in ComfyUI's lora folders, as they are shown to the user."""
+    return folder_paths.get_filename_list("loras")
+
+
+def user_folder() -> Path:
+    """ComfyUI's user folder; what lies in its `__controlstack` is not handed out by the server."""
+    return Path(folder_paths.get_user_directory())
+
+
 def stop_if_interrupted() -> None:
-    """Raise ComfyUI's own exception when the user has stopped the run."""
-    memory.throw_exception_if_processing_interrupted()
+    """Raise ComfyUI's own exception when the user has stopped the run.
+
+    The flag stays up, so that every node of the run that is at work beside this one sees it, too. ComfyUI takes it down
+    itself before the next run.
+    """
+    if memory.processing_interrupted():
+        raise memory.InterruptProcessingException()
+
+
+_nodes_with_text: set[str] = set()
+
+
+def show_text(node_id: str, text: str) -> None:
+    """Show a text on a node, in the browser that queued the graph. Any thread may call this.
+
+    The editor keeps it over later runs; an empty text takes it away.
+    """
+    if text or node_id in _nodes_with_text:
+        PromptServer.instance.send_progress_text(text, node_id, PromptServer.instance.client_id)
+    (_nodes_with_text.add if text else _nodes_with_text.discard)(node_id)
+
+
+def show_progress(node_id: str, share: float) -> None:
+    """Move the bar of a node, 0 to 1. To be called in the thread that runs the graph.
+
+    Unlike ProgressBar this does not take the interrupt flag down.
+    """
+    get_progress_state().update_progress(node_id, share, 1.0)
 
 
 def report_steps() -> Callable[[Step], None]:
@@ -128,13 +171,3 @@ def report_steps() -> Callable[[Step], None]:
         bar.update_absolute(step.number, step.total, ("JPEG", enlarged, _PREVIEW_SIZE))
 
     return report
-
-
-_nodes_with_text: set[str] = set()
-
-
-def show_text(text: str, node_id: str) -> None:
-    """Show a text on a node. The editor keeps it over later runs; an empty text takes it away."""
-    if text or node_id in _nodes_with_text:
-        PromptServer.instance.send_progress_text(text, node_id)
-    (_nodes_with_text.add if text else _nodes_with_text.discard)(node_id)

@@ -78,7 +78,7 @@ class NodeHost:
         self.warnings: list[str] = []
         self._node_id = node_id
         self._updated = 0.0
-        show_text("", node_id)
+        show_text(node_id, "")
 
     @property
     def weight_folders(self) -> Sequence[Path]:
@@ -100,7 +100,7 @@ class NodeHost:
         if text not in self.warnings:
             log.warning("Node %s: %s", self._node_id, text)
             self.warnings.append(text)
-            show_text("\n".join(self.warnings), self._node_id)
+            show_text(self._node_id, "\n".join(self.warnings))
 
 
 def ensure_image(image: Tensor, title: str) -> None:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+from ..api_clients.carriage import preview
+from ..api_clients.credentials import REDACTED, VAULTS, credentials_file, list_profiles
+from ..api_clients.endpoint import Endpoint
+from ..api_clients.image_host import SERVICE as IMAGE_HOST
+from ..api_clients.jobs import request_problems
+from ..api_clients.options import declared
+from ..api_clients.registry import ENDPOINTS
+from ..api_clients.transport import service_url
 from ..core.capabilities import Capabilities
-from ..core.errors import UnknownChoice
+from ..core.errors import InvalidRequest, Problem, UnknownChoice
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
 from ..local.capabilities import SD15
 from ..local.model import LocalModel
-from .comfy import io, ui
+from .comfy import io, ui, user_folder
 from .sockets import Model, Request
 
-TARGETS: dict[str, Capabilities] = {table.target: table for table in (SD15,)}
+LOCAL: dict[str, Capabilities] = {table.target: table for table in (SD15,)}
+REMOTE: dict[str, Endpoint[Any]] = {endpoint.target: endpoint for endpoint in ENDPOINTS}
 
 
 class ControlStackExplain(io.ComfyNode):
@@ -23,16 +33,24 @@ class ControlStackExplain(io.ComfyNode):
             node_id="ControlStackExplain",
             display_name="Explain Request",
             category="ControlStack",
-            description="Says what a target would do with a request: every problem with its remedy, or what it runs.",
+            description="Says what a target would do with a request: every problem with its remedy, or what it runs; "
+            "for a service the exact body that would be sent. Sends nothing and needs no key.",
             inputs=[
                 Request.Input("request", tooltip="From Generation Request."),
                 io.Combo.Input(
                     "target",
-                    options=list(TARGETS),
+                    options=[*LOCAL, *REMOTE],
                     default=SD15.target,
                     tooltip="The local model family or the service to check against.",
                 ),
                 Model.Input("model", optional=True, tooltip="Checks against this local model instead of target."),
+                io.String.Input(
+                    "fields",
+                    default="",
+                    optional=True,
+                    tooltip="For a service: what its node has otherwise than by default, as JSON, e.g. "
+                    '{"modelId": "model_abc"}.',
+                ),
             ],
             outputs=[
                 io.String.Output(
@@ -45,13 +63,66 @@ class ControlStackExplain(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, request: GenerationRequest, target: str, model: LocalModel | None = None) -> io.NodeOutput:
-        if target not in TARGETS:
-            raise UnknownChoice("target", target, list(TARGETS))
-        table = model.capabilities() if model else TARGETS[target]
-        problems = validate(request, table)
-        if problems:
-            text = "\n".join(str(problem) for problem in problems)
+    def fingerprint_inputs(cls, target: str | None = None, **_: Any) -> float:
+        """What a service can be sent depends on the image host of today."""
+        return float("nan") if target in REMOTE else 0.0
+
+    @classmethod
+    def execute(
+        cls, request: GenerationRequest, target: str, model: LocalModel | None = None, fields: str = ""
+    ) -> io.NodeOutput:
+        if target not in LOCAL and target not in REMOTE:
+            raise UnknownChoice("target", target, [*LOCAL, *REMOTE])
+        if model or target in LOCAL:
+            text = _local(request, model.capabilities() if model else LOCAL[target])
         else:
-            text = f"{table.target} can run this request:\n{json.dumps(describe(request), indent=2)}"
+            text = explain_remote(request, REMOTE[target], fields, _has_image_host())
         return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def _local(request: GenerationRequest, table: Capabilities) -> str:
+    if problems := validate(request, table):
+        return _lines(problems)
+    return f"{table.target} can run this request:\n{json.dumps(describe(request), indent=2)}"
+
+
+def explain_remote(request: GenerationRequest, endpoint: Endpoint[Any], fields: str, host_is_set: bool) -> str:
+    """All problems, one a line; or the address, what to know about it, and from the first `{` on the body.
+
+    Raises InvalidRequest for `fields` that are not JSON or not the endpoint's.
+    """
+    options = endpoint.options_type(**_parse(fields, endpoint))
+    if problems := request_problems(endpoint, request, options, host_is_set=host_is_set):
+        return _lines(problems)
+    call = endpoint.submit(preview(endpoint, request, options), options)
+    query = "&".join(f"{name}={value}" for name, value in call.query.items())
+    address = service_url(endpoint) + call.path + (f"?{query}" if query else "")
+    shown = endpoint.authorize(call, [REDACTED] * len(VAULTS[endpoint.service].fields)).body
+    lines = [
+        f"{endpoint.target} can run this request. It would be sent with {call.method} to {address}:",
+        *(f"Note: {note}" for note in endpoint.notes(request, options)),
+        json.dumps(shown, indent=2),
+    ]
+    return "\n".join(lines)
+
+
+def _parse(fields: str, endpoint: Endpoint[Any]) -> dict[str, Any]:
+    known = list(declared(endpoint.options_type))
+    try:
+        values = json.loads(fields) if fields.strip() else {}
+    except ValueError:
+        values = None
+    if not isinstance(values, dict) or not values.keys() <= set(known):
+        limit = f"it must be a JSON object with fields of {endpoint.target}, which are {', '.join(known)}"
+        problem = Problem("fields", f"'{fields[:80]}'", limit, "Correct or empty it.")
+        raise InvalidRequest("Explain Request", [problem])
+    return values
+
+
+def _has_image_host() -> bool:
+    profiles = list_profiles(credentials_file(user_folder()))
+    return any(profile.service == IMAGE_HOST and profile.is_set for profile in profiles)
+
+
+def _lines(problems: list[Problem]) -> str:
+    return "\n".join(str(problem) for problem in problems)

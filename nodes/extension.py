@@ -9,7 +9,9 @@ from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
 from .local import ControlStackGenerateLocal, ControlStackLoadModel
 from .presets import ControlStackPreset
-from .request import ControlStackReference, ControlStackRequest, ControlStackScheduler
+from .remote import REMOTE_NODES
+from .request import ControlStackLora, ControlStackReference, ControlStackRequest, ControlStackScheduler
+from .routes import add_routes
 
 
 class ControlStackExtension(ComfyExtension):
@@ -18,15 +20,18 @@ class ControlStackExtension(ComfyExtension):
     def __init__(self) -> None:
         offer_detector_folder()
         offer_samples(Path(__file__).resolve().parent.parent / "assets" / "samples")
+        add_routes()  # here and not in on_load, which ComfyUI before 0.14 never calls
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             *CONTROL_NODES,
             ControlStackPreset,
             ControlStackReference,
+            ControlStackLora,
             ControlStackScheduler,
             ControlStackRequest,
             ControlStackLoadModel,
             ControlStackGenerateLocal,
+            *REMOTE_NODES,
             ControlStackExplain,
         ]

@@ -67,5 +67,5 @@ class ControlStackPreset(io.ComfyNode):
 
         units, left_out = expand(choose(Preset, "preset", preset), strength, make_map)
         text = "\n".join([*host.warnings, describe_expansion(units, left_out)])
-        show_text(text, cls.hidden.unique_id)
+        show_text(cls.hidden.unique_id, text)
         return io.NodeOutput((*controls, *units), ui=ui.PreviewText(text))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..core.errors import InvalidRequest, ModelNotFound, Problem
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, Lora, ReferenceKind
 from ..core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
-from .comfy import io
+from .comfy import io, lora_names
 from .sockets import Controls, Loras, References, Request, Scheduler, choose, window_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _DEFAULT = "default"
+_REMOTE = "(remote)"
 
 
 class ControlStackReference(io.ComfyNode):
@@ -63,6 +65,52 @@ class ControlStackReference(io.ComfyNode):
     ) -> io.NodeOutput:
         chosen = choose(ReferenceKind, "kind", kind)
         return io.NodeOutput((*references, ImageReference(image, scale, chosen, start_percent, end_percent, mask)))
+
+
+class ControlStackLora(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ControlStackLora",
+            display_name="LoRA",
+            category="ControlStack",
+            description="Adds a LoRA. With a file and an id, the same request runs here and at a service.",
+            inputs=[
+                io.Combo.Input(
+                    "lora_name",
+                    options=[_REMOTE, *lora_names()],
+                    default=_REMOTE,
+                    tooltip="A file in ComfyUI's models/loras, for this machine; (remote) = only at a service.",
+                ),
+                io.String.Input(
+                    "remote_id", default="", tooltip="The LoRA's id at the service. Empty: only on this machine."
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=-10.0,
+                    max=10.0,
+                    step=0.05,
+                    tooltip="How strongly it acts. 0 leaves it out; services take positive ones only.",
+                ),
+                Loras.Input("loras", optional=True, tooltip="Earlier LoRAs; leave open to begin."),
+            ],
+            outputs=[Loras.Output("all", display_name="loras", tooltip="The LoRAs with this one at the end.")],
+        )
+
+    @classmethod
+    def execute(cls, lora_name: str, remote_id: str, strength: float, loras: tuple[Lora, ...] = ()) -> io.NodeOutput:
+        name, remote = "" if lora_name == _REMOTE else lora_name, remote_id.strip()
+        if name and name not in lora_names():
+            raise ModelNotFound(
+                f"lora_name is '{name}', which is not among ComfyUI's LoRAs any more. "
+                f"Put it back into models/loras or choose another."
+            )
+        if not name and not remote:
+            limit = f"with lora_name {_REMOTE} it says which LoRA of the service to use"
+            remedy = "Enter the LoRA's id at the service, or choose a file."
+            raise InvalidRequest("LoRA", [Problem("remote_id", "empty", limit, remedy)])
+        return io.NodeOutput((*loras, Lora(name, remote, strength)))
 
 
 class ControlStackScheduler(io.ComfyNode):
@@ -164,6 +212,12 @@ class ControlStackRequest(io.ComfyNode):
                 io.Mask.Input(
                     "mask", optional=True, tooltip="The white area of init_image is redrawn, the rest is kept."
                 ),
+                io.String.Input(
+                    "vae", default="", optional=True, tooltip="Another VAE, by its name or id. Empty: the model's own."
+                ),
+                io.Boolean.Input(
+                    "upscale", default=False, optional=True, tooltip="Enlarges the result, where the target can."
+                ),
             ],
             outputs=[
                 Request.Output(
@@ -191,6 +245,8 @@ class ControlStackRequest(io.ComfyNode):
         scheduler: SchedulerChoice | None = None,
         init_image: Tensor | None = None,
         mask: Tensor | None = None,
+        vae: str = "",
+        upscale: bool = False,
     ) -> io.NodeOutput:
         request = GenerationRequest(
             prompt=prompt,
@@ -209,5 +265,7 @@ class ControlStackRequest(io.ComfyNode):
             scheduler=scheduler or SchedulerChoice(),
             init_image=init_image,
             mask=mask,
+            vae=vae.strip(),
+            upscale=upscale,
         )
         return io.NodeOutput(request)

@@ -187,8 +187,10 @@ class ComfyServer(ComfyClient):
 
 
 @contextlib.contextmanager
-def comfy_server(base: Path, *options: str) -> Iterator[ComfyServer]:
-    """One real server on a free port with its own folders below `base`; `options` go to its command line."""
+def comfy_server(base: Path, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[ComfyServer]:
+    """One real server on a free port with its own folders below `base`; `options` go to its command line, and
+    `environment` is added to what the process inherits."""
     comfyui = find_comfyui()
-    with running_server(shared_environment(comfyui), comfyui, base, free_port(), *options) as server:
+    python = shared_environment(comfyui)
+    with running_server(python, comfyui, base, free_port(), *options, environment=environment) as server:
         yield ComfyServer(server)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
+from controlstack.tests.services.running import Services, running_services
 from controlstack.workshop.browser import find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,28 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HF_HUB_OFFLINE", "1")
             server = stack.enter_context(comfy_server(tmp_path_factory.mktemp("comfyui")))
+        yield server
+
+
+@pytest.fixture(scope="session")
+def all_services() -> Iterator[Services]:
+    """The session's doubles of the remote services; tests ask for `services`."""
+    with running_services() as running:
+        yield running
+
+
+@pytest.fixture
+def services(all_services: Services) -> Services:
+    """The doubles, as if just started."""
+    all_services.reset()
+    return all_services
+
+
+@pytest.fixture(scope="session")
+def remote_comfy(all_services: Services, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """The session's real ComfyUI server whose remote nodes reach the doubles, with their fake keys."""
+    environment = {**all_services.environment, "CONTROLSTACK_WEBHOOK_URL": "https://comfy.example"}
+    with comfy_server(tmp_path_factory.mktemp("comfyui_remote"), environment=environment) as server:
         yield server
 
 

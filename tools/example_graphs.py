@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..api_clients.options import declared
+from ..api_clients.registry import find_endpoint
 from ..core.modality import Modality
 from ..preprocessors.registry import detector_for
 
@@ -51,6 +53,10 @@ def _control(kind: str, image: Link, detect: str, strength: float = 1.0, **more:
     return node(f"ControlStack{kind}", image=image, **common, **{**defaults, **more})
 
 
+def _reference(image: Link, scale: float) -> dict[str, Any]:
+    return node("ControlStackReference", image=image, scale=scale, kind="style", start_percent=0.0, end_percent=1.0)
+
+
 def _request(prompt: str, **more: Any) -> dict[str, Any]:
     settings = {
         "prompt": prompt,
@@ -63,8 +69,10 @@ def _request(prompt: str, **more: Any) -> dict[str, Any]:
         "batch_size": 1,
         "clip_skip": 0,
         "denoise": 1.0,
+        "vae": "",
+        "upscale": False,
     }
-    return node("ControlStackRequest", **settings, **more)
+    return node("ControlStackRequest", **(settings | more))
 
 
 def _generate(request: Link, prefix: str) -> dict[str, dict[str, Any]]:
@@ -109,7 +117,7 @@ THREE = ExampleGraph(
             controls=["6", 0],
             scheduler=["7", 0],
         ),
-        "11": node("ControlStackExplain", request=["10", 0], target="Local SD 1.5"),
+        "11": node("ControlStackExplain", request=["10", 0], target="Local SD 1.5", fields=""),
         **_generate(["10", 0], "controlstack_three"),
     },
     {"1": 0, "2": 1, "3": 0, "4": 1, "5": 0, "6": 1, **_END, "7": 2, "11": 2},
@@ -121,7 +129,7 @@ STYLE = ExampleGraph(
         "1": node("LoadImage", image="controlstack_scene.png"),
         "2": _control("Canny", ["1", 0], "local"),
         "3": node("LoadImage", image="controlstack_style.png"),
-        "4": node("ControlStackReference", image=["3", 0], scale=1.0, kind="style", start_percent=0.0, end_percent=1.0),
+        "4": _reference(["3", 0], 1.0),
         "10": _request("a person with arms up right of a star", controls=["2", 0], references=["4", 0]),
         **_generate(["10", 0], "controlstack_style"),
     },
@@ -192,4 +200,107 @@ LEARNED = ExampleGraph(
     fetches=True,
 )
 
-EXAMPLE_GRAPHS = (CANNY, THREE, STYLE, MAPS, LEARNED)
+LOCAL_GRAPHS = (CANNY, THREE, STYLE)
+MAP_GRAPHS = (MAPS, LEARNED)
+
+# Those that end at a service load without a key, and run without one against `dev.py fake-services`.
+
+SIDE = 512
+_REMOTE_END = {"10": 2, "20": 3, "22": 4}
+
+
+def _endpoint(kind: str, **fields: Any) -> dict[str, Any]:
+    """A remote node with all of its fields, as the editor sends them."""
+    own = {name: default for name, (default, _) in declared(find_endpoint(kind).options_type).items()}
+    every = {"profile": "default", **own, "force_new": False, "async_only": False, **fields}
+    return node(f"ControlStack{kind}", request=["10", 0], **every)
+
+
+def _remote(kind: str, prefix: str, **fields: Any) -> dict[str, dict[str, Any]]:
+    """The endpoint's node and where its pictures go."""
+    return {
+        "20": _endpoint(kind, **fields),
+        "22": node("SaveImage", images=["20", 0], filename_prefix=f"controlstack_{prefix}"),
+    }
+
+
+def _sized(prompt: str, **more: Any) -> dict[str, Any]:
+    return _request(prompt, **{"width": SIDE, "height": SIDE, **more})
+
+
+MODELSLAB = ExampleGraph(
+    "ModelsLab with two controls",
+    {
+        "1": node("LoadImage", image="controlstack_scene.png"),
+        "2": _control("Canny", ["1", 0], "service", strength=0.7),
+        "4": _control("Depth", ["1", 0], "service", strength=0.7, controls=["2", 0]),
+        "10": _sized("a lighthouse keeper greets a falling star, oil painting", guidance_scale=7.5, controls=["4", 0]),
+        **_remote("ModelsLab", "modelslab", model_id="realistic-vision-51"),
+    },
+    {"1": 0, "2": 1, "4": 1, **_REMOTE_END},
+)
+
+ENTERPRISE = ExampleGraph(
+    "ModelsLab Enterprise with a pose and a LoRA",
+    {
+        "1": node("LoadImage", image="controlstack_skeleton.png"),
+        "2": _control("OpenPose", ["1", 0], "none"),
+        "3": node("ControlStackLora", lora_name="(remote)", remote_id="more_details", strength=0.6),
+        "10": _sized("a dancer in a red coat, studio photo", guidance_scale=7.5, controls=["2", 0], loras=["3", 0]),
+        **_remote("ModelsLabEnterprise", "modelslab_enterprise", model_id="realistic-vision-51"),
+    },
+    {"1": 0, "2": 1, "3": 1, **_REMOTE_END},
+)
+
+SCENARIO = ExampleGraph(
+    "Scenario with a control and a style",
+    {
+        "1": node("LoadImage", image="controlstack_depth.png"),
+        "2": _control("Depth", ["1", 0], "none", strength=0.8),
+        "3": node("LoadImage", image="controlstack_style.png"),
+        "4": _reference(["3", 0], 0.6),
+        "10": _sized(
+            "a figure and a star in a paper theatre", guidance_scale=3.5, controls=["2", 0], references=["4", 0]
+        ),
+        **_remote("Scenario", "scenario", modelId="flux.1-dev"),
+    },
+    {"1": 0, "2": 1, "3": 0, "4": 1, **_REMOTE_END},
+)
+
+QOLABA_CONTROLNET = ExampleGraph(
+    "Qolaba ControlNet with edges",
+    {
+        "1": node("LoadImage", image="controlstack_scene.png"),
+        "2": _control("Canny", ["1", 0], "service"),
+        "10": _sized("a stage with a star of folded paper", controls=["2", 0]),
+        **_remote("QolabaControlNet", "qolaba_controlnet", app_id="Flux Canny"),
+    },
+    {"1": 0, "2": 1, **_REMOTE_END},
+)
+
+QOLABA_IMAGE = ExampleGraph(
+    "Qolaba Image to Image",
+    {
+        "1": node("LoadImage", image="controlstack_scene.png"),
+        "10": _sized("the same scene as an embroidery", denoise=0.6, init_image=["1", 0]),
+        **_remote("QolabaImageToImage", "qolaba_image", app_id="Flux Dev"),
+    },
+    {"1": 0, **_REMOTE_END},
+)
+
+FETCH = ExampleGraph(
+    "Start a job now and fetch it later",
+    {
+        "1": node("LoadImage", image="controlstack_scene.png"),
+        "2": _control("Canny", ["1", 0], "service"),
+        "10": _sized("a lighthouse keeper greets a falling star, woodcut", guidance_scale=7.5, controls=["2", 0]),
+        "20": _endpoint("ModelsLab", async_only=True),
+        "21": node("ControlStackFetchJob", service="ModelsLab", profile="default", job_id=["20", 2]),
+        "22": node("SaveImage", images=["21", 0], filename_prefix="controlstack_fetched"),
+    },
+    {"1": 0, "2": 1, "10": 2, "20": 3, "21": 4, "22": 4},
+)
+
+REMOTE_GRAPHS = (MODELSLAB, ENTERPRISE, SCENARIO, QOLABA_CONTROLNET, QOLABA_IMAGE, FETCH)
+
+EXAMPLE_GRAPHS = LOCAL_GRAPHS + MAP_GRAPHS + REMOTE_GRAPHS

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.capabilities import Capabilities
+from ..api_clients.endpoint import Endpoint
+from ..api_clients.registry import ENDPOINTS
+from ..core.capabilities import UNLIMITED, Capabilities
 from ..core.modality import Modality
 from ..core.scheduler import SchedulerName
 from ..local.capabilities import SD15
@@ -31,7 +33,28 @@ DEMO = replace(
     target="Demo model",
     modalities=frozenset(find_nets([DEMO_MODEL / "controlnet"], read_config(DEMO_MODEL / "unet"))),
 )
-TARGETS = (SD15, DEMO)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A target of the support matrix, with the table of each model family or app it has; one of them may be all."""
+
+    title: str
+    tables: Mapping[str, Capabilities]
+
+    def cell(self, say: Callable[[Capabilities], bool | str]) -> str:
+        """What all families say; where they differ, which families say what, without those that have nothing."""
+        groups: dict[str, list[str]] = {}
+        for family, table in self.tables.items():
+            said = say(table)
+            groups.setdefault({True: "yes", False: "-"}.get(said, said), []).append(family)
+        if len(groups) == 1:
+            return next(iter(groups))
+        parts = [(text, ", ".join(families)) for text, families in groups.items() if text != "-"]
+        return "; ".join(families if text == "yes" else f"{text} ({families})" for text, families in parts)
+
+
+LOCAL = (Column(SD15.target, {"": SD15}), Column(DEMO.target, {"": DEMO}))
 
 
 def reference_files(object_info: Mapping[str, Any], readme: str) -> dict[Path, str]:
@@ -40,7 +63,7 @@ def reference_files(object_info: Mapping[str, Any], readme: str) -> dict[Path, s
     files = {ROOT / "web" / "docs" / f"{name}.md": help_page(node) for name, node in nodes.items()}
     locale = {name: _locale(node) for name, node in nodes.items()}
     files[ROOT / "locales" / "en" / "nodeDefs.json"] = json.dumps(locale, indent=2) + "\n"
-    tables = {"support matrix": support_matrix(TARGETS), "maps": map_table()}
+    tables = {"support matrix": support_matrix([*LOCAL, *map(_endpoint_column, ENDPOINTS)]), "maps": map_table()}
     files[ROOT / "README.md"] = with_tables(readme, tables)
     return files
 
@@ -98,25 +121,74 @@ def _method(method: Method) -> str:
     size = sum(weights.size for weights in method.weights) / 1e6
     needs = f"{size:.{0 if size >= 10 else 1}f} MB" if size else "no trained file"
     return f"`{method.name}` ({needs})" if method.name else needs
+def support_matrix(columns: Sequence[Column]) -> str:
+    """Who can do what, and within which limits, as a Markdown table."""
 
+    def row(label: str, cell: Callable[[Capabilities], bool | str]) -> str:
+        return f"| {label} | {' | '.join(column.cell(cell) for column in columns)} |"
 
-def support_matrix(targets: tuple[Capabilities, ...]) -> str:
-    """Which target has which modality and scheduler, as a Markdown table."""
-
-    def row(label: str, cells: Iterator[str]) -> str:
-        return f"| {label} | {' | '.join(cells)} |"
-
-    def mark(present: bool) -> str:
-        return "yes" if present else "-"
-
-    lines = [row("", (t.target for t in targets)), "|---|" + "---|" * len(targets)]
-    lines += [row(f"`{m.value}`", (mark(m in t.modalities) for t in targets)) for m in Modality]
-    lines += [row(f"`{s.value}`", (mark(s in t.schedulers) for t in targets)) for s in SchedulerName]
-    lines.append(row("IP-Adapter", (mark(t.max_references > 0) for t in targets)))
-    lines.append(row("LoRA", (mark(t.max_loras > 0) for t in targets)))
-    lines.append(row("image to image", (mark(t.image_to_image) for t in targets)))
-    lines.append(row("inpainting", (mark(t.inpainting) for t in targets)))
+    lines = [f"|  | {' | '.join(column.title for column in columns)} |", "|---|" + "---|" * len(columns)]
+    lines += [row(f"`{m.value}`", lambda t, m=m: m in t.modalities) for m in Modality]
+    lines += [row(f"`{s.value}`", lambda t, s=s: s in t.schedulers) for s in SchedulerName]
+    lines += [row(label, cell) for label, cell in _ABILITIES.items()]
     return "\n".join(lines)
+
+
+def _endpoint_column(endpoint: Endpoint[Any]) -> Column:
+    """The table for an unknown model, which admits everything, says nothing here."""
+
+    def family(title: str) -> str:
+        """`SD 1.5` of `Scenario (SD 1.5)`, `Flux Dev` of `Qolaba Flux Dev`."""
+        bracket = title.removeprefix(endpoint.target)
+        return bracket.strip(" ()") if bracket != title else title.partition(" ")[2]
+
+    own = [table for table in endpoint.tables if table.target != endpoint.target]
+    return Column(endpoint.target, {family(table.target): table for table in own})
+
+
+def _limit(name: str) -> Callable[[Capabilities], str]:
+    def cell(table: Capabilities) -> str:
+        allowed = table.ranges.get(name)
+        if allowed is None or (name == "strength" and not table.max_controls):
+            return "-"
+        return (
+            f"{allowed.minimum:g}"
+            if allowed.minimum == allowed.maximum
+            else f"{allowed.minimum:g} to {allowed.maximum:g}"
+        )
+
+    return cell
+
+
+def _size(table: Capabilities) -> str:
+    return "some fixed sizes" if table.sizes else _limit("width")(table)
+
+
+def _count(most: int) -> str:
+    return "-" if most == 0 else "any number" if most >= UNLIMITED else str(most)
+
+
+def _references(table: Capabilities) -> str:
+    kinds = ", ".join(sorted(kind.value for kind in table.reference_kinds))
+    return f"{_count(table.max_references)}: {kinds}" if table.max_references else "-"
+
+
+_ABILITIES: Mapping[str, Callable[[Capabilities], bool | str]] = {
+    "controls at once": lambda table: _count(table.max_controls),
+    "strength of a control": _limit("strength"),
+    "start and end of a control": lambda table: table.control_windows,
+    "makes maps itself (`detect: service`)": lambda table: table.detects,
+    "references (IP-Adapter)": _references,
+    "LoRAs": lambda table: _count(table.max_loras),
+    "image to image": lambda table: table.image_to_image,
+    "inpainting": lambda table: table.inpainting,
+    "upscale": lambda table: table.upscale,
+    "VAE of your choice": lambda table: table.own_vae,
+    "width and height": _size,
+    "steps": _limit("steps"),
+    "guidance": _limit("guidance_scale"),
+    "pictures at once": _limit("batch_size"),
+}
 
 
 def _inputs(node: Mapping[str, Any]) -> Iterator[tuple[str, list]]:
@@ -133,7 +205,7 @@ def _limits(spec: list) -> str:
     default = spec[1].get("default")
     if options:
         # What a user's model folders hold is not part of the reference.
-        shown = ["demo (embedded)", "..."] if options[0] == "demo (embedded)" else options
+        shown = [options[0], "..."] if options[0] in ("demo (embedded)", "(remote)") else options
         return f"{', '.join(shown)} (default {default})"
     if "min" in spec[1]:
         return f"{spec[1]['min']} to {spec[1]['max']} (default {default})"

@@ -1,7 +1,8 @@
 """Write workflows/*.json, their API twins and their pictures from tools/example_graphs.py.
 
-    python dev.py serve            # in one terminal
-    python -m controlstack.tools.write_workflows http://127.0.0.1:8188
+    python dev.py fake-services    # in one terminal; sets out what the next one needs in its environment
+    python dev.py serve            # in another one
+    python -m controlstack.tools.write_workflows http://127.0.0.1:8188 [TITLE ...]
 
 Every graph that fetches nothing is run on that server for its picture: what goes in comes first, then what comes out.
 """
@@ -40,6 +41,7 @@ SIZES = {
     "FeatherMask": (380, 160),
 }
 CONTROL_SIZE = (380, 420)
+WIDGET = 26  # what one widget adds to a node's height
 
 
 def to_workflow(graph: ExampleGraph, object_info: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,7 +53,9 @@ def to_workflow(graph: ExampleGraph, object_info: Mapping[str, Any]) -> dict[str
         info = object_info[content["class_type"]]
         specs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
         column = graph.columns[key]
+        widgets = _widget_values(content["inputs"], specs)
         width, height = SIZES.get(content["class_type"], CONTROL_SIZE)
+        height = max(height, WIDGET * len(widgets) + GAP)
         nodes[key] = {
             "id": int(key),
             "type": content["class_type"],
@@ -60,15 +64,13 @@ def to_workflow(graph: ExampleGraph, object_info: Mapping[str, Any]) -> dict[str
             "flags": {},
             "order": order,
             "mode": 0,
-            "inputs": [
-                {"name": name, "type": spec[0], "link": None} for name, spec in specs.items() if not _is_widget(spec)
-            ],
+            "inputs": _sockets(content["inputs"], specs),
             "outputs": [
                 {"name": name, "type": kind, "links": []}
                 for name, kind in zip(info["output_name"], info["output"], strict=True)
             ],
             "properties": {"Node name for S&R": content["class_type"]},
-            "widgets_values": _widget_values(content["inputs"], specs),
+            "widgets_values": widgets,
         }
         tops[column] += height + GAP
     links: list[list[Any]] = []
@@ -91,6 +93,15 @@ def to_workflow(graph: ExampleGraph, object_info: Mapping[str, Any]) -> dict[str
     }
 
 
+def _sockets(inputs: Mapping[str, Any], specs: Mapping[str, list]) -> list[dict[str, Any]]:
+    """The inputs that links go into: those without a widget, and widgets that have a link instead of a value."""
+    found = [{"name": name, "type": spec[0], "link": None} for name, spec in specs.items() if not _is_widget(spec)]
+    for name, spec in specs.items():
+        if _is_widget(spec) and isinstance(inputs[name], list):
+            found.append({"name": name, "type": spec[0], "link": None, "widget": {"name": name}})
+    return found
+
+
 def _is_widget(spec: list) -> bool:
     return isinstance(spec[0], list) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 
@@ -99,7 +110,8 @@ def _widget_values(inputs: Mapping[str, Any], specs: Mapping[str, list]) -> list
     values: list[Any] = []
     for name, spec in specs.items():
         if _is_widget(spec):
-            values.append(inputs[name])
+            linked = isinstance(inputs[name], list)
+            values.append(spec[1]["default"] if linked else inputs[name])
             if len(spec) > 1 and spec[1].get("control_after_generate"):
                 values.append("fixed")
             if len(spec) > 1 and spec[1].get("image_upload"):
@@ -154,13 +166,15 @@ def picture_of(server: str, graph: ExampleGraph) -> Image.Image:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         sys.exit("Give the address of a running ComfyUI with the pack, such as http://127.0.0.1:8188")
-    server = sys.argv[1]
+    server, titles = sys.argv[1], sys.argv[2:]
     object_info = json.load(urllib.request.urlopen(f"{server}/object_info"))
     folder = ROOT / "workflows"
     (folder / "api").mkdir(parents=True, exist_ok=True)
     for graph in EXAMPLE_GRAPHS:
+        if titles and graph.title not in titles:
+            continue
         api = json.dumps(graph.nodes, indent=2) + "\n"
         (folder / "api" / f"{graph.name}.json").write_text(api, encoding="utf-8")
         workflow = json.dumps(to_workflow(graph, object_info), indent=1) + "\n"

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,8 +150,11 @@ def prepare_base(base: Path) -> None:
     link_folder(base / "custom_nodes" / "controlstack", ROOT)
 
 
-def start_server(python: Path, comfyui: Path, base: Path, port: int, *options: str) -> Server:
-    """Start ComfyUI on `base`'s folders; what it says goes to `<base>/comfyui.log`."""
+def start_server(
+    python: Path, comfyui: Path, base: Path, port: int, *options: str, environment: Mapping[str, str] | None = None
+) -> Server:
+    """Start ComfyUI on `base`'s folders, with `environment` added to this process' own; what it says goes to
+    `<base>/comfyui.log`."""
     database = (base / "user" / "comfyui.db").as_posix()
     command = [str(python), str(comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port)]
     command += ["--base-directory", str(base), "--database-url", f"sqlite:///{database}", "--disable-auto-launch"]
@@ -165,16 +168,18 @@ def start_server(python: Path, comfyui: Path, base: Path, port: int, *options: s
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=base,
-            env=child_environment(),
+            env={**child_environment(), **(environment or {})},
         )
     return Server(process, port, log)
 
 
 @contextlib.contextmanager
-def running_server(python: Path, comfyui: Path, base: Path, port: int, *options: str) -> Iterator[Server]:
+def running_server(
+    python: Path, comfyui: Path, base: Path, port: int, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """A server with the pack, ready; stopped at the end."""
     prepare_base(base)
-    server = start_server(python, comfyui, base, port, *options)
+    server = start_server(python, comfyui, base, port, *options, environment=environment)
     try:
         server.wait_until_ready()
         yield server

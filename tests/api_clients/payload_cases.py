@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from controlstack.api_clients.endpoint import Carrier, Endpoint
+from controlstack.api_clients.endpoint import Answer, Carrier, Endpoint
 from controlstack.api_clients.options import declared
 from controlstack.core.modality import Modality
 from controlstack.core.request import (
@@ -62,6 +62,11 @@ def wire_call(endpoint: Endpoint[Any], request: GenerationRequest, options: Any,
         return None
     payload = endpoint.build_payload(request, options, carried(endpoint, request, options))
     return endpoint.authorize(endpoint.submit(payload, options), secrets)
+
+
+def said(json: dict[str, Any] | None, status: int = 200, text: str = "") -> Answer:
+    """What a service answers."""
+    return Answer(status, json, text)
 
 
 def any_of(*values: Any) -> st.SearchStrategy[Any]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
-import json
 import socket
-import struct
-import threading
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,115 +25,31 @@ from controlstack.core.capabilities import Capabilities
 from controlstack.core.errors import Problem, ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
+from controlstack.tests.loopback_server import LoopbackServer, Reply
 from PIL import Image
 
 KEY = "sk-toy-0123456789-abcdefghij"
 QUICK = Limits(connect=2, read=2, paid_read=2, patience=30)
 
 
-class Fault:
-    """How an answer goes wrong; the status and body of the Reply are used where they can be."""
-
-    RESET = "reset after the request was read"
-    RESET_UNREAD = "reset before the body was read"
-    HALF = "half of the body, then the end"
-    SILENT = "no answer while the service lives"
-    PROMISE = "one gigabyte promised"
-
-
-@dataclass(frozen=True)
-class Reply:
-    body: Any = b""
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
-    fault: str = ""
-
-    def bytes(self) -> bytes:
-        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
-
-
-@dataclass(frozen=True)
-class Seen:
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class Service:
-    """Replies by path: `script[path]` is a list whose last reply repeats; `seen` is all that arrived."""
+class Service(LoopbackServer):
+    """Replies by path: `script[path]` is a list whose last reply repeats."""
 
     def __init__(self) -> None:
         self.script: dict[str, list[Reply]] = {}
-        self.seen: list[Seen] = []
         self.asked_names: list[str | None] = []
-        self.released = threading.Event()
-        self._arrived = threading.Condition()
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                service.handle(self)
-
-            do_POST = do_PUT = do_GET  # noqa: N815
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *_: object) -> None:
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self) -> None:
-        self.released.set()
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__()
 
     def on(self, path: str, *replies: Reply) -> None:
         self.script[path] = list(replies)
 
-    def count(self, path: str) -> int:
-        return sum(seen.path.partition("?")[0] == path for seen in self.seen)
+    def planned(self, kind: str) -> Reply:
+        replies = self.script.get(kind, [Reply({"error": "no such path"}, 404)])
+        return replies.pop(0) if len(replies) > 1 else replies[0]
 
     @property
     def paid(self) -> int:
         return self.count("/generate")
-
-    def wait_for(self, path: str, count: int = 1) -> None:
-        with self._arrived:
-            assert self._arrived.wait_for(lambda: self.count(path) >= count, 20), f"nothing asked for {path}"
-
-    def handle(self, handler: BaseHTTPRequestHandler) -> None:
-        path = handler.path.partition("?")[0]
-        replies = self.script.get(path, [Reply({"error": "no such path"}, 404)])
-        reply = replies.pop(0) if len(replies) > 1 else replies[0]
-        unread = reply.fault == Fault.RESET_UNREAD
-        body = b"" if unread else handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
-        with self._arrived:
-            self.seen.append(Seen(handler.command, handler.path, dict(handler.headers), body))
-            self._arrived.notify_all()
-        handler.close_connection = True
-        if reply.fault in (Fault.RESET, Fault.RESET_UNREAD):
-            handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            handler.connection.close()
-            return
-        if reply.fault == Fault.SILENT:
-            self.released.wait(30)
-        data = reply.bytes()
-        handler.send_response(reply.status)
-        length = 2**30 if reply.fault == Fault.PROMISE else len(data)
-        for name, value in {"Content-Length": str(length), **reply.headers}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(data[: len(data) // 2] if reply.fault == Fault.HALF else data)
 
 
 @contextmanager
@@ -275,8 +189,11 @@ def resolver(**names: Sequence[str]) -> Callable[[str, int], list[str]]:
 
 def entries(journal: Journal) -> list[Entry]:
     """Everything in the journal, in order."""
-    found = (journal.get(number) for number in range(1, 200))
-    return [entry for entry in found if entry]
+    if not journal.file.exists():
+        return []
+    with contextlib.closing(sqlite3.connect(journal.file)) as database:
+        numbers = [row[0] for row in database.execute("SELECT number FROM jobs ORDER BY number")]
+    return [entry for entry in map(journal.get, numbers) if entry]
 
 
 def journal_in(folder: Path, clock: Clock | None = None) -> Journal:

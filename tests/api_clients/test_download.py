@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients.download import Downloads, ResultGone
-from controlstack.core.errors import ResultRefused, ServiceUnreachable
+from controlstack.api_clients.download import Downloads
+from controlstack.core.errors import ResultGone, ResultRefused, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
-    Fault,
     QuickClock,
-    Reply,
     Service,
     image_file,
     loopback_only,
@@ -25,6 +23,7 @@ from controlstack.tests.api_clients.scripted_service import (
     resolver,
     service,
 )
+from controlstack.tests.loopback_server import Fault, Reply
 
 PUBLIC = "https://api.example/v1"
 

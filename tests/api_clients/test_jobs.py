@@ -23,7 +23,7 @@ from controlstack.api_clients.jobs import fetch_job, run_job
 from controlstack.api_clients.journal import Journal, Standing
 from controlstack.api_clients.pursuit import Report
 from controlstack.api_clients.transport import Limits
-from controlstack.api_clients.waiting import Clock
+from controlstack.api_clients.waiting import Clock, Leave
 from controlstack.core.errors import (
     ControlStackError,
     InvalidRequest,
@@ -38,9 +38,7 @@ from controlstack.tests.api_clients.scripted_service import (
     CREDENTIALS,
     KEY,
     REQUEST,
-    Fault,
     QuickClock,
-    Reply,
     Service,
     Toy,
     ToyOptions,
@@ -52,6 +50,7 @@ from controlstack.tests.api_clients.scripted_service import (
     service,
     settings,
 )
+from controlstack.tests.loopback_server import Fault, Reply
 
 QUEUED = Reply({"id": 7, "state": "queued", "meta": {"seed": 42}})
 RUNNING = Reply({"state": "running", "progress": 0.5})
@@ -325,7 +324,7 @@ def test_refused_connection_charges_nothing_and_leaves_no_trace(journal: Journal
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RESET_UNREAD, Fault.HALF])
-def test_a_broken_connection_is_not_repeated_then_or_later(toy: Service, journal: Journal, fault: str) -> None:
+def test_a_broken_connection_is_not_repeated_then_or_later(toy: Service, journal: Journal, fault: Fault) -> None:
     toy.on("/generate", replace(QUEUED, fault=fault), QUEUED)
     message = fails(OutcomeUnknown, toy, journal)
     assert "may have been accepted and charged" in message and "bill of Toy" in message and "force new" in message
@@ -427,7 +426,7 @@ def test_pending_forever_ends_at_the_deadline_with_the_way_to_fetch_it(toy: Serv
     toy.on("/jobs/7", RUNNING)
     message = fails(JobUnfinished, toy, journal)
     assert "still running after 60 s" in message
-    assert "service toy, profile default, job id 7" in message
+    assert "service Toy, profile default, job id 7" in message
     assert toy.paid == 1 and entries(journal)[0].standing is Standing.RUNNING
 
 
@@ -577,6 +576,33 @@ def test_an_interrupt_between_two_429_leaves_nothing_behind(toy: Service, journa
     with pytest.raises(Stopped):
         go(toy, journal, should_stop=stop_when(lambda: toy.paid > 1))
     assert entries(journal) == []
+
+
+def leave_when(condition: Callable[[], bool]) -> Callable[[], None]:
+    def check() -> None:
+        if condition():
+            raise Leave
+
+    return check
+
+
+def test_who_only_leaves_cancels_nothing_and_finds_the_job_later(toy: Service, journal: Journal) -> None:
+    toy.on("/jobs/7", RUNNING)
+    with pytest.raises(Leave):
+        go(toy, journal, should_stop=leave_when(lambda: toy.count("/jobs/7") > 1))
+    time.sleep(0.3)
+    assert not toy.count("/jobs/7/cancel") and not entries(journal)[0].cancel_asked
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+
+
+def test_who_leaves_while_the_request_is_on_its_way_finds_the_job_later(toy: Service, journal: Journal) -> None:
+    toy.on("/generate", replace(QUEUED, fault=Fault.SILENT))
+    with pytest.raises(Leave):
+        go(toy, journal, should_stop=leave_when(lambda: toy.paid > 0))
+    toy.released.set()
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+    assert not toy.count("/jobs/7/cancel")
 
 
 # being killed

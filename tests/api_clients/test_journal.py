@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from controlstack.api_clients.journal import KEEP_SECONDS, Journal, JournalUnusable, Order, Standing, fingerprint
+from controlstack.api_clients.journal import KEEP_SECONDS, Journal, Order, Standing, fingerprint
+from controlstack.core.errors import JournalUnusable
 from controlstack.tests.api_clients.scripted_service import QuickClock, entries, journal_in
 
 ORDER = Order("print-1", "toy", "Toy", "https://toy.invalid", "default", {"prompt": "a cat"})

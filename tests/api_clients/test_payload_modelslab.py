@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.endpoint import Answer, Carrier, Phase
+from controlstack.api_clients.endpoint import Carrier, Phase
 from controlstack.api_clients.modelslab import ModelsLab, ModelsLabEnterprise
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality
@@ -26,6 +26,7 @@ from controlstack.tests.api_clients.payload_cases import (
     any_of,
     body,
     complaints,
+    said,
     wild_options,
     wild_requests,
     wire_call,
@@ -50,10 +51,11 @@ RICH = replace(
     scheduler=SchedulerChoice(SchedulerName.DPM_MULTISTEP, True, AlgorithmType.DPMSOLVER_PP),
     init_image=PICTURE,
     denoise=0.55,
+    vae="my-vae",
 )
 INPAINTING = replace(GOOD, controls=(INPAINT,))
 REFERRING = replace(GOOD, references=(STYLE,), controls=(CANNY, DEPTH))
-TEXTS = {"vae": "my-vae", "webhook": "https://me.example/hook", "track_id": "12345"}
+TEXTS = {"webhook": "https://me.example/hook", "track_id": "12345"}
 
 # modelslab.md 2, in the order of the documents: seed 002, then the page of seed 001.
 V5_FIELDS = (
@@ -71,18 +73,14 @@ ENTERPRISE_FIELDS = (
 ).split()
 
 
-def sent(endpoint: Any, request: Any = GOOD, **options: Any) -> dict[str, Any]:
-    return body(endpoint, request, **options)
-
-
 def test_every_documented_field_of_the_standard_endpoint_can_be_reached() -> None:
     assert len(V5_FIELDS) == 37
-    assert {"key", *sent(V5, RICH, **TEXTS)} == set(V5_FIELDS)
+    assert {"key", *body(V5, RICH, **TEXTS)} == set(V5_FIELDS)
 
 
 def test_every_documented_field_of_the_enterprise_endpoint_can_be_reached() -> None:
     assert len(ENTERPRISE_FIELDS) == 35
-    assert {"key", *sent(ENTERPRISE, replace(RICH, references=()), **TEXTS)} == set(ENTERPRISE_FIELDS)
+    assert {"key", *body(ENTERPRISE, replace(RICH, references=()), **TEXTS)} == set(ENTERPRISE_FIELDS)
 
 
 DISPUTED = (
@@ -93,11 +91,11 @@ DISPUTED = (
 
 @BOTH
 def test_fields_whose_server_defaults_disagree_are_always_sent(endpoint: Any) -> None:
-    assert set(DISPUTED) <= set(sent(endpoint))
+    assert set(DISPUTED) <= set(body(endpoint))
 
 
 def test_the_defaults_of_switches_are_the_documented_ones() -> None:
-    standard, enterprise = sent(V5), sent(ENTERPRISE)
+    standard, enterprise = body(V5), body(ENTERPRISE)
     for field, value in {"tomesd": "yes", "use_karras_sigmas": "yes", "enhance_prompt": "yes", "temp": "no"}.items():
         assert standard[field] == enterprise[field] == value
     assert standard["safety_checker"] == "no"
@@ -108,14 +106,14 @@ def test_the_defaults_of_switches_are_the_documented_ones() -> None:
 
 @BOTH
 @pytest.mark.parametrize(
-    "switch", ["guess_mode", "tomesd", "use_karras_sigmas", "enhance_prompt", "safety_checker", "upscale", "temp"]
+    "switch", ["guess_mode", "tomesd", "use_karras_sigmas", "enhance_prompt", "safety_checker", "temp"]
 )
 def test_switches_are_yes_and_no(endpoint: Any, switch: str) -> None:
-    assert {sent(endpoint, **{switch: value})[switch] for value in (True, False)} == {"yes", "no"}
+    assert {body(endpoint, **{switch: value})[switch] for value in (True, False)} == {"yes", "no"}
 
 
 def test_several_controls_become_comma_lists_with_one_type() -> None:
-    found = sent(V5, replace(GOOD, controls=(CANNY, DEPTH)))
+    found = body(V5, replace(GOOD, controls=(CANNY, DEPTH)))
     assert found["controlnet_model"] == "canny,depth"
     assert found["controlnet_type"] == "canny"
 
@@ -125,7 +123,7 @@ def test_two_strengths_are_refused_and_the_node_s_one_scale_is_the_way_out() -> 
     text = complaints(V5, mixed)
     assert "strength is 1 for canny, 0.5 for depth: ModelsLab has one strength for all controls." in text
     assert "controlnet_conditioning_scale" in text
-    assert sent(V5, mixed, controlnet_conditioning_scale=0.7)["controlnet_conditioning_scale"] == 0.7
+    assert body(V5, mixed, controlnet_conditioning_scale=0.7)["controlnet_conditioning_scale"] == 0.7
 
 
 def test_two_pictures_are_refused_because_one_travels() -> None:
@@ -134,7 +132,7 @@ def test_two_pictures_are_refused_because_one_travels() -> None:
 
 def test_auto_hint_follows_who_detects() -> None:
     for detect, hint in ((Detect.SERVICE, "yes"), (Detect.NONE, "no"), (Detect.LOCAL, "no")):
-        assert sent(V5, replace(GOOD, controls=(replace(CANNY, detect=detect),)))["auto_hint"] == hint
+        assert body(V5, replace(GOOD, controls=(replace(CANNY, detect=detect),)))["auto_hint"] == hint
 
 
 def test_a_mix_of_detected_and_ready_maps_is_refused() -> None:
@@ -144,20 +142,20 @@ def test_a_mix_of_detected_and_ready_maps_is_refused() -> None:
 
 def test_a_control_of_strength_0_is_not_there() -> None:
     off = replace(DEPTH, strength=0.0, image=OTHER, detect=Detect.SERVICE)
-    assert sent(V5, replace(GOOD, controls=(off, CANNY))) == sent(V5)
+    assert body(V5, replace(GOOD, controls=(off, CANNY))) == body(V5)
     assert "controls is 0" in complaints(V5, replace(GOOD, controls=(off,)))
 
 
 def test_strength_is_denoise_1_ignores_the_initial_image() -> None:
-    assert sent(V5)["strength"] == 1.0
-    assert sent(V5, replace(GOOD, init_image=PICTURE, denoise=0.3))["strength"] == 0.3
+    assert body(V5)["strength"] == 1.0
+    assert body(V5, replace(GOOD, init_image=PICTURE, denoise=0.3))["strength"] == 0.3
 
 
 def test_the_control_picture_stands_in_init_image_as_in_the_documents_until_there_is_an_initial_image() -> None:
-    assert set(IMAGES & sent(V5).keys()) == {"init_image"}
-    assert set(IMAGES & sent(V5, control_field="control_image").keys()) == {"control_image"}
-    assert set(IMAGES & sent(V5, control_field="both").keys()) == {"init_image", "control_image"}
-    assert set(IMAGES & sent(V5, replace(GOOD, init_image=OTHER)).keys()) == {"init_image", "control_image"}
+    assert set(IMAGES & body(V5).keys()) == {"init_image"}
+    assert set(IMAGES & body(V5, control_field="control_image").keys()) == {"control_image"}
+    assert set(IMAGES & body(V5, control_field="both").keys()) == {"init_image", "control_image"}
+    assert set(IMAGES & body(V5, replace(GOOD, init_image=OTHER)).keys()) == {"init_image", "control_image"}
 
 
 IMAGES = {"init_image", "control_image", "mask_image"}
@@ -168,7 +166,7 @@ def test_inpainting_takes_the_mask_of_its_control_or_of_the_request() -> None:
         replace(GOOD, controls=(INPAINT,)),
         replace(GOOD, controls=(replace(INPAINT, mask=None),), init_image=PICTURE, mask=MASK),
     ):
-        found = sent(V5, request)
+        found = body(V5, request)
         assert found["controlnet_model"] == "inpaint"
         assert found["mask_image"]
         assert found["init_image"]
@@ -200,8 +198,8 @@ def test_pictures_are_brought_to_the_size_of_the_result() -> None:
 
 def test_an_address_replaces_the_connected_picture() -> None:
     address = "https://me.example/photo.png"
-    assert sent(V5, control_image_url=address)["init_image"] == address
-    both = sent(V5, replace(GOOD, init_image=OTHER), init_image_url=address)
+    assert body(V5, control_image_url=address)["init_image"] == address
+    both = body(V5, replace(GOOD, init_image=OTHER), init_image_url=address)
     assert both["init_image"] == address != both["control_image"]
     assert "base64 on" in complaints(V5, control_image_url=address, base64=True)
     assert "must be an address" in complaints(V5, control_image_url="C:\\photo.png")
@@ -216,7 +214,7 @@ def test_an_address_replaces_the_connected_picture() -> None:
     ],
 )
 def test_the_ip_adapter_fits_the_model_and_the_kind(model: str, kind: ReferenceKind, expected: str) -> None:
-    found = sent(V5, replace(GOOD, references=(replace(STYLE, kind=kind),)), model_id=model)
+    found = body(V5, replace(GOOD, references=(replace(STYLE, kind=kind),)), model_id=model)
     assert found["ip_adapter_id"] == expected
     assert found["ip_adapter_scale"] == 0.6
 
@@ -226,7 +224,7 @@ def test_references_are_refused_where_no_adapter_is_documented() -> None:
     assert "ModelsLab Enterprise (SD 1.5) has none" in complaints(ENTERPRISE, request)
     assert "ModelsLab (Flux) has none" in complaints(V5, request, model_id="fluxdev")
     assert "set model_family" in complaints(V5, request, model_id="my-own-model")
-    assert sent(V5, request, model_id="my-own-model", model_family="sdxl")["ip_adapter_id"] == "ip-adapter_sdxl"
+    assert body(V5, request, model_id="my-own-model", model_family="sdxl")["ip_adapter_id"] == "ip-adapter_sdxl"
     face = replace(GOOD, references=(replace(STYLE, kind=ReferenceKind.FACE),))
     assert "kind is face" in complaints(V5, face, model_id="boziorealvisxlv4")
     many = replace(GOOD, references=(replace(STYLE, image=PICTURE.repeat(2, 1, 1, 1)),))
@@ -234,7 +232,7 @@ def test_references_are_refused_where_no_adapter_is_documented() -> None:
 
 
 def test_loras_become_comma_lists() -> None:
-    found = sent(V5, RICH)
+    found = body(V5, RICH)
     assert found["lora_model"] == "more_details,animie"
     assert found["lora_strength"] == "0.5,1"
     assert "remote_id" in complaints(V5, replace(GOOD, loras=(Lora(name="local.safetensors"),)))
@@ -243,15 +241,15 @@ def test_loras_become_comma_lists() -> None:
 @BOTH
 @pytest.mark.parametrize("name", SchedulerName)
 def test_all_eighteen_schedulers_go_by_their_name(endpoint: Any, name: SchedulerName) -> None:
-    assert sent(endpoint, replace(GOOD, scheduler=SchedulerChoice(name)))["scheduler"] == name.value
+    assert body(endpoint, replace(GOOD, scheduler=SchedulerChoice(name)))["scheduler"] == name.value
 
 
 def test_the_algorithm_type_has_three_plus_signs_and_goes_with_its_scheduler_only() -> None:
     multistep = SchedulerChoice(SchedulerName.DPM_MULTISTEP)
-    assert sent(V5, replace(GOOD, scheduler=multistep))["algorithm_type"] == "none"
+    assert body(V5, replace(GOOD, scheduler=multistep))["algorithm_type"] == "none"
     chosen = replace(multistep, algorithm_type=AlgorithmType.DPMSOLVER_PP)
-    assert sent(V5, replace(GOOD, scheduler=chosen))["algorithm_type"] == "dpmsolver+++"
-    assert "algorithm_type" not in sent(V5)
+    assert body(V5, replace(GOOD, scheduler=chosen))["algorithm_type"] == "dpmsolver+++"
+    assert "algorithm_type" not in body(V5)
     other = replace(multistep, algorithm_type=AlgorithmType.SDE_DPMSOLVER)
     assert "algorithm_type is sde-dpmsolver" in complaints(V5, replace(GOOD, scheduler=other))
 
@@ -274,32 +272,32 @@ def test_flux_takes_one_control_and_its_plain_id_has_no_controlnet() -> None:
 
 
 def test_other_controlnets_are_free_text_and_noted() -> None:
-    assert sent(V5, controlnet_model="ghibli", model_id="fluxdev")["controlnet_model"] == "ghibli"
+    assert body(V5, controlnet_model="ghibli", model_id="fluxdev")["controlnet_model"] == "ghibli"
     assert "'ghibli'" in V5.notes(GOOD, V5.options_type(controlnet_model="ghibli"))[0]
     assert "one id for each" in complaints(V5, controlnet_model="ghibli,canny")
 
 
 def test_seeds_are_32_bit_numbers_or_null() -> None:
-    assert sent(V5, replace(GOOD, seed=7))["seed"] == 7
-    assert sent(V5, replace(GOOD, seed=2**64 - 1))["seed"] == 2**32 - 1
-    assert sent(V5, random_seed=True)["seed"] is None
+    assert body(V5, replace(GOOD, seed=7))["seed"] == 7
+    assert body(V5, replace(GOOD, seed=2**64 - 1))["seed"] == 2**32 - 1
+    assert body(V5, random_seed=True)["seed"] is None
     assert any("lower 32 bits" in note for note in V5.notes(replace(GOOD, seed=2**40), V5.options_type()))
 
 
 def test_clip_skip_counts_from_1_at_the_service() -> None:
-    assert [sent(V5, replace(GOOD, clip_skip=layers))["clip_skip"] for layers in (0, 1, 7)] == [1, 2, 8]
+    assert [body(V5, replace(GOOD, clip_skip=layers))["clip_skip"] for layers in (0, 1, 7)] == [1, 2, 8]
     assert "clip_skip is 8" in complaints(V5, replace(GOOD, clip_skip=8))
 
 
 def test_steps_are_sent_as_requested_or_as_documented() -> None:
-    assert sent(V5, replace(GOOD, steps=25))["num_inference_steps"] == 25
-    assert sent(V5, replace(GOOD, steps=25), num_inference_steps="31")["num_inference_steps"] == 31
+    assert body(V5, replace(GOOD, steps=25))["num_inference_steps"] == 25
+    assert body(V5, replace(GOOD, steps=25), num_inference_steps="31")["num_inference_steps"] == 31
     assert any("25 steps" in note for note in V5.notes(replace(GOOD, steps=25), V5.options_type()))
 
 
 def test_guess_mode_goes_without_a_prompt_and_nothing_else_does() -> None:
     silent = replace(GOOD, prompt="")
-    assert "prompt" not in sent(V5, silent, guess_mode=True)
+    assert "prompt" not in body(V5, silent, guess_mode=True)
     assert "switch guess_mode on" in complaints(V5, silent)
 
 
@@ -311,7 +309,7 @@ def test_windows_and_batches_of_maps_are_refused() -> None:
 
 def test_the_track_id_is_a_number_on_the_standard_endpoint_only() -> None:
     assert "whole number" in complaints(V5, track_id="order_1")
-    assert sent(ENTERPRISE, track_id="order_1")["track_id"] == "order_1"
+    assert body(ENTERPRISE, track_id="order_1")["track_id"] == "order_1"
 
 
 def test_the_paths_are_the_documented_ones_and_the_call_is_paid() -> None:
@@ -379,7 +377,6 @@ WILD_TEXTS = {
     "model_id": ("fluxdev", "boziorealvisxlv4", "my-model", "", "flux"),
     "controlnet_model": ("ghibli", "canny,ghibli", "inpaint"),
     "controlnet_type": ("face", "a,b"),
-    "vae": ("vae-y",),
     "webhook": ("https://me.example/hook", "me"),
     "track_id": ("17", "order_1"),
     "init_image_url": ("https://me.example/1.png", "no address"),
@@ -432,10 +429,6 @@ tidy_requests = st.builds(
 def test_any_request_within_the_documented_ranges_is_sent(endpoint: Any, request: Any, inline: bool) -> None:
     assert complaints(endpoint, request, base64=inline) == ""
     assert accepts(endpoint, request, endpoint.options_type(base64=inline))
-
-
-def said(json: dict[str, Any] | None, status: int = 200, text: str = "") -> Answer:
-    return Answer(status, json, text)
 
 
 LINK = "https://pub-3626.r2.dev/livewire-tmp/6e6Z25.png"
@@ -589,5 +582,5 @@ def test_uploads_follow_the_contract_and_their_answers_are_read() -> None:
 
 def test_a_request_s_tensors_are_never_changed() -> None:
     before = PICTURE.clone()
-    sent(V5, RICH)
+    body(V5, RICH)
     assert torch.equal(before, PICTURE)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from controlstack.api_clients.endpoint import Answer, Carrier, Phase
+from controlstack.api_clients.endpoint import Carrier, Phase
 from controlstack.api_clients.qolaba import QolabaControlNet, QolabaImageToImage
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality
@@ -25,6 +25,7 @@ from controlstack.tests.api_clients.payload_cases import (
     any_of,
     body,
     complaints,
+    said,
     wild_options,
     wild_requests,
     wire_call,
@@ -350,10 +351,6 @@ def test_any_request_within_the_documented_ranges_is_sent(
     request = replace(request, references=tuple(replace(unit, scale=scale) for unit in request.references))
     assert complaints(IMAGE, request, app_id=app) == ""
     assert accepts(IMAGE, request, IMAGE.options_type(app_id=app))
-
-
-def said(json: dict[str, Any] | None, status: int = 200, text: str = "") -> Answer:
-    return Answer(status, json, text)
 
 
 LINK = "https://cdn.qolaba.app/a.webp"

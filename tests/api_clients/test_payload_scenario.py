@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.endpoint import Answer, Carrier, Phase
+from controlstack.api_clients.endpoint import Carrier, Phase
 from controlstack.api_clients.scenario import Scenario
 from controlstack.api_clients.scenario_tables import SINGULAR
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
@@ -28,6 +28,7 @@ from controlstack.tests.api_clients.payload_cases import (
     any_of,
     body,
     complaints,
+    said,
     wild_options,
     wild_requests,
     wire_call,
@@ -394,10 +395,6 @@ def test_any_request_within_the_documented_ranges_is_sent(request: Any, options:
         request = replace(request, controls=request.controls[:1])
     assert complaints(SCENARIO, request, **options) == ""
     assert accepts(request, SCENARIO.options_type(**options))
-
-
-def said(json: dict[str, Any] | None, status: int = 200, text: str = "") -> Answer:
-    return Answer(status, json, text)
 
 
 JOB = {

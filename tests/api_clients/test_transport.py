@@ -15,14 +15,13 @@ from controlstack.api_clients.waiting import interruptible, never
 from controlstack.core.errors import OutcomeUnknown, ServiceError, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
     QUICK,
-    Fault,
     QuickClock,
-    Reply,
     Service,
     Toy,
     loopback_only,
     service,
 )
+from controlstack.tests.loopback_server import Fault, Reply
 
 GET = Call("GET", "/x")
 PAY = Call("POST", "/generate", body={"a": 1}, paid=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from controlstack.tests.comfy_server import ComfyServer
-from controlstack.tools.example_graphs import EXAMPLE_GRAPHS, ExampleGraph
+from controlstack.tests.services.running import Services
+from controlstack.tools.example_graphs import EXAMPLE_GRAPHS, LOCAL_GRAPHS, MAP_GRAPHS, REMOTE_GRAPHS, SIDE, ExampleGraph
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def parametrised(graphs: list[ExampleGraph]) -> pytest.MarkDecorator:
+def parametrised(graphs: tuple[ExampleGraph, ...]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("graph", graphs, ids=lambda graph: graph.name)
 
 
@@ -21,16 +22,12 @@ def nodes_of(graph: ExampleGraph, class_type: str) -> list[str]:
     return [key for key, node in graph.nodes.items() if node["class_type"] == class_type]
 
 
-GENERATING = [graph for graph in EXAMPLE_GRAPHS if nodes_of(graph, "ControlStackGenerateLocal")]
-OTHERS = [graph for graph in EXAMPLE_GRAPHS if graph not in GENERATING]
-
-
 def as_sent(saved: dict) -> dict:
     """The graph out of a picture, without the checksum that ComfyUI adds to LoadImage."""
     return {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in saved.items()}
 
 
-@parametrised(GENERATING)
+@parametrised(LOCAL_GRAPHS)
 def test_an_example_runs_with_progress_and_previews_and_saves_its_graph(
     comfy: ComfyServer, graph: ExampleGraph
 ) -> None:
@@ -45,7 +42,7 @@ def test_an_example_runs_with_progress_and_previews_and_saves_its_graph(
     assert result.previews >= 1
 
 
-@parametrised(OTHERS)
+@parametrised(MAP_GRAPHS)
 def test_an_example_of_maps_runs_and_shows_every_map(comfy: ComfyServer, graph: ExampleGraph) -> None:
     """One that would fetch trained files runs with its controls switched off, and shows the picture itself."""
     nodes = copy.deepcopy(dict(graph.nodes))
@@ -61,7 +58,17 @@ def test_an_example_of_maps_runs_and_shows_every_map(comfy: ComfyServer, graph: 
     assert graph.fetches or not result.texts, "an example has nothing to warn of"
 
 
-@parametrised(list(EXAMPLE_GRAPHS))
+@parametrised(REMOTE_GRAPHS)
+def test_an_example_runs_at_its_service(remote_comfy: ComfyServer, services: Services, graph: ExampleGraph) -> None:
+    result = remote_comfy.run(graph.nodes)
+    assert result.succeeded, result.error
+    (picture,) = remote_comfy.images(result, "22")
+    assert picture.size == (SIDE, SIDE)
+    assert as_sent(json.loads(picture.info["prompt"])) == graph.nodes
+    assert sum(double.charged for double in services.doubles) == 1
+
+
+@parametrised(EXAMPLE_GRAPHS)
 def test_the_files_are_those_of_the_graph(graph: ExampleGraph) -> None:
     folder = ROOT / "workflows"
     assert json.loads((folder / "api" / f"{graph.name}.json").read_text(encoding="utf-8")) == graph.nodes

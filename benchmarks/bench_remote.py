@@ -1,0 +1,162 @@
+"""What a remote node costs beyond the service's own time, in a real ComfyUI, against doubles on this machine.
+
+A job of a double takes two seconds from its acceptance. 1024x1024 pictures go in and come out.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from controlstack.api_clients.credentials import find_credentials
+from controlstack.api_clients.jobs import run_job
+from controlstack.api_clients.journal import Journal
+from controlstack.api_clients.pursuit import Settings
+from controlstack.api_clients.registry import find_endpoint
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest
+from controlstack.tests.comfy_server import ComfyServer, comfy_server
+from controlstack.tests.services.double import Double
+from controlstack.tests.services.drawing import Wish, draw
+from controlstack.tests.services.running import Services, running_services
+from controlstack.tools.example_graphs import node
+
+LATENCY = 2.0
+SIDE = 1024
+ROUNDS = 5
+MANY = 8
+RESUMED = 100
+MOST_OVERHEAD, MOST_FACTOR = 0.35, 1.3
+KINDS = {
+    "ControlStackModelsLab": {},
+    "ControlStackModelsLab, base64": {"base64": True},
+    "ControlStackModelsLabEnterprise": {},
+    "ControlStackScenario": {},
+    "ControlStackQolabaControlNet": {},
+    "ControlStackQolabaImageToImage": {},
+}
+
+
+def graph(seeds: range, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """One remote node for each seed, all of one picture."""
+    control = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "resize": "crop", "enabled": True}
+    plain = {"negative_prompt": "", "steps": 21, "guidance_scale": 4.0, "batch_size": 1, "clip_skip": 0, "denoise": 1.0}
+    nodes = {
+        "1": node("LoadImage", image="controlstack_scene.png"),
+        "2": node("ImageScale", image=["1", 0], upscale_method="bilinear", width=SIDE, height=SIDE, crop="disabled"),
+        "3": node("ControlStackCanny", image=["2", 0], detect="none", low_threshold=100, high_threshold=200, **control),
+    }
+    for place, seed in enumerate(seeds):
+        request = {"prompt": f"a lighthouse, {seed}", "width": SIDE, "height": SIDE, "seed": seed, "controls": ["3", 0]}
+        nodes[f"request {place}"] = node("ControlStackRequest", **plain, **request)
+        nodes[f"remote {place}"] = node(
+            kind.partition(",")[0], request=[f"request {place}", 0], profile="default", **fields
+        )
+        nodes[f"info {place}"] = node("PreviewAny", source=[f"remote {place}", 1])
+    return nodes
+
+
+def seconds_of_remote_nodes(comfy: ComfyServer, nodes: Mapping[str, Any]) -> float:
+    """From the first remote node's start to the last one's result."""
+    moments: list[float] = []
+
+    def note(kind: str, data: Mapping[str, Any]) -> None:
+        name = str(data.get("node") or "")
+        if (kind == "executing" and name.startswith("remote") and not moments) or (
+            kind == "executed" and name.startswith("info")
+        ):
+            moments.append(time.perf_counter())
+
+    result = comfy.run(nodes, on_event=note)
+    assert result.succeeded, result.error
+    return moments[-1] - moments[0]
+
+
+def prepare_pictures(double: Double) -> None:
+    """Draw once, so that the machine's time goes to the nodes and not to the service."""
+    wish = Wish("a lighthouse", SIDE, SIDE, 1)
+    drawn = draw(double.name, double.colour, wish, double.image_kind)
+    double.draw = lambda *_: drawn
+
+
+def overheads(comfy: ComfyServer) -> None:
+    print(f"One node, {SIDE}x{SIDE} in and out, the service takes {LATENCY:g} s; median and worst of {ROUNDS} runs")
+    print("| node | overhead | worst |\n|---|---|---|")
+    worst = 0.0
+    for place, (kind, fields) in enumerate(KINDS.items()):
+        first = 1000 * (place + 1)
+        seconds_of_remote_nodes(comfy, graph(range(first, first + 1), kind, fields))  # warms up
+        taken = [
+            seconds_of_remote_nodes(comfy, graph(range(seed, seed + 1), kind, fields)) - LATENCY
+            for seed in range(first + 1, first + 1 + ROUNDS)
+        ]
+        worst = max(worst, statistics.median(taken))
+        print(f"| {kind} | {statistics.median(taken):.2f} s | {max(taken):.2f} s |", flush=True)
+    print(f"The bar is {MOST_OVERHEAD} s: {'kept' if worst <= MOST_OVERHEAD else 'MISSED'}.\n")
+
+
+def side_by_side(comfy: ComfyServer) -> None:
+    print(f"{MANY} nodes in one graph against one, median of {ROUNDS} pairs")
+    print("| node | one | eight | factor |\n|---|---|---|---|")
+    worst = 0.0
+    for place, kind in enumerate(("ControlStackModelsLab", "ControlStackScenario", "ControlStackQolabaControlNet")):
+        ones, manies = [], []
+        for turn in range(ROUNDS):
+            first = 50_000 + 1000 * place + 20 * turn
+            ones.append(seconds_of_remote_nodes(comfy, graph(range(first, first + 1), kind, {})))
+            manies.append(seconds_of_remote_nodes(comfy, graph(range(first + 1, first + 1 + MANY), kind, {})))
+        one, many = statistics.median(ones), statistics.median(manies)
+        worst = max(worst, many / one)
+        print(f"| {kind} | {one:.2f} s | {many:.2f} s | {many / one:.2f} |", flush=True)
+    print(f"The bar is {MOST_FACTOR}: {'kept' if worst <= MOST_FACTOR else 'MISSED'}.\n")
+
+
+def resumed(services: Services, folder: Path) -> None:
+    """Jobs that a process bought and another one takes up from the journal."""
+    endpoint, environ = find_endpoint("ModelsLab"), dict(services.environment)
+    picture = torch.linspace(0, 1, 128 * 128 * 3).reshape(1, 128, 128, 3)
+    request = GenerationRequest("a lighthouse", width=128, height=128, controls=(ControlUnit(Modality.CANNY, picture),))
+    shared = {
+        "credentials": find_credentials(endpoint.service, "default", folder / "none", environ),
+        "settings": Settings(environ=environ),
+    }
+    requests = [replace(request, seed=seed) for seed in range(RESUMED)]
+    for one in requests:
+        run_job(endpoint, one, endpoint.options_type(), journal=Journal(folder / "jobs"), async_only=True, **shared)
+    bought = services.modelslab.paid
+    time.sleep(LATENCY)
+    began = time.perf_counter()
+    results = [
+        run_job(endpoint, one, endpoint.options_type(), journal=Journal(folder / "jobs"), **shared) for one in requests
+    ]
+    taken = time.perf_counter() - began
+    assert all(result.images and result.info["resumed"] for result in results)
+    paid = services.modelslab.paid - bought
+    print(f"{RESUMED} jobs resumed from the journal: {paid} paid requests, {taken / RESUMED * 1000:.0f} ms each.")
+    print(f"The bar is none: {'kept' if paid == 0 else 'MISSED'}.")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="bench_remote") as name, running_services() as services:
+        folder = Path(name)
+        for double in services.doubles:
+            double.latency, double.pending_polls = LATENCY, 0
+            prepare_pictures(double)
+        with comfy_server(folder / "comfyui", environment=services.environment) as comfy:
+            overheads(comfy)
+            side_by_side(comfy)
+        services.reset()
+        services.modelslab.pending_polls = 0
+        resumed(services, folder)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()

@@ -1,0 +1,84 @@
+"""The settings page in a real browser: which keys are set, and storing one from a password field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from controlstack.tests.browser.test_editor import FLAGS
+from controlstack.tests.comfy_server import ComfyServer
+from playwright.sync_api import Browser, Page, sync_playwright
+
+KEY = "fake-typed-key-4Gd7Qs"
+SECRET = "fake-typed-secret-9Wn2"
+READY = "() => window.app?.extensionManager && window.LiteGraph?.registered_node_types?.ControlStackScenario"
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: Path) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=str(chromium), args=FLAGS.split())
+        yield instance
+        instance.close()
+
+
+@pytest.fixture
+def settings_page(browser: Browser, remote_comfy: ComfyServer) -> Iterator[Page]:
+    """The pack's own settings, open."""
+    # Else the template browser opens over them.
+    requests.post(f"{remote_comfy.url}/settings/Comfy.TutorialCompleted", json=True, timeout=10).raise_for_status()
+    page = browser.new_page(viewport={"width": 1500, "height": 1000})
+    page.route(lambda url: url.startswith("http") and not url.startswith(remote_comfy.url), lambda route: route.abort())
+    page.goto(remote_comfy.url)
+    page.wait_for_function(READY)
+    page.evaluate("() => app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
+    page.locator(".settings-container").get_by_text("ControlStack", exact=True).click()
+    yield page
+    page.close()
+
+
+def test_a_key_is_typed_stored_and_seen_nowhere(
+    settings_page: Page, remote_comfy: ComfyServer, artifacts: Path
+) -> None:
+    panel = settings_page.locator(".controlstack-keys")
+    panel.get_by_text("ModelsLab Enterprise").wait_for()
+    assert panel.get_by_text("set (environment)").count() == 5
+    file = remote_comfy.base / "user" / "__controlstack" / "credentials.toml"
+    settings_page.screenshot(path=artifacts / "keys.png")
+    panel.locator("[data-profile='scenario.default']").get_by_role("button", name="Add...").click()
+    form = settings_page.locator(".controlstack-key-form")
+    form.get_by_label("profile").fill("studio")
+    for label, value in (("api_key", KEY), ("api_secret", SECRET)):
+        field = form.get_by_label(label)
+        assert field.get_attribute("type") == "password"
+        field.fill(value)
+    settings_page.screenshot(path=artifacts / "key-form.png")
+    form.get_by_role("button", name="Store").click()
+    try:
+        panel.get_by_text("studio").wait_for()
+        assert panel.get_by_text("set (file)").count() == 1
+        assert KEY in file.read_text(encoding="utf-8")
+        stores = "() => JSON.stringify([{...localStorage}, {...sessionStorage}]) + document.documentElement.outerHTML"
+        seen = settings_page.evaluate(stores) + json.dumps(remote_comfy.get("/settings")) + remote_comfy.log
+        assert KEY not in seen and SECRET not in seen
+        panel.locator("[data-profile='scenario.studio']").get_by_role("button", name="Remove").click()
+        panel.get_by_text("studio").wait_for(state="detached")
+        assert KEY not in file.read_text(encoding="utf-8")
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def test_a_form_says_what_is_wrong_and_stays_open(settings_page: Page) -> None:
+    panel = settings_page.locator(".controlstack-keys")
+    panel.get_by_text("ModelsLab Enterprise").wait_for()
+    panel.locator("[data-profile='qolaba.default']").get_by_role("button", name="Add...").click()
+    form = settings_page.locator(".controlstack-key-form")
+    form.get_by_label("profile").fill("studio")
+    form.get_by_label("api_key").fill("fake key")
+    form.get_by_role("button", name="Store").click()
+    form.get_by_text("holds spaces").wait_for()
+    form.get_by_role("button", name="Cancel").click()
+    form.wait_for(state="detached")

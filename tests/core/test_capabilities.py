@@ -1,0 +1,99 @@
+"""The less usual columns of a target's table, each of which validation knows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from controlstack.core.capabilities import Capabilities, Range
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest, Lora
+from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
+from controlstack.core.validate import validate
+
+ANY = Capabilities(
+    "Any",
+    modalities=frozenset(Modality),
+    schedulers=frozenset(SchedulerName),
+    max_loras=4,
+    image_to_image=True,
+    inpainting=True,
+)
+IMAGE, MASK = torch.rand(1, 16, 16, 3), torch.ones(1, 16, 16)
+CANNY = ControlUnit(Modality.CANNY, IMAGE)
+PLAIN = GenerationRequest(prompt="a cat")
+
+
+def complaints(table: Capabilities, request: GenerationRequest = PLAIN) -> str:
+    return "\n".join(str(problem) for problem in validate(request, table))
+
+
+@pytest.mark.parametrize(
+    ("value", "inside"), [(64, True), (72, True), (1024, True), (65, False), (56, False), (1032, False)]
+)
+def test_a_range_holds_its_ends_and_its_multiples(value: int, inside: bool) -> None:
+    assert (value in Range(64, 1024, multiple=8)) is inside
+
+
+def test_a_range_reads_as_a_sentence_does() -> None:
+    assert str(Range(0.1, 5)) == "from 0.1 to 5"
+    assert str(Range(64, 1024, multiple=8)) == "a multiple of 8 from 64 to 1024"
+
+
+def test_fixed_sizes_are_refused_as_a_pair_and_the_nearest_shape_is_offered() -> None:
+    table = replace(ANY, sizes=((1024, 1024), (720, 1280), (1280, 720)))
+    assert complaints(table, replace(PLAIN, width=720, height=1280)) == ""
+    told = complaints(table, replace(PLAIN, width=1280, height=1024))
+    assert told.startswith("size is 1280x1024: Any makes pictures of 720x1280, 1024x1024, 1280x720.")
+    assert told.endswith("Set width to 1024 and height to 1024.")
+    assert "Set width to 720 and height to 1280." in complaints(table, replace(PLAIN, width=512, height=910))
+
+
+def test_a_target_may_need_a_control_and_one_of_strength_0_does_not_count() -> None:
+    table = replace(ANY, min_controls=1)
+    assert complaints(table, replace(PLAIN, controls=(CANNY,))) == ""
+    for controls in ((), (replace(CANNY, strength=0.0),)):
+        assert "controls is 0: Any needs at least 1" in complaints(table, replace(PLAIN, controls=controls))
+
+
+def test_the_default_scheduler_decides_about_options_where_none_is_chosen() -> None:
+    karras = SchedulerChoice(use_karras_sigmas=True)
+    able = replace(ANY, karras_sigmas=frozenset({SchedulerName.EULER}))
+    assert "not the default scheduler" in complaints(able, replace(PLAIN, scheduler=karras))
+    assert complaints(replace(able, default_scheduler=SchedulerName.EULER), replace(PLAIN, scheduler=karras)) == ""
+    wrong = complaints(replace(able, default_scheduler=SchedulerName.DDIM), replace(PLAIN, scheduler=karras))
+    assert "EulerDiscreteScheduler can do that, not DDIMScheduler" in wrong
+
+
+def test_algorithm_types_belong_to_their_schedulers() -> None:
+    table = replace(ANY, algorithm_types={SchedulerName.DPM_MULTISTEP: frozenset({AlgorithmType.DPMSOLVER_PP})})
+    fine = SchedulerChoice(SchedulerName.DPM_MULTISTEP, algorithm_type=AlgorithmType.DPMSOLVER_PP)
+    assert complaints(table, replace(PLAIN, scheduler=fine)) == ""
+    told = complaints(table, replace(PLAIN, scheduler=replace(fine, name=SchedulerName.EULER)))
+    assert "algorithm_type is dpmsolver++: EulerDiscreteScheduler has no algorithm types." in told
+
+
+def test_some_schedulers_take_fewer_steps_than_the_range_allows() -> None:
+    table = replace(ANY, ranges={"steps": Range(1, 150)}, max_steps={SchedulerName.LCM: 50})
+    lcm = replace(PLAIN, scheduler=SchedulerChoice(SchedulerName.LCM), steps=50)
+    assert complaints(table, lcm) == ""
+    assert complaints(table, replace(lcm, steps=51)) == "steps is 51: LCMScheduler takes at most 50. Set it to 50."
+    assert complaints(table, replace(PLAIN, steps=51)) == ""
+
+
+def test_a_mask_may_be_a_part_of_a_kind_of_control_alone() -> None:
+    table = replace(ANY, masked_modalities=frozenset({Modality.INPAINT}))
+    inpaint = ControlUnit(Modality.INPAINT, IMAGE, mask=MASK)
+    assert complaints(table, replace(PLAIN, controls=(inpaint,))) == ""
+    told = complaints(table, replace(PLAIN, controls=(replace(CANNY, mask=MASK),)))
+    assert told.startswith("control 1 (canny) mask is connected: Any cannot limit a control to an area.")
+    assert complaints(replace(table, control_masks=True), replace(PLAIN, controls=(replace(CANNY, mask=MASK),))) == ""
+
+
+def test_the_strength_of_a_lora_has_a_range_that_0_need_not_be_in() -> None:
+    table = replace(ANY, ranges={"lora_strength": Range(0.1, 1)})
+    assert complaints(table, replace(PLAIN, loras=(Lora("x", strength=1.0), Lora("y", strength=0.0)))) == ""
+    told = complaints(table, replace(PLAIN, loras=(Lora("x"), Lora("y", strength=1.5))))
+    assert told == "lora 2 strength is 1.5: it must be from 0.1 to 1. Set it to 1."
+    assert "at most 4" in complaints(table, replace(PLAIN, loras=(Lora("x"),) * 5))

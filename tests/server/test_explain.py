@@ -1,0 +1,82 @@
+"""Explain Request for the services: problems or the exact body, with nothing sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from controlstack.tests.comfy_server import ComfyServer
+from controlstack.tests.server.remote_graphs import NODES, SIZE, info, remote_graph, request_graph
+from controlstack.tests.server.test_errors import failure
+from controlstack.tests.services.running import Services
+from controlstack.tools.example_graphs import node
+
+TARGETS = {
+    "ModelsLab": "ControlStackModelsLab",
+    "ModelsLab Enterprise": "ControlStackModelsLabEnterprise",
+    "Scenario": "ControlStackScenario",
+    "Qolaba ControlNet": "ControlStackQolabaControlNet",
+    "Qolaba Image to Image": "ControlStackQolabaImageToImage",
+}
+
+
+def explained(comfy: ComfyServer, target: str, seed: int, request: dict[str, Any] | None = None, **more: Any) -> str:
+    graph = request_graph(seed, **(request or {}))
+    graph["30"] = node("ControlStackExplain", request=["10", 0], target=target, **more)
+    result = comfy.run(graph)
+    assert result.succeeded, result.error
+    return "".join(result.outputs["30"]["text"])
+
+
+def body_of(text: str) -> dict[str, Any]:
+    return json.loads(text[text.index("{") :])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_body_is_the_one_that_the_node_sends(remote_comfy: ComfyServer, services: Services, target: str) -> None:
+    text = explained(remote_comfy, target, 400)
+    assert not any(double.seen for double in services.doubles) and not services.bucket.seen
+    assert text.startswith(f"{target} can run this request. It would be sent with POST to http://127.0.0.1:")
+    body = body_of(text)
+    assert f"<png {SIZE}x{SIZE}>" in body.values()
+    for double in services.doubles:
+        double.pending_polls = 0
+    kind = TARGETS[target]
+    sent = info(remote_comfy.run(remote_graph(kind, 400)))["sent"]
+    if NODES[kind].startswith("modelslab"):
+        assert body.pop("key") == "<redacted>"
+        sent.pop("webhook")
+    assert body == sent
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_problems_are_listed_one_a_line_without_a_key_or_an_image_host(comfy: ComfyServer, target: str) -> None:
+    lines = explained(comfy, target, 401, {"width": 100, "prompt": ""}).splitlines()
+    assert any(line.startswith("width is 100:") for line in lines)
+    assert any(line.startswith("prompt is empty:") for line in lines)
+
+
+def test_a_picture_that_has_no_way_to_the_service_is_a_problem(comfy: ComfyServer) -> None:
+    text = explained(comfy, "Qolaba ControlNet", 402)
+    assert text.startswith("image is a picture on this machine: Qolaba ControlNet takes only pictures with a public")
+    address = '{"image_url": "https://me.example/map.png"}'
+    assert body_of(explained(comfy, "Qolaba ControlNet", 402, fields=address))["image"] == "https://me.example/map.png"
+
+
+def test_the_node_s_own_fields_can_be_given(comfy: ComfyServer) -> None:
+    text = explained(comfy, "Scenario", 403, fields='{"modelId": "sd-xl", "imageHide": true}')
+    assert "512 to 2048" in text
+    fields = '{"modelId": "my-model", "imageHide": true, "estimate_only": true}'
+    text = explained(comfy, "Scenario", 403, fields=fields)
+    assert "dryRun=true" in text.splitlines()[0]
+    assert "What 'my-model' is built on is not known" in text
+    assert body_of(text[text.index("\n{") :])["imageHide"] is True
+
+
+@pytest.mark.parametrize("fields", ["nonsense", "[1]", '{"model": 1}'])
+def test_fields_that_are_none_are_a_sentence(comfy: ComfyServer, fields: str) -> None:
+    graph = request_graph(404)
+    graph["30"] = node("ControlStackExplain", request=["10", 0], target="Scenario", fields=fields)
+    message = failure(comfy.run(graph), "30")
+    assert "it must be a JSON object with fields of Scenario, which are modelId, model_family," in message

@@ -1,0 +1,469 @@
+"""Everything that can go wrong between here and a service, for each endpoint, over real sockets.
+
+For each: what the user reads, how often the service was asked to do something that costs money (as rarely as can be),
+and what the journal knows, so that queueing the same request again does the right thing.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from controlstack.api_clients.journal import Standing
+from controlstack.core.errors import (
+    ControlStackError,
+    JobUnfinished,
+    OutcomeUnknown,
+    RateLimited,
+    ResultRefused,
+    ServiceError,
+    ServiceUnreachable,
+)
+from controlstack.tests.api_clients.scripted_service import QUICK, resolver
+from controlstack.tests.loopback_server import AS_USUAL, Fault, Reply
+from controlstack.tests.services.cases import CASES, Account, Case
+from controlstack.tests.services.double import Double, Step
+from controlstack.tests.services.drawing import one_colour
+from controlstack.tests.services.running import Services
+
+EVERY = pytest.mark.parametrize("case", CASES, ids=str)
+ONE_OF_EACH_SERVICE = pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3]], ids=str)
+HTML = {"Content-Type": "text/html"}
+BAD_GATEWAY = Reply(b"<html><head><title>502</title></head><h1>502 Bad Gateway</h1></html>", 502, HTML)
+
+
+@pytest.fixture
+def account(services: Services, tmp_path: Path) -> Account:
+    return Account(services.environment, tmp_path)
+
+
+def double_of(services: Services, case: Case) -> Double:
+    return services.of(case.endpoint.service)
+
+
+def fails(account: Account, services: Services, case: Case, error: type[ControlStackError], **arguments: Any) -> str:
+    """The message of the error, in which no key may be."""
+    with pytest.raises(error) as caught:
+        account.run(case, **arguments)
+    message = str(caught.value)
+    assert not [key for key in services.keys if key in message]
+    return message
+
+
+def standings(account: Account) -> list[Standing]:
+    return [entry.standing for entry in account.entries]
+
+
+def bomb(side: int = 60_000) -> bytes:
+    """A small PNG that claims to be huge."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(20_000_000), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+# the paid call
+
+
+@dataclass(frozen=True)
+class Lost:
+    """An answer to the paid call after which nobody knows: `charged` is what only the service knows."""
+
+    name: str
+    reply: Reply
+    says: str
+    charged: int = 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
+LOST = (
+    Lost("reset after reading", Reply(AS_USUAL, fault=Fault.RESET), "broke after the request was sent", 1),
+    Lost("reset before reading", Reply(AS_USUAL, fault=Fault.RESET_UNREAD), "broke after the request was sent"),
+    Lost("half an answer", Reply(AS_USUAL, fault=Fault.HALF), "broke after the request was sent", 1),
+    Lost("silence", Reply(AS_USUAL, fault=Fault.SILENT), "no answer within", 1),
+    Lost("1 GB promised", Reply(b"{", fault=Fault.PROMISE), "broke after the request was sent"),
+    Lost("HTML 502", BAD_GATEWAY, "HTTP 502"),
+    Lost("JSON 504", Reply({"message": "Endpoint request timed out"}, 504), "HTTP 504"),
+    Lost("truncated JSON", Reply(b'{"id": 120539115, "task_id": "x", "job": {"jobI'), "nothing to read a job from"),
+    Lost("wrong content type", Reply(b"OK", headers={"Content-Type": "text/plain"}), "(OK)"),
+    Lost("an empty answer", Reply({}), "charged"),
+)
+
+
+@EVERY
+@pytest.mark.parametrize("lost", LOST, ids=str)
+def test_a_paid_call_without_a_clear_answer_is_sent_once_and_never_repeated(
+    account: Account, services: Services, case: Case, lost: Lost
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.SUBMIT, lost.reply)
+    limits = replace(QUICK, paid_read=0.5) if lost.reply.fault is Fault.SILENT else QUICK
+    message = fails(account, services, case, OutcomeUnknown, settings=account.settings(limits=limits))
+    assert lost.says in message and "charged" in message and "force new" in message
+    assert case.endpoint.target in message
+    assert (double.paid, double.charged) == (1, lost.charged)
+    assert standings(account) == [Standing.UNKNOWN]
+    assert "That was earlier; nothing was sent now" in fails(account, services, case, OutcomeUnknown)
+    assert double.paid == 1
+    assert account.run(case, force_new=True).images and double.paid == 2
+
+
+@EVERY
+def test_a_refused_connection_charges_nothing_and_leaves_no_trace(
+    account: Account, services: Services, case: Case
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    account.environ[case.endpoint.url_variable] = f"http://127.0.0.1:{port}"
+    message = fails(account, services, case, ServiceUnreachable)
+    assert "cannot be reached" in message and ("nothing charged" in message or "costs nothing" in message)
+    assert account.entries == [] and double_of(services, case).paid == 0
+
+
+@EVERY
+def test_a_slow_answer_is_waited_for(account: Account, services: Services, case: Case) -> None:
+    double = double_of(services, case)
+    double.plan(Step.SUBMIT, Reply(AS_USUAL, delay=0.4))
+    assert account.run(case).images and double.paid == 1
+
+
+@EVERY
+@pytest.mark.parametrize(
+    ("headers", "body", "waited"),
+    [
+        ({"Retry-After": "20"}, {"message": "slow down"}, 20),
+        ({}, {"message": "slow down", "retry_after": 30}, 30),
+        ({}, {"message": "slow down", "remainingSeconds": 12.5}, 12.5),
+        ({"Retry-After": "3"}, {"message": "slow down", "retry_after": 9}, 9),
+    ],
+    ids=["header", "retry_after", "remainingSeconds", "both"],
+)
+def test_429_waits_as_told_and_is_the_only_repeat(
+    account: Account, services: Services, case: Case, headers: Mapping[str, str], body: Any, waited: float
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.SUBMIT, Reply(body, 429, headers))
+    assert account.run(case).images
+    assert (double.paid, double.charged) == (2, 1)
+    assert waited <= account.clock.slept < waited + 2 * case.endpoint.pace.shortest + case.endpoint.pace.first
+    assert standings(account) == [Standing.DONE]
+
+
+@EVERY
+def test_429_for_longer_than_the_deadline_is_said_and_nothing_is_kept(
+    account: Account, services: Services, case: Case
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.SUBMIT, Reply({"message": "come back in an hour", "retry_after": 3600}, 429))
+    assert "come back in an hour" in fails(account, services, case, RateLimited)
+    assert double.paid == 1 and account.entries == []
+
+
+@EVERY
+def test_a_redirect_of_the_paid_call_is_not_followed(account: Account, services: Services, case: Case) -> None:
+    double = double_of(services, case)
+    double.plan(Step.SUBMIT, Reply(b"", 307, {"Location": f"{double.base_url}/elsewhere"}))
+    assert "redirect" in fails(account, services, case, ServiceError)
+    assert (double.paid, double.count(Step.UNKNOWN)) == (1, 0)
+    assert standings(account) == [Standing.FAILED]
+
+
+# every error shape of the contracts
+
+
+def shapes(step: Step) -> list[Any]:
+    """(case, name) of every error that a double knows for this step."""
+    from controlstack.tests.services.modelslab import ModelsLabDouble
+    from controlstack.tests.services.qolaba import QolabaDouble
+    from controlstack.tests.services.scenario import ScenarioDouble
+
+    known = {"scenario": ScenarioDouble.errors, "qolaba": QolabaDouble.errors}
+    return [
+        pytest.param(case, name, id=f"{case}: {name}")
+        for case in CASES
+        for name, shape in known.get(case.endpoint.service, ModelsLabDouble.errors).items()
+        if shape.step is step
+    ]
+
+
+@pytest.mark.parametrize(("case", "name"), shapes(Step.SUBMIT))
+def test_a_refusal_is_told_in_the_services_words(account: Account, services: Services, case: Case, name: str) -> None:
+    double = double_of(services, case)
+    shape = double.errors[name]
+    double.plan(Step.SUBMIT, shape.reply)
+    if shape.reply.status == 429 or name.startswith("rate limit"):
+        assert account.run(case).images
+        assert (double.paid, double.charged) == (2, 1) and account.clock.slept > 2
+        return
+    assert shape.says in fails(account, services, case, ServiceError)
+    assert (double.paid, double.charged) == (1, 0) and standings(account) == [Standing.FAILED]
+    assert account.run(case).images and (double.paid, double.charged) == (2, 1)
+
+
+@pytest.mark.parametrize(("case", "name"), shapes(Step.POLL))
+def test_a_failed_job_is_told_in_the_services_words(
+    account: Account, services: Services, case: Case, name: str
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.POLL, double.errors[name].reply)
+    message = fails(account, services, case, ServiceError)
+    assert double.errors[name].says in message and next(iter(double.jobs)) in message
+    assert double.paid == 1 and double.count(Step.POLL) == 1 and standings(account) == [Standing.FAILED]
+
+
+# waiting
+
+
+@EVERY
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["waited for", "fetched later"])
+def test_network_trouble_while_waiting_does_not_lose_a_job(
+    account: Account, services: Services, case: Case, asynchronous: bool
+) -> None:
+    double = double_of(services, case)
+    trouble = [
+        Reply(AS_USUAL, fault=Fault.RESET),
+        Reply(AS_USUAL, fault=Fault.HALF),
+        BAD_GATEWAY,
+        Reply(b'{"stat'),
+        Reply({"message": "slow down", "retry_after": 5}, 429),
+        Reply({"message": "down"}, 503),
+    ]
+    double.plan(Step.POLL, *trouble)
+    if asynchronous:
+        started = account.run(case, async_only=True)
+        assert started.images == [] and double.count(Step.POLL) == 0
+        result = account.fetch(case, started.job_id)
+    else:
+        result = account.run(case)
+    assert result.images[0].shape == (1, 256, 256, 3)
+    assert double.paid == 1 and standings(account) == [Standing.DONE]
+
+
+@ONE_OF_EACH_SERVICE
+@pytest.mark.parametrize(
+    ("reply", "says"),
+    [
+        (BAD_GATEWAY, "HTTP 502"),
+        (Reply(AS_USUAL, fault=Fault.RESET), "cannot be reached"),
+        (Reply(AS_USUAL, fault=Fault.SILENT), "cannot be reached"),
+        (Reply({"message": "slow down", "retry_after": 500}, 429), "HTTP 429"),
+    ],
+    ids=["HTML 502", "reset", "silence", "429"],
+)
+def test_a_service_that_stays_away_leaves_a_job_to_fetch_later(
+    account: Account, services: Services, case: Case, reply: Reply, says: str
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.POLL, reply, forever=True)
+    chosen = account.settings(limits=replace(QUICK, read=0.25))
+    message = fails(account, services, case, JobUnfinished, settings=chosen)
+    (job_id,) = double.jobs
+    assert says in message and "paid for and not lost" in message and f"job id {job_id}" in message
+    assert double.paid == 1 and standings(account) == [Standing.RUNNING]
+    double.plans.clear()
+    assert account.run(case).info["resumed"] and double.paid == 1
+
+
+@EVERY
+def test_a_job_that_is_pending_forever_ends_at_the_deadline_and_can_be_fetched(
+    account: Account, services: Services, case: Case
+) -> None:
+    double = double_of(services, case)
+    double.latency = 1e9
+    message = fails(account, services, case, JobUnfinished)
+    (job_id,) = double.jobs
+    assert f"after {case.endpoint.pace.deadline:.0f} s" in message and f"job id {job_id}" in message
+    assert double.paid == 1 and standings(account) == [Standing.RUNNING]
+    double.latency = 0.0
+    assert account.fetch(case, job_id).images[0].shape == (1, 256, 256, 3)
+    assert double.paid == 1 and standings(account) == [Standing.DONE]
+
+
+# results
+
+
+@dataclass(frozen=True)
+class BadResult:
+    """What the file store sends instead of a picture, and what becomes of it."""
+
+    name: str
+    reply: Reply
+    error: type[ControlStackError]
+    says: str
+    names: Mapping[str, list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+BAD_RESULTS = (
+    BadResult("half sent", Reply(AS_USUAL, fault=Fault.HALF), ServiceUnreachable, "could not be fetched"),
+    BadResult("reset", Reply(AS_USUAL, fault=Fault.RESET), ServiceUnreachable, "could not be fetched"),
+    BadResult("silence", Reply(AS_USUAL, fault=Fault.SILENT), ServiceUnreachable, "could not be fetched"),
+    BadResult("cut off", Reply(one_colour(64, 64)[:-20]), ResultRefused, "ends too early"),
+    BadResult("a web page", Reply(b"<!doctype html><p>log in", headers=HTML), ResultRefused, "web page"),
+    BadResult("nonsense", Reply(b"\x00\x01\x02" * 50), ResultRefused, "not a PNG, JPEG or WebP"),
+    BadResult("1 GB promised", Reply(b"x", fault=Fault.PROMISE), ResultRefused, "1024 MiB"),
+    BadResult("zip bomb", Reply(bomb()), ResultRefused, "claims"),
+    BadResult("expired link", Reply(b"<Error><Code>ExpiredToken</Code></Error>", 403), ResultRefused, "HTTP 403"),
+    BadResult("gone", Reply(b"", 404), ResultRefused, "HTTP 404"),
+    BadResult(
+        "redirect to a private address",
+        Reply(b"", 302, {"Location": "http://intern.example/x.png"}),
+        ResultRefused,
+        "10.0.0.5",
+        {"intern_example": ["10.0.0.5"]},
+    ),
+    BadResult(
+        "redirect to link-local",
+        Reply(b"", 302, {"Location": "http://169.254.169.254/latest/meta-data"}),
+        ResultRefused,
+        "169.254.169.254",
+    ),
+    BadResult(
+        "redirect to a name of both kinds",
+        Reply(b"", 307, {"Location": "http://cdn.example/x.png"}),
+        ResultRefused,
+        "fe80::1",
+        {"cdn_example": ["8.8.8.8", "fe80::1"]},
+    ),
+)
+
+
+@ONE_OF_EACH_SERVICE
+@pytest.mark.parametrize("bad", BAD_RESULTS, ids=str)
+def test_a_bad_result_is_refused_and_stays_paid_for(
+    account: Account, services: Services, case: Case, bad: BadResult
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.RESULT, bad.reply, forever=True)
+    chosen = account.settings(limits=replace(QUICK, read=0.25), resolver=resolver(**bad.names))
+    message = fails(account, services, case, bad.error, settings=chosen)
+    (job_id,) = double.jobs
+    assert bad.says in message and f"Job {job_id} is done and paid for" in message
+    assert double.paid == 1 and standings(account) == [Standing.DONE]
+    assert "Signature" not in message
+    double.plans.clear()
+    assert account.run(case).info["resumed"] and double.paid == 1
+
+
+@EVERY
+def test_a_download_that_fails_for_a_while_is_repeated(account: Account, services: Services, case: Case) -> None:
+    double = double_of(services, case)
+    trouble = (Fault.RESET, Fault.HALF)
+    double.plan(Step.RESULT, *(Reply(AS_USUAL, fault=fault) for fault in trouble), Reply(b"", 503), Reply(b"", 404))
+    assert account.run(case).images and (double.paid, double.count(Step.RESULT)) == (1, 5)
+
+
+@EVERY
+def test_results_are_asked_for_without_credentials(account: Account, services: Services, case: Case) -> None:
+    account.run(case)
+    asked = [seen for seen in double_of(services, case).seen if seen.kind is Step.RESULT]
+    assert asked
+    for seen in asked:
+        assert not {"authorization", "cookie", "referer"} & {name.lower() for name in seen.headers}
+        assert not [key for key in services.keys if key in seen.path]
+
+
+@EVERY
+def test_results_that_are_gone_for_good_are_bought_anew_and_it_is_said(
+    account: Account, services: Services, case: Case
+) -> None:
+    double = double_of(services, case)
+    account.run(case)
+    double.plan(Step.RESULT, Reply(b"expired", 410))
+    result = account.run(case)
+    assert double.paid == 2 and any("results are gone" in note for note in result.info["notes"])
+
+
+@EVERY
+def test_a_picture_that_a_filter_replaced_is_remarked_on(account: Account, services: Services, case: Case) -> None:
+    double_of(services, case).plan(Step.RESULT, Reply(one_colour(256, 256)))
+    assert any("single colour" in note for note in account.run(case).info["notes"])
+
+
+# pictures on their way in
+
+
+UPLOADING = [
+    CASES[0],
+    CASES[1],
+    replace(CASES[2], options={"image_transfer": "upload"}),
+]
+
+
+@pytest.mark.parametrize("case", UPLOADING, ids=str)
+def test_an_upload_is_repeated_and_its_failure_costs_nothing(account: Account, services: Services, case: Case) -> None:
+    double = double_of(services, case)
+    double.plan(Step.UPLOAD, Reply(AS_USUAL, fault=Fault.RESET), BAD_GATEWAY, Reply({"retry_after": 4}, 429))
+    assert account.run(case).images and (double.paid, double.count(Step.UPLOAD)) == (1, 4)
+    double.plan(Step.UPLOAD, BAD_GATEWAY, forever=True)
+    fails(account, services, case, ServiceError, request=replace(case.request, seed=8))
+    assert double.paid == 1 and standings(account) == [Standing.DONE]
+
+
+@pytest.mark.parametrize("case", CASES[3:], ids=str)
+def test_an_image_host_that_refuses_costs_nothing(account: Account, services: Services, case: Case) -> None:
+    account.environ["CONTROLSTACK_IMAGE_HOST_SECRET_KEY"] = "another-secret-0123456789"
+    assert "SignatureDoesNotMatch" in fails(account, services, case, ServiceError)
+    assert services.qolaba.paid == 0 and account.entries == []
+
+
+# stopping
+
+
+class Stopped(Exception):
+    pass
+
+
+@EVERY
+@pytest.mark.parametrize("cancels", [True, False], ids=["cancels", "cannot cancel"])
+def test_an_interrupt_cancels_where_the_service_can_and_the_rest_is_resumed(
+    account: Account, services: Services, case: Case, cancels: bool
+) -> None:
+    double = double_of(services, case)
+    double.latency, double.cancels = 1e9, cancels
+
+    def stop() -> None:
+        if double.count(Step.POLL) > 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        account.run(case, should_stop=stop)
+    (entry,) = account.entries
+    can = case.endpoint.cancel(entry.job_id) is not None
+    if can:
+        double.wait_for(Step.CANCEL)
+    assert (double.count(Step.CANCEL), entry.cancel_asked) == (int(can), can)
+    double.latency = 0.0
+    result = account.run(case)
+    bought_anew = can and cancels
+    assert (double.paid, result.info["resumed"]) == (1 + bought_anew, not bought_anew)
+
+
+@EVERY
+def test_an_interrupt_while_the_paid_call_hangs_keeps_its_job(account: Account, services: Services, case: Case) -> None:
+    double = double_of(services, case)
+    double.cancels = False
+    double.plan(Step.SUBMIT, Reply(AS_USUAL, fault=Fault.SILENT))
+
+    def stop() -> None:
+        if double.paid:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        account.run(case, should_stop=stop)
+    assert standings(account) == [Standing.SUBMITTING]
+    double.released.set()
+    assert account.run(case).images and double.paid == 1
