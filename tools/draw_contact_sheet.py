@@ -29,9 +29,10 @@ from ..preprocessors.parameters import Value
 from ..preprocessors.registry import detector_for
 from ..preprocessors.weights import find
 from ..tests.preprocessors import packaged_networks
+from ..tests.preprocessors.packaged_mediapipe import face_task, mediapipe_folder
 
 SHEET = Path(__file__).resolve().parent.parent / "docs" / "preprocessors.png"
-TILE, CAPTION, GAP, COLUMNS, COLORS = 224, 34, 8, 5, 256
+TILE, CAPTION, GAP, COLUMNS, COLORS, RARE_COLORS = 224, 34, 8, 5, 256, 40
 
 _MISSING = "no trained file\nwhere this sheet\nwas drawn"
 # What shows a modality better than its defaults do.
@@ -40,12 +41,14 @@ SETTINGS: Mapping[Modality, Mapping[str, Value]] = {
     Modality.TILE: {"reduce": 12.0},
     Modality.LOW_QUALITY: {"reduce": 4.0, "noise": 0.1, "jpeg_quality": 10},
 }
+DRAWN_IN_COLORS = {Modality.OPENPOSE, Modality.POSE, Modality.FACE_DETECTOR, Modality.SEGMENTATION}
 PACKAGED: Mapping[Modality, Callable[[], Any]] = {
     Modality.HED: packaged_networks.hed,
     Modality.MLSD: packaged_networks.mlsd,
     Modality.SCRIBBLE: packaged_networks.hed_scribble,
     Modality.SOFTEDGE: packaged_networks.hed,
     Modality.DEPTH: packaged_networks.depth,
+    Modality.OPENPOSE: packaged_networks.openpose,
 }
 
 
@@ -102,7 +105,9 @@ def draw_sheet(tiles: list[Tile]) -> Image.Image:
 
 def main() -> None:
     torch.manual_seed(0)
-    host = PlainHost(PlainMemory(torch.device("cpu")), [Path(folder) for folder in sys.argv[1:]])
+    sys.path.append(str(mediapipe_folder()))
+    folders = [*(Path(folder) for folder in sys.argv[1:]), face_task().parent]
+    host = PlainHost(PlainMemory(torch.device("cpu")), folders)
     # Twice the tiles' size: lines of one pixel stay visible when they are reduced.
     photo = fit_image(torch.from_numpy(data.astronaut()).float()[None] / 255, 2 * TILE, 2 * TILE, Resize.STRETCH)
     tiles = [Tile("the photo", "NASA, public domain", photo[0])]
@@ -113,11 +118,22 @@ def main() -> None:
         Tile(tile.title, tile.note, None if tile.picture is None else _reduce(tile.picture, modality))
         for tile, modality in zip(tiles, (None, *Modality), strict=True)
     ]
-    sheet = draw_sheet(reduced).quantize(COLORS, dither=Image.Dither.NONE)
-    sheet.save(SHEET, optimize=True)
+    drawn = [tile for tile, modality in zip(reduced, (None, *Modality), strict=True) if modality in DRAWN_IN_COLORS]
+    sheet = draw_sheet(reduced)
+    palette = Image.new("P", (1, 1))
+    # The colours of thin limbs are too rare to get a place of their own among all others.
+    rare = _palette(draw_sheet(drawn), RARE_COLORS, Image.Quantize.MAXCOVERAGE)
+    palette.putpalette([255, 255, 255, *_palette(sheet, COLORS - RARE_COLORS - 1), *rare])
+    sheet.quantize(palette=palette, dither=Image.Dither.NONE).save(SHEET, optimize=True)
     print(f"{SHEET}: {SHEET.stat().st_size / 1000:.0f} kB")
     for warning in host.warnings:
         print(warning)
+
+
+def _palette(picture: Image.Image, count: int, method: Image.Quantize = Image.Quantize.MEDIANCUT) -> list[int]:
+    """Red, green and blue of `count` colours that suit a picture."""
+    chosen = picture.quantize(count, method).getpalette() or []
+    return (chosen + [0] * 3 * count)[: 3 * count]
 
 
 def _reduce(picture: torch.Tensor, modality: Modality | None) -> torch.Tensor:

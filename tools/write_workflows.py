@@ -179,7 +179,9 @@ def main() -> None:
         (folder / "api" / f"{graph.name}.json").write_text(api, encoding="utf-8")
         workflow = json.dumps(to_workflow(graph, object_info), indent=1) + "\n"
         (folder / f"{graph.title}.json").write_text(workflow, encoding="utf-8")
-        picture_of(server, graph).save(folder / f"{graph.title}.jpg", quality=90)
+        picture = picture_of(server, graph)
+        picture.thumbnail((1200, 1200))
+        picture.save(folder / f"{graph.title}.jpg", quality=90)
         print(graph.title)
 
 
