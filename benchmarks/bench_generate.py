@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import torch
 from controlstack.benchmarks.plain import plain_pipeline
+from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.generate import generate
@@ -37,7 +38,7 @@ def seconds(run: Callable[[], Tensor]) -> float:
 
 def main() -> None:
     torch.set_num_threads(THREADS)
-    model = load_model(DEMO_MODEL, "demo", torch.device("cpu"), torch.float32)
+    model = load_model(DEMO_MODEL, "demo", PlainMemory(torch.device("cpu")), torch.float32)
     print(f"21 steps, 128x128, CPU with {THREADS} threads, medians of {ROUNDS} interleaved rounds")
     print("| controls | diffusers | ControlStack | ratio |")
     print("|---|---|---|---|")

@@ -18,8 +18,8 @@ def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[]
     parts = {**model.components, "scheduler": make_scheduler(SchedulerChoice(), model.scheduler_config)}
     inputs = {}
     if request.controls:
-        paths = model.net_paths()
-        nets = MultiControlNetModel([model.net(paths[control.modality]) for control in request.controls])
+        known = model.nets()
+        nets = MultiControlNetModel([model.net(known[control.modality]) for control in request.controls])
         pipeline = StableDiffusionControlNetPipeline(**parts, controlnet=nets, requires_safety_checker=False)
         inputs = {
             "image": [control.image.movedim(-1, 1) for control in request.controls],

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, OutOfMemory
@@ -14,6 +13,7 @@ from ..core.images import control_image, to_rgb
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, acts_at
 from ..core.validate import ensure_valid
 from .model import LocalModel, reading
+from .nets import Net
 from .prompt import encode_prompts
 from .schedulers import make_scheduler
 
@@ -59,10 +59,11 @@ def generate(
     seeds = tuple((request.seed + index) % 2**64 for index in range(request.batch_size))
     controls = [control for control in request.controls if control.strength > 0]
     references = [reference for reference in request.references if reference.scale > 0]
-    known = model.net_paths()
-    net_paths = [known[control.modality] for control in controls]
+    known = model.nets()
+    nets = [known[control.modality] for control in controls]
     try:
-        pipeline = _pipeline(model, request, net_paths)
+        pipeline = _pipeline(model, request, nets)
+        model.bring(*(part for part in model.components.values() if isinstance(part, torch.nn.Module)))
         with _applied(references, pipeline, model, request) as (reference_inputs, scale_references):
             prepared = time.perf_counter()
 
@@ -100,12 +101,12 @@ def generate(
         images=images,
         seeds=seeds,
         scheduler=type(pipeline.scheduler).__name__,
-        nets=tuple(path.name for path in net_paths),
+        nets=tuple(net.name for net in nets),
         seconds=seconds,
     )
 
 
-def _pipeline(model: LocalModel, request: GenerationRequest, net_paths: Sequence[Path]) -> Any:
+def _pipeline(model: LocalModel, request: GenerationRequest, nets: Sequence[Net]) -> Any:
     from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 
     components = {
@@ -113,9 +114,10 @@ def _pipeline(model: LocalModel, request: GenerationRequest, net_paths: Sequence
         "scheduler": make_scheduler(request.scheduler, model.scheduler_config),
         "requires_safety_checker": False,
     }
-    if net_paths:
-        nets = MultiControlNetModel([model.net(path) for path in net_paths])
-        pipeline = StableDiffusionControlNetPipeline(**components, controlnet=nets)
+    if nets:
+        networks = [model.net(net) for net in nets]
+        model.bring(*networks)
+        pipeline = StableDiffusionControlNetPipeline(**components, controlnet=MultiControlNetModel(networks))
     else:
         pipeline = StableDiffusionPipeline(**components)
     pipeline.set_progress_bar_config(disable=True)
@@ -158,7 +160,7 @@ def _applied(
     adapters = [model.adapter(reference.kind) for reference in references]
     unnamed = [""] * len(adapters)
     try:
-        with reading(model.folder / "ip_adapter"):
+        with reading(model.source / "ip_adapter"):
             pipeline.load_ip_adapter(adapters, subfolder=unnamed, weight_name=unnamed)
         set_scales(0, request.steps)
         yield {"ip_adapter_image": pictures}, set_scales

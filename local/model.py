@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.capabilities import Capabilities, Range
-from ..core.errors import ModelNotFound, ModelUnreadable, OutOfMemory
+from ..core.errors import ModelNotFound, ModelUnreadable
+from ..core.memory import Managed, Memory
 from ..core.modality import Modality
 from ..core.request import ReferenceKind
 from .capabilities import SD15
-from .nets import find_nets, read_config
+from .families import FACTS, Family, FamilyFacts
+from .library import Library
+from .nets import Net, find_nets, read_config
 from .preview import LatentPreview
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import ControlNetModel
     from torch import Tensor
 
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model"
@@ -27,54 +29,93 @@ DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model"
 
 @dataclass(repr=False)
 class LocalModel:
-    """A loaded SD 1.5-layout model.
+    """A loaded model of one of the families.
 
-    `components` are what every diffusers pipeline of the family is built from. Nets are looked for in `net_folders`
-    when a request needs them, so that one that was added meanwhile is found, and stay with the model once loaded.
+    `components` are what every diffusers pipeline of the family is built from. They lie on the CPU until `bring` puts
+    them on the device, which has to be done before every use: something else may have taken their place since. Nets,
+    adapters, LoRAs and VAEs are looked for in the library when a request needs them, so that one that was added
+    meanwhile is found, and stay with the model once loaded. `nets_chosen` names a file per modality, before the search.
     """
 
     name: str
-    folder: Path
-    device: torch.device
+    family: Family
+    source: Path
+    memory: Memory
     dtype: torch.dtype
     components: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
-    net_folders: Sequence[Path]
-    adapter_paths: Mapping[ReferenceKind, Path]
-    _nets: dict[Path, ControlNetModel] = field(default_factory=dict)
+    library: Library = field(default_factory=Library)
+    nets_chosen: Mapping[Modality, str] = field(default_factory=dict)
+    _loaded: dict[Path, Any] = field(default_factory=dict)
+    _managed: dict[int, Managed] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"LocalModel({self.name!r}, {self.dtype}, {self.device})"
 
-    def net_paths(self) -> dict[Modality, Path]:
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.memory.device
+
+    @property
+    def facts(self) -> FamilyFacts:
+        """What its family is made of."""
+        return FACTS[self.family]
+
+    @property
+    def denoiser(self) -> Any:
+        """The UNet or transformer."""
+        return self.components[self.facts.denoiser]
+
+    def bring(self, *modules: Any, room: int = 0) -> None:
+        """Have these networks on the device, all at once, with `room` bytes left beside them.
+
+        Raises torch.OutOfMemoryError when they do not fit.
+        """
+        for module in modules:
+            if id(module) not in self._managed:
+                self._managed[id(module)] = self.memory.manage(module)
+        self.memory.load([self._managed[id(module)] for module in modules], room)
+
+    def nets(self) -> dict[Modality, Net]:
         """The nets that fit the model, as they lie on the disk now."""
-        return find_nets([self.folder / "controlnet", *self.net_folders], self.components["unet"].config)
+        roots = [self.source / "controlnet", *self.library.folders.get("controlnet", ())]
+        return {
+            modality: Net(path.name, path, modality)
+            for modality, path in find_nets(roots, self.denoiser.config).items()
+        }
+
+    def net(self, net: Net) -> Any:
+        """The network of a ControlNet."""
+        from diffusers import ControlNetModel
+
+        if net.path not in self._loaded:
+            self._loaded[net.path] = _load_part(ControlNetModel, net.path, self.dtype).eval()
+        return self._loaded[net.path]
+
+    def adapters(self) -> dict[ReferenceKind, Path]:
+        """The IP-Adapters that fit the model, as they lie on the disk now."""
+        paths = {kind: self.source / "ip_adapter" / f"{kind.value}.safetensors" for kind in ReferenceKind}
+        return {kind: path for kind, path in paths.items() if path.is_file()}
 
     def capabilities(self) -> Capabilities:
         """The family's table, narrowed to the nets and widened by the adapters that are there."""
         layers = self.components["text_encoder"].config.num_hidden_layers
+        kinds = frozenset(self.adapters())
         return replace(
             SD15,
             target=self.name,
-            modalities=frozenset(self.net_paths()),
-            max_references=8 if self.adapter_paths else 0,
-            reference_kinds=frozenset(self.adapter_paths),
+            modalities=frozenset(self.nets()),
+            max_references=8 if kinds else 0,
+            reference_kinds=kinds,
             ranges={**SD15.ranges, "clip_skip": Range(0, layers - 1)},
         )
-
-    def net(self, path: Path) -> ControlNetModel:
-        """The ControlNet in a folder, on the model's device."""
-        from diffusers import ControlNetModel
-
-        if path not in self._nets:
-            self._nets[path] = _load_part(ControlNetModel, path, self.dtype).to(self.device).eval()
-        return self._nets[path]
 
     def adapter(self, kind: ReferenceKind) -> dict[str, dict[str, Tensor]]:
         """The weights of an IP-Adapter, grouped as diffusers takes them."""
         from safetensors.torch import load_file
 
-        path = self.adapter_paths[kind]
+        path = self.adapters()[kind]
         groups: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
         with reading(path):
             for key, tensor in load_file(path).items():
@@ -89,16 +130,16 @@ class LocalModel:
 
 
 def load_model(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, net_folders: Sequence[Path] = ()
+    source: Path, name: str, memory: Memory, dtype: torch.dtype, library: Library | None = None
 ) -> LocalModel:
     """Load a diffusers folder of an SD 1.5-layout model.
 
-    Its own `controlnet` folder comes before `net_folders` when nets are looked for. Raises ModelNotFound,
+    Its own `controlnet` folder comes before the library's when nets are looked for. Raises ModelNotFound,
     ModelUnreadable or OutOfMemory with the path and the remedy.
     """
-    import torch
     from transformers import CLIPImageProcessor, CLIPTokenizer
 
+    folder = source
     if not (folder / "model_index.json").is_file():
         raise ModelNotFound(f"There is no model in {folder} (model_index.json is missing). Choose another model.")
     index = read_config(folder, "model_index.json")
@@ -107,14 +148,10 @@ def load_model(
         raise ModelUnreadable(
             f"{folder} holds a {kind}: the local engine runs Stable Diffusion 1.5. Choose another model."
         )
-    adapters = {kind: folder / "ip_adapter" / f"{kind.value}.safetensors" for kind in ReferenceKind}
-    adapters = {kind: path for kind, path in adapters.items() if path.is_file()}
+    adapters = (folder / "ip_adapter").is_dir()
     components: dict[str, Any] = dict.fromkeys(("safety_checker", "image_encoder", "feature_extractor"))
-    try:
-        for key in ("unet", "vae", "text_encoder", *(["image_encoder"] if adapters else [])):
-            components[key] = _load_part(_class_of(index, key, folder), folder / key, dtype).to(device).eval()
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{device} has too little memory for {name}. Close other programs that use it.") from error
+    for key in ("unet", "vae", "text_encoder", *(["image_encoder"] if adapters else [])):
+        components[key] = _load_part(_class_of(index, key, folder), folder / key, dtype).eval()
     with reading(folder / "tokenizer"):
         components["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     if adapters:
@@ -123,13 +160,13 @@ def load_model(
         components["feature_extractor"] = processor
     return LocalModel(
         name=name,
-        folder=folder,
-        device=device,
+        family=Family.SD15,
+        source=folder,
+        memory=memory,
         dtype=dtype,
         components=components,
         scheduler_config=read_config(folder / "scheduler", "scheduler_config.json"),
-        net_folders=tuple(net_folders),
-        adapter_paths=adapters,
+        library=library or Library(),
     )
 
 

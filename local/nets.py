@@ -7,6 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import ModelUnreadable
@@ -24,6 +25,17 @@ NET_WORDS: Mapping[Modality, str] = {
 OTHER_WORDS = frozenset(
     {"inpaint", "hed", "mlsd", "normal", "scribble", "seg", "softedge", "lineart", "shuffle", "tile"}
 )
+
+
+@dataclass(frozen=True)
+class Net:
+    """A ControlNet that serves a modality. `mode` is the number under which a union net knows it, else None."""
+
+    name: str
+    path: Path
+    modality: Modality
+    union: bool = False
+    mode: int | None = None
 
 
 def read_config(folder: Path, name: str = "config.json") -> dict:

@@ -25,12 +25,11 @@ __all__ = [
     "ComfyExtension",
     "ModelPatcher",
     "ProgressBar",
+    "all_model_folders",
     "device",
     "io",
-    "make_room",
     "memory",
     "model_folders",
-    "net_folders",
     "offer_samples",
     "report_steps",
     "stop_if_interrupted",
@@ -46,13 +45,6 @@ _SECONDS_BETWEEN_UPDATES = 0.1
 def device() -> torch.device:
     """Where ComfyUI computes."""
     return memory.get_torch_device()
-
-
-def make_room() -> None:
-    """Have ComfyUI unload its own models, whose memory diffusers does not know about; on a CPU there is no need."""
-    if device().type != "cpu":
-        memory.unload_all_models()
-        memory.soft_empty_cache()
 
 
 def offer_samples(samples: Path) -> None:
@@ -77,9 +69,9 @@ def model_folders() -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def net_folders() -> list[Path]:
-    """The folders ComfyUI looks for ControlNets in."""
-    return [Path(folder) for folder in folder_paths.get_folder_paths("controlnet")]
+def all_model_folders() -> dict[str, list[Path]]:
+    """ComfyUI's model folders by name, those of extra_model_paths.yaml included."""
+    return {name: [Path(folder) for folder in entry[0]] for name, entry in folder_paths.folder_names_and_paths.items()}
 
 
 def stop_if_interrupted() -> None:

@@ -7,9 +7,11 @@ from enum import Enum
 
 from ..core.errors import ModelNotFound
 from ..core.request import GenerationRequest
+from ..local.library import Library
 from ..local.model import DEMO_MODEL, LocalModel
 from . import comfy
 from .comfy import io
+from .memory import ComfyMemory
 from .sockets import Model, Request, choose
 
 DEMO_NAME = "demo (embedded)"
@@ -62,13 +64,12 @@ class ControlStackLoadModel(io.ComfyNode):
                 f"model_name is '{model_name}', which is not among ComfyUI's diffusers models any more. "
                 f"Put it back into models/diffusers or choose another."
             )
-        device = comfy.device()
+        memory = ComfyMemory()
         chosen = choose(Precision, "precision", precision)
-        automatic = torch.float32 if device.type == "cpu" else torch.float16
+        automatic = torch.float32 if memory.device.type == "cpu" else torch.float16
         dtypes = {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
-        comfy.make_room()
         return io.NodeOutput(
-            load_model(folder, model_name, device, dtypes.get(chosen, automatic), net_folders=comfy.net_folders())
+            load_model(folder, model_name, memory, dtypes.get(chosen, automatic), Library(comfy.all_model_folders()))
         )
 
 
@@ -94,7 +95,6 @@ class ControlStackGenerateLocal(io.ComfyNode):
     def execute(cls, model: LocalModel, request: GenerationRequest) -> io.NodeOutput:
         from ..local.generate import generate
 
-        comfy.make_room()
         result = generate(model, request, comfy.report_steps())
         info = {
             "target": "local",

@@ -218,10 +218,11 @@ def test_a_result_that_is_not_a_number_is_an_error_and_not_a_black_image(
 
 def test_an_adapter_that_cannot_be_loaded_leaves_the_model_usable(demo: LocalModel, tmp_path: Path) -> None:
     before = image(demo, REQUEST)
-    tensors = load_file(demo.adapter_paths[ReferenceKind.STYLE])
+    tensors = load_file(demo.adapters()[ReferenceKind.STYLE])
     del tensors["ip_adapter.3.to_k_ip.weight"]
-    save_file(tensors, tmp_path / "style.safetensors")
-    broken = replace(demo, adapter_paths={ReferenceKind.STYLE: tmp_path / "style.safetensors"})
+    (tmp_path / "ip_adapter").mkdir()
+    save_file(tensors, tmp_path / "ip_adapter" / "style.safetensors")
+    broken = replace(demo, source=tmp_path)
     with pytest.raises(ModelUnreadable, match="ip_adapter cannot be read"):
         generate(broken, replace(REQUEST, references=(STYLE,)))
     assert torch.equal(image(demo, REQUEST), before)

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from controlstack.core.errors import ModelNotFound, ModelUnreadable
+from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ReferenceKind
+from controlstack.local.library import Library
 from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
 from controlstack.local.nets import find_nets, modality_of, read_config
 from controlstack.local.prompt import encode_prompts
@@ -27,13 +29,13 @@ def copy(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, *net_folders: Path) -> LocalModel:
-    return load_model(folder, "test", CPU, torch.float32, net_folders)
+    return load_model(folder, "test", PlainMemory(CPU), torch.float32, Library({"controlnet": net_folders}))
 
 
 def test_the_demo_model_has_its_nets_and_its_adapter(demo: LocalModel) -> None:
-    assert set(demo.net_paths()) == {Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE}
-    assert set(demo.adapter_paths) == {ReferenceKind.STYLE}
-    canny = demo.net_paths()[Modality.CANNY]
+    assert set(demo.nets()) == {Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE}
+    assert set(demo.adapters()) == {ReferenceKind.STYLE}
+    canny = demo.nets()[Modality.CANNY]
     assert demo.net(canny) is demo.net(canny)
 
 
@@ -60,10 +62,10 @@ def test_nets_come_from_the_controlnet_folders_and_are_found_when_they_are_added
     own.rename(shared / "unused")
     shutil.rmtree(copy / "controlnet")
     model = load(copy, shared)
-    assert model.net_paths() == {}
+    assert model.nets() == {}
     (shared / "sd15").mkdir()
     added = (shared / "unused").rename(shared / "sd15" / "control_v11p_sd15_canny")
-    assert model.net_paths() == {Modality.CANNY: added}
+    assert model.nets()[Modality.CANNY].path == added
     assert model.capabilities().modalities == {Modality.CANNY}
 
 
@@ -109,7 +111,7 @@ def test_half_precision_files_are_taken_where_there_are_no_others(copy: Path) ->
         (weights,) = (copy / part).glob("*.safetensors")
         weights.rename(weights.with_name(weights.name.replace(".safetensors", ".fp16.safetensors")))
     model = load(copy)
-    assert model.net(model.net_paths()[Modality.CANNY]).dtype == torch.float32
+    assert model.net(model.nets()[Modality.CANNY]).dtype == torch.float32
 
 
 def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
