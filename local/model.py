@@ -19,6 +19,7 @@ from .families import FACTS, Family, FamilyFacts
 from .library import Library
 from .nets import Net, find_nets, read_config
 from .preview import LatentPreview
+from .remembered import Remembered
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class LocalModel:
     them on the device, which has to be done before every use: something else may have taken their place since. Nets,
     adapters, LoRAs and VAEs are looked for in the library when a request needs them, so that one that was added
     meanwhile is found, and stay with the model once loaded. `nets_chosen` names a file per modality, before the search.
+    `remembered` holds what was computed with the components before.
     """
 
     name: str
@@ -46,6 +48,7 @@ class LocalModel:
     scheduler_config: Mapping[str, Any]
     library: Library = field(default_factory=Library)
     nets_chosen: Mapping[Modality, str] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=Remembered)
     _loaded: dict[Path, Any] = field(default_factory=dict)
     _managed: dict[int, Managed] = field(default_factory=dict)
 
