@@ -20,6 +20,11 @@ def to_rgb(image: Tensor) -> Tensor:
     return image
 
 
+def luminance(image: Tensor) -> Tensor:
+    """[..., 3] to [..., 1], by the weights of ITU-R BT.601, as OpenCV's cvtColor has them."""
+    return (image @ image.new_tensor((0.299, 0.587, 0.114)))[..., None]
+
+
 def fit_image(image: Tensor, width: int, height: int, resize: Resize, thin_lines: bool = False) -> Tensor:
     """Bring [batch, h, w, channel] to [batch, height, width, channel].
 

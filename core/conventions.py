@@ -1,0 +1,196 @@
+"""What each kind of ControlNet was trained to see: the same map, adapted where it is used.
+
+Sources: the ControlNet 1.1 README and its gradio scripts; xinsir's ControlNetPlus README and test scripts; the model
+cards of InstantX/FLUX.1-dev-Controlnet-Union and Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro and -Pro-2.0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from .errors import InvalidRequest, Problem
+from .images import fit_image, luminance
+from .modality import Modality
+from .request import ControlUnit, Resize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class NetKind(Enum):
+    """The families of nets that read maps by conventions of their own."""
+
+    SD15 = "ControlNet 1.1 (SD 1.5)"
+    SDXL = "ControlNet (SDXL)"
+    SDXL_UNION = "ControlNet Union (SDXL)"
+    FLUX_UNION = "ControlNet Union (FLUX)"
+    FLUX_UNION_PRO_2 = "ControlNet Union Pro 2.0 (FLUX)"
+
+    @property
+    def takes_mode(self) -> bool:
+        """Whether the net is told by a number which modality a map shows."""
+        return self in _MODES
+
+
+# A net that was published with fewer modes than these (the first SDXL union has 0 to 5) cannot do the later ones.
+_MODES: Mapping[NetKind, Mapping[Modality, int]] = {
+    NetKind.SDXL_UNION: {
+        Modality.OPENPOSE: 0,
+        Modality.POSE: 0,
+        Modality.DEPTH: 1,
+        Modality.HED: 2,
+        Modality.SOFTEDGE: 2,
+        Modality.SCRIBBLE: 2,
+        Modality.CANNY: 3,
+        Modality.LINEART: 3,
+        Modality.MLSD: 3,
+        Modality.NORMAL: 4,
+        Modality.SEGMENTATION: 5,
+        Modality.TILE: 6,
+        Modality.BLUR: 6,
+        Modality.LOW_QUALITY: 6,
+        Modality.INPAINT: 7,
+    },
+    NetKind.FLUX_UNION: {
+        Modality.CANNY: 0,
+        Modality.TILE: 1,
+        Modality.DEPTH: 2,
+        Modality.BLUR: 3,
+        Modality.OPENPOSE: 4,
+        Modality.POSE: 4,
+        Modality.GRAY: 5,
+        Modality.LOW_QUALITY: 6,
+    },
+}
+
+
+def union_mode(kind: NetKind, modality: Modality) -> int | None:
+    """The number by which a union net is told the modality; None where the net takes none or cannot do it."""
+    return _MODES.get(kind, {}).get(modality)
+
+
+def adapt_map(image: Tensor, unit: ControlUnit, kind: NetKind) -> Tensor:
+    """The map of a control as nets of this kind expect it.
+
+    `image` is the unit's map as RGB at the picture's size, as `control_image` gives it: float32 [batch, height, width,
+    3] in 0..1. So is the result, except that masked pixels of an inpaint map may be -1. A map that needs nothing is
+    returned as it is. What pixels alone cannot give, `unmet` says. Raises InvalidRequest for inpaint without a mask.
+    """
+    convention = _CONVENTIONS.get((kind, unit.modality))
+    return convention.adapt(image, unit) if convention else image
+
+
+def unmet(kind: NetKind, modality: Modality) -> str:
+    """What a net of this kind expects of a map that `adapt_map` cannot give it, as a sentence; "" where nothing."""
+    convention = _CONVENTIONS.get((kind, modality))
+    return convention.unmet if convention else ""
+
+
+def _as_it_is(image: Tensor, unit: ControlUnit) -> Tensor:
+    return image
+
+
+def _mark_masked(value: float) -> Callable[[Tensor, ControlUnit], Tensor]:
+    def mark(image: Tensor, unit: ControlUnit) -> Tensor:
+        return image.masked_fill(_masked(unit, *image.shape[1:3])[..., None], value)
+
+    return mark
+
+
+def _masked(unit: ControlUnit, height: int, width: int) -> Tensor:
+    """Which pixels of the map at this size the mask touches: bool [batch, height, width].
+
+    A pixel of the mask counts from 0.5 on. What the marked area bled into when the map was resized counts as well, as
+    mask and map go through the same filter.
+    """
+    if unit.mask is None:
+        missing = Problem("mask", "not connected", "it says what to fill in", "Connect a mask to the Inpaint Control.")
+        raise InvalidRequest(f"{unit.modality.title} Control", [missing])
+    map_height, map_width = unit.image.shape[1:3]
+    mask = (unit.mask[..., None] >= 0.5).float()
+    at_map = fit_image(mask, map_width, map_height, Resize.STRETCH)
+    return fit_image(at_map, width, height, unit.resize)[..., 0] > 0
+
+
+def _white_on_black(image: Tensor, unit: ControlUnit) -> Tensor:
+    """Lines drawn on white paper, as a user may bring them, turned round; lines are the smaller part of a map."""
+    on_paper = image.mean(dim=(1, 2, 3), keepdim=True) > 0.5
+    return (1 - image).where(on_paper, image) if bool(on_paper.any()) else image
+
+
+def _gray(image: Tensor, unit: ControlUnit) -> Tensor:
+    return luminance(image).expand_as(image)
+
+
+# Half the width of a limb as OpenPose draws it, whatever the size of the picture.
+STICK = 4
+# The factor on it by the longer side of the picture; 7 above these (xinsir's README).
+_THICKER = ((500, 1), (1000, 2), (2000, 3), (3000, 4), (4000, 5), (5000, 6))
+
+
+def stick_width(height: int, width: int) -> int:
+    """Half the width in pixels of the limbs that the SDXL union net was trained on, for a picture of this size."""
+    return STICK * next((factor for below, factor in _THICKER if max(height, width) < below), 7)
+
+
+def _thick_sticks(image: Tensor, unit: ControlUnit) -> Tensor:
+    """The skeleton with limbs as wide as the net knows them; each keeps its colour, which names it."""
+    height, width = image.shape[1:3]
+    map_height, map_width = unit.image.shape[1:3]
+    drawn = STICK * max(height / map_height, width / map_width)
+    return _grow(image, max(0, round(stick_width(height, width) - drawn)))
+
+
+def _grow(image: Tensor, radius: int) -> Tensor:
+    """Every bright thing wider by `radius` pixels, its colour kept; where two of the same brightness meet, both end."""
+    planes = image.movedim(-1, 1)
+    for ring in range(radius):
+        # A square and a cross in turn make an octagon, which is round enough for a limb.
+        reaches = ((3, 3),) if ring % 2 else ((1, 3), (3, 1))
+        for spread in [_brightest_near(planes, reach) for reach in reaches]:
+            planes = planes.where(planes.amax(1, keepdim=True) >= spread.amax(1, keepdim=True), spread)
+    return planes.movedim(1, -1).contiguous()
+
+
+def _brightest_near(planes: Tensor, reach: tuple[int, int]) -> Tensor:
+    """For every pixel the colour of the brightest one in a window of this height and width around it."""
+    from torch.nn import functional
+
+    padding = (reach[0] // 2, reach[1] // 2)
+    brightness = planes.amax(1, keepdim=True)
+    _, where = functional.max_pool2d(brightness, reach, stride=1, padding=padding, return_indices=True)
+    return planes.flatten(2).gather(2, where.flatten(2).expand(-1, planes.shape[1], -1)).view_as(planes)
+
+
+@dataclass(frozen=True)
+class _Convention:
+    adapt: Callable[[Tensor, ControlUnit], Tensor] = _as_it_is
+    unmet: str = ""
+
+
+_LINES = (Modality.CANNY, Modality.HED, Modality.SOFTEDGE, Modality.LINEART, Modality.MLSD, Modality.SCRIBBLE)
+_CONVENTIONS: Mapping[tuple[NetKind, Modality], _Convention] = {
+    **{(kind, modality): _Convention(_white_on_black) for kind in NetKind for modality in _LINES},
+    (NetKind.SD15, Modality.INPAINT): _Convention(_mark_masked(-1.0)),
+    (NetKind.SDXL, Modality.INPAINT): _Convention(
+        _mark_masked(-1.0),
+        "SDXL inpaint nets agree on no mark for the masked area; -1 is what diffusers documents. "
+        "For a net trained on another mark, paint it into the picture and set detect to 'none'.",
+    ),
+    (NetKind.SDXL_UNION, Modality.INPAINT): _Convention(_mark_masked(0.0)),
+    (NetKind.SDXL_UNION, Modality.OPENPOSE): _Convention(_thick_sticks),
+    (NetKind.SDXL_UNION, Modality.POSE): _Convention(
+        _thick_sticks, "The net knows bodies only; hands and face in the map disturb it. Use an OpenPose Control."
+    ),
+    (NetKind.SDXL_UNION, Modality.SEGMENTATION): _Convention(
+        unmet="The net was trained on a colour for every object, as SAM draws them, not on the colours of ADE20K."
+    ),
+    (NetKind.FLUX_UNION, Modality.GRAY): _Convention(_gray),
+    (NetKind.FLUX_UNION_PRO_2, Modality.GRAY): _Convention(_gray),
+    (NetKind.SD15, Modality.SHUFFLE): _Convention(
+        unmet="The net needs its outputs averaged over the picture (global_pool_conditions in its configuration)."
+    ),
+}

@@ -1,0 +1,149 @@
+"""The same map, as each kind of net was trained to see it: one test per row of the table."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from controlstack.core.conventions import NetKind, adapt_map, stick_width, union_mode, unmet
+from controlstack.core.errors import InvalidRequest
+from controlstack.core.images import control_image
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, Resize
+
+LINE_MAPS = (Modality.CANNY, Modality.HED, Modality.SOFTEDGE, Modality.LINEART, Modality.MLSD, Modality.SCRIBBLE)
+UNION_MODES = {
+    NetKind.SDXL_UNION: (
+        {Modality.OPENPOSE, Modality.POSE},
+        {Modality.DEPTH},
+        {Modality.HED, Modality.SOFTEDGE, Modality.SCRIBBLE},
+        {Modality.CANNY, Modality.LINEART, Modality.MLSD},
+        {Modality.NORMAL},
+        {Modality.SEGMENTATION},
+        {Modality.TILE, Modality.BLUR, Modality.LOW_QUALITY},
+        {Modality.INPAINT},
+    ),
+    NetKind.FLUX_UNION: (
+        {Modality.CANNY},
+        {Modality.TILE},
+        {Modality.DEPTH},
+        {Modality.BLUR},
+        {Modality.OPENPOSE, Modality.POSE},
+        {Modality.GRAY},
+        {Modality.LOW_QUALITY},
+    ),
+}
+
+
+def adapted(unit: ControlUnit, kind: NetKind, width: int = 64, height: int = 48) -> torch.Tensor:
+    return adapt_map(control_image(unit, width, height), unit, kind)
+
+
+@pytest.mark.parametrize("kind", UNION_MODES)
+def test_union_nets_get_the_number_of_the_modality(kind: NetKind) -> None:
+    assert kind.takes_mode
+    expected = {modality: mode for mode, group in enumerate(UNION_MODES[kind]) for modality in group}
+    assert {modality: union_mode(kind, modality) for modality in Modality} == {
+        modality: expected.get(modality) for modality in Modality
+    }
+
+
+@pytest.mark.parametrize("kind", [kind for kind in NetKind if kind not in UNION_MODES])
+def test_other_nets_take_no_number(kind: NetKind) -> None:
+    assert not kind.takes_mode
+    assert all(union_mode(kind, modality) is None for modality in Modality)
+
+
+@pytest.mark.parametrize(("kind", "mark"), [(NetKind.SD15, -1.0), (NetKind.SDXL, -1.0), (NetKind.SDXL_UNION, 0.0)])
+def test_the_masked_area_of_an_inpaint_map_is_marked_and_nothing_else(kind: NetKind, mark: float) -> None:
+    picture, mask = torch.rand(1, 48, 64, 3) * 0.8 + 0.1, torch.zeros(1, 48, 64)
+    mask[:, 10:20, 30:50] = 1
+    result = adapted(ControlUnit(Modality.INPAINT, picture, mask=mask), kind)
+    assert torch.equal((result == mark).all(-1), mask > 0)
+    assert torch.equal(result[mask == 0], picture[mask == 0])
+
+
+@pytest.mark.parametrize("resize", Resize)
+def test_the_mark_covers_what_the_masked_area_bled_into(resize: Resize) -> None:
+    mask = torch.zeros(1, 97, 131)
+    mask[:, 20:51, 33:70] = 1
+    picture = (1 - mask)[..., None].expand(-1, -1, -1, 3)  # white, with the masked area black, as the detector gives it
+    result = adapted(ControlUnit(Modality.INPAINT, picture, mask=mask, resize=resize), NetKind.SD15, 64, 64)
+    kept = result[result >= 0]
+    bars = (kept == 0) & (resize is Resize.FIT)
+    assert ((kept > 0.999) | bars).all()
+    assert 0.05 < (result < 0).float().mean() < 0.2
+
+
+def test_a_mask_of_another_size_is_stretched_over_the_map() -> None:
+    mask = torch.zeros(1, 8, 8)
+    mask[:, :, 4:] = 1
+    result = adapted(ControlUnit(Modality.INPAINT, torch.ones(1, 48, 64, 3), mask=mask), NetKind.SD15)
+    assert (result[:, :, 40:] == -1).all() and (result[:, :, :24] == 1).all()
+
+
+def test_inpaint_without_a_mask_says_so() -> None:
+    with pytest.raises(InvalidRequest, match="mask is not connected"):
+        adapted(ControlUnit(Modality.INPAINT, torch.ones(1, 48, 64, 3)), NetKind.SD15)
+
+
+@pytest.mark.parametrize("kind", NetKind)
+@pytest.mark.parametrize("modality", LINE_MAPS)
+def test_line_maps_are_white_on_black_for_every_net(kind: NetKind, modality: Modality) -> None:
+    lines = torch.zeros(2, 48, 64, 3)
+    lines[:, 20] = 1
+    mixed = torch.stack([lines[0], 1 - lines[1]])
+    assert torch.equal(adapted(ControlUnit(modality, mixed), kind), lines)
+    assert adapted(ControlUnit(modality, lines), kind) is lines, "a map that is right is not touched"
+
+
+@pytest.mark.parametrize(
+    ("longer", "factor"), [(499, 1), (500, 2), (1024, 3), (2048, 4), (3000, 5), (4999, 6), (5000, 7)]
+)
+def test_sticks_widen_with_the_picture(longer: int, factor: int) -> None:
+    assert stick_width(longer, 100) == stick_width(100, longer) == 4 * factor
+
+
+@pytest.mark.parametrize("modality", [Modality.OPENPOSE, Modality.POSE])
+def test_the_sdxl_union_gets_thick_sticks_in_their_own_colours(modality: Modality) -> None:
+    red, green = torch.tensor([0.6, 0, 0]), torch.tensor([0, 0.6, 0])
+    skeleton = torch.zeros(1, 600, 400, 3)
+    skeleton[:, 100:500, 196:204] = red  # two sticks of half-width 4
+    skeleton[:, 296:304, 204:380] = green
+    unit = ControlUnit(modality, skeleton)
+    result = adapted(unit, NetKind.SDXL_UNION, 400, 600)
+    assert {tuple(color) for color in result.flatten(0, 2).unique(dim=0).tolist()} == {
+        tuple(color.tolist()) for color in (torch.zeros(3), red, green)
+    }
+    assert (result[0, 150, :, 0] > 0).sum() == 16, "half-width 8 at 500 to 999 pixels"
+    assert (result[0, :, 350, 1] > 0).sum() == 16
+    assert adapted(unit, NetKind.SD15, 400, 600) is skeleton
+
+
+def test_sticks_that_grew_with_the_map_are_not_widened_twice() -> None:
+    small = torch.zeros(1, 300, 200, 3)
+    small[:, 50:250, 96:104, 0] = 0.6
+    result = adapted(ControlUnit(Modality.OPENPOSE, small), NetKind.SDXL_UNION, 400, 600)
+    assert abs(int((result[0, 300, :, 0] > 0.3).sum()) - 16) <= 1
+
+
+@pytest.mark.parametrize("kind", [NetKind.FLUX_UNION, NetKind.FLUX_UNION_PRO_2])
+def test_flux_gets_gray_as_gray(kind: NetKind) -> None:
+    result = adapted(ControlUnit(Modality.GRAY, torch.rand(1, 48, 64, 3)), kind)
+    assert torch.equal(result[..., 0], result[..., 1]) and torch.equal(result[..., 0], result[..., 2])
+    white = adapted(ControlUnit(Modality.GRAY, torch.ones(1, 48, 64, 3)), kind)
+    assert torch.allclose(white, torch.ones_like(white))
+
+
+def test_what_pixels_cannot_give_is_said() -> None:
+    assert "SAM" in unmet(NetKind.SDXL_UNION, Modality.SEGMENTATION)
+    assert "bodies only" in unmet(NetKind.SDXL_UNION, Modality.POSE)
+    assert "averaged" in unmet(NetKind.SD15, Modality.SHUFFLE)
+    assert unmet(NetKind.SDXL, Modality.INPAINT)
+    assert unmet(NetKind.SD15, Modality.CANNY) == ""
+
+
+@pytest.mark.parametrize("kind", NetKind)
+@pytest.mark.parametrize("modality", [Modality.DEPTH, Modality.NORMAL, Modality.TILE, Modality.SEGMENTATION])
+def test_maps_that_all_nets_read_alike_stay_as_they_are(kind: NetKind, modality: Modality) -> None:
+    picture = torch.rand(1, 48, 64, 3)
+    assert adapted(ControlUnit(modality, picture), kind) is picture
