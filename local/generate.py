@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, OutOfMemory
-from ..core.images import control_image, to_rgb
-from ..core.request import ControlUnit, GenerationRequest, ImageReference, acts_at
+from ..core.request import ControlUnit, GenerationRequest, ImageReference
 from ..core.validate import ensure_valid
-from .model import LocalModel, reading
+from .adapters import adapters_applied, reference_inputs
+from .controlnets import flux_control_stack, hints_encoded_once, unet_control_stack
+from .inputs import control_inputs, is_guided, keep_unmasked, net_controls, start_inputs, text_inputs
+from .loras import loras_applied
+from .model import LocalModel
 from .nets import Net
-from .prompt import encode_prompts
+from .pipelines import Task, pipeline_kind, task_of
 from .schedulers import make_scheduler
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ class Step:
 
     number: int
     total: int
+    seconds_left: float
     preview: Callable[[], Tensor]
 
 
@@ -39,6 +43,8 @@ class Generation:
 
     images: Tensor
     seeds: tuple[int, ...]
+    family: str
+    task: str
     scheduler: str
     nets: tuple[str, ...]
     seconds: Mapping[str, float]
@@ -56,119 +62,120 @@ def generate(
 
     ensure_valid(request, model.capabilities())
     started = time.perf_counter()
-    seeds = tuple((request.seed + index) % 2**64 for index in range(request.batch_size))
-    controls = [control for control in request.controls if control.strength > 0]
-    references = [reference for reference in request.references if reference.scale > 0]
-    known = model.nets()
-    nets = [known[control.modality] for control in controls]
+    run = _Run.of(model, request)
     try:
-        pipeline = _pipeline(model, request, nets)
-        model.bring(*(part for part in model.components.values() if isinstance(part, torch.nn.Module)))
-        with _applied(references, pipeline, model, request) as (reference_inputs, scale_references):
+        with loras_applied(model, request.loras) as loras:
+            pipeline, inputs = run.prepare(loras)
             prepared = time.perf_counter()
-
-            def after_step(pipe: Any, index: int, _time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
-                total = pipe.num_timesteps
-                scale_references(index + 1, total)
-                on_step(Step(index + 1, total, lambda: model.preview(values["latents"])))
-                return values
-
-            planes = pipeline(
-                **_prompts(model, request),
-                **_hints(request, controls),
-                **reference_inputs,
-                width=request.width,
-                height=request.height,
-                num_inference_steps=request.steps,
-                guidance_scale=request.guidance_scale,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                output_type="pt",
-                callback_on_step_end=after_step,
-            ).images
+            planes = run.denoise(pipeline, inputs, on_step)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"{model.device} has too little memory for {request.batch_size} x {request.width}x{request.height} with "
-            f"{len(controls)} controls. Lower batch_size or the size, or close other programs that use it."
+            f"{len(run.controls)} controls. Lower batch_size or the size, or close other programs that use it."
         ) from error
     images = planes.movedim(1, -1).float().cpu()
     if not bool(images.isfinite().all()):
         raise GenerationFailed(
             f"The result holds values that are not numbers, which {model.dtype} can cause. Set precision to fp32."
         )
+    if run.task is Task.INPAINT:
+        images = keep_unmasked(request, images)
     finished = time.perf_counter()
-    seconds = {"prepare": round(prepared - started, 3), "generate": round(finished - prepared, 3)}
     return Generation(
         images=images,
-        seeds=seeds,
+        seeds=run.seeds,
+        family=model.family.value,
+        task=run.task.value,
         scheduler=type(pipeline.scheduler).__name__,
-        nets=tuple(net.name for net in nets),
-        seconds=seconds,
+        nets=tuple(net.name for net in run.nets),
+        seconds={"prepare": round(prepared - started, 3), "generate": round(finished - prepared, 3)},
     )
 
 
-def _pipeline(model: LocalModel, request: GenerationRequest, nets: Sequence[Net]) -> Any:
-    from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """A valid request and what of the model takes part in it."""
 
-    components = {
-        **model.components,
-        "scheduler": make_scheduler(request.scheduler, model.scheduler_config),
-        "requires_safety_checker": False,
-    }
-    if nets:
-        networks = [model.net(net) for net in nets]
-        model.bring(*networks)
-        pipeline = StableDiffusionControlNetPipeline(**components, controlnet=MultiControlNetModel(networks))
-    else:
-        pipeline = StableDiffusionPipeline(**components)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    model: LocalModel
+    request: GenerationRequest
+    task: Task
+    seeds: tuple[int, ...]
+    controls: Sequence[ControlUnit]
+    nets: Sequence[Net]
+    references: Sequence[ImageReference]
+
+    @classmethod
+    def of(cls, model: LocalModel, request: GenerationRequest) -> _Run:
+        controls = [control for control in request.controls if control.strength != 0]
+        known = model.nets()
+        return cls(
+            model=model,
+            request=request,
+            task=task_of(request),
+            seeds=tuple((request.seed + index) % 2**64 for index in range(request.batch_size)),
+            controls=controls,
+            nets=[known[control.modality] for control in controls],
+            references=[reference for reference in request.references if reference.scale != 0],
+        )
+
+    def prepare(self, loras: object) -> tuple[Any, dict[str, Any]]:
+        """The pipeline and what it is called with; text and references are embedded here."""
+        model, request, guided = self.model, self.request, is_guided(self.model, self.request)
+        kind = pipeline_kind(model.family, self.task, bool(self.controls))
+        units = net_controls(model, request, self.controls, self.nets)
+        inputs = {
+            **text_inputs(model, request, loras),
+            **reference_inputs(model, self.references, request.width, request.height, guided),
+            **start_inputs(request),
+            **control_inputs(model, request, self.controls, self.nets, kind.hints),
+        }
+        # The pipelines are given embeddings, so they need no text encoders, which may lie elsewhere by now.
+        without_text = dict.fromkeys((*model.facts.text_encoders, *model.facts.tokenizers))
+        scheduler = make_scheduler(request.scheduler, model.scheduler_config)
+        parts = {**model.components, **without_text, "scheduler": scheduler}
+        if units:
+            flow = model.facts.flow
+            parts["controlnet"] = (
+                flux_control_stack(units, model.denoiser) if flow else unet_control_stack(units, guided)
+            )
+        return kind.build(parts), inputs
+
+    def denoise(self, pipeline: Any, inputs: Mapping[str, Any], on_step: Callable[[Step], None]) -> Tensor:
+        """The images [batch, 3, height, width]; `on_step` is called after every step."""
+        import torch
+
+        model, request = self.model, self.request
+        units = pipeline.controlnet.forward.controls if self.controls else []
+        model.bring(model.denoiser, model.components["vae"], *{id(unit.net): unit.net for unit in units}.values())
+        with adapters_applied(pipeline, model, self.references) as scale_references, hints_encoded_once(units):
+            scale_references(0, request.steps)
+            started = time.perf_counter()
+
+            def after_step(pipe: Any, index: int, _time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
+                done, total = index + 1, pipe.num_timesteps
+                scale_references(done, total)
+                left = (time.perf_counter() - started) / done * (total - done)
+                on_step(Step(done, total, left, lambda: model.preview(self._latents(pipe, values["latents"]))))
+                return values
+
+            return pipeline(
+                **inputs,
+                **_size(pipeline, request),
+                num_inference_steps=request.steps,
+                guidance_scale=request.guidance_scale,
+                generator=[torch.Generator().manual_seed(seed) for seed in self.seeds],
+                output_type="pt",
+                callback_on_step_end=after_step,
+            ).images
+
+    def _latents(self, pipeline: Any, latents: Tensor) -> Tensor:
+        """[batch, channels, h, w]; FLUX packs them into tokens."""
+        if not self.model.facts.flow:
+            return latents
+        return pipeline._unpack_latents(latents, self.request.height, self.request.width, pipeline.vae_scale_factor)
 
 
-def _prompts(model: LocalModel, request: GenerationRequest) -> dict[str, Tensor]:
-    texts = (request.prompt, request.negative_prompt)
-    encoder = (model.components["tokenizer"], model.components["text_encoder"])
-    positive, negative = encode_prompts(texts, *encoder, request.clip_skip)
-    count = request.batch_size
-    return {"prompt_embeds": positive.repeat(count, 1, 1), "negative_prompt_embeds": negative.repeat(count, 1, 1)}
-
-
-def _hints(request: GenerationRequest, controls: Sequence[ControlUnit]) -> dict[str, list]:
-    if not controls:
-        return {}
-    size = (request.width, request.height)
-    return {
-        "image": [control_image(control, *size).movedim(-1, 1) for control in controls],
-        "controlnet_conditioning_scale": [float(control.strength) for control in controls],
-        "control_guidance_start": [control.start for control in controls],
-        "control_guidance_end": [control.end for control in controls],
-    }
-
-
-@contextmanager
-def _applied(
-    references: Sequence[ImageReference], pipeline: Any, model: LocalModel, request: GenerationRequest
-) -> Iterator[tuple[dict[str, Any], Callable[[int, int], None]]]:
-    """The pipeline with one IP-Adapter per reference: its inputs, and a function that sets the scales for a step."""
-    if not references:
-        yield {}, lambda step, steps: None
-        return
-
-    def set_scales(step: int, steps: int) -> None:
-        pipeline.set_ip_adapter_scale([r.scale if acts_at(r, step, steps) else 0.0 for r in references])
-
-    pictures = [[_to_picture(frame) for frame in to_rgb(reference.image)] for reference in references]
-    adapters = [model.adapter(reference.kind) for reference in references]
-    unnamed = [""] * len(adapters)
-    try:
-        with reading(model.source / "ip_adapter"):
-            pipeline.load_ip_adapter(adapters, subfolder=unnamed, weight_name=unnamed)
-        set_scales(0, request.steps)
-        yield {"ip_adapter_image": pictures}, set_scales
-    finally:
-        pipeline.unload_ip_adapter()
-
-
-def _to_picture(frame: Tensor) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(frame.clamp(0, 1).mul(255).round().byte().cpu().numpy())
+def _size(pipeline: Any, request: GenerationRequest) -> dict[str, int]:
+    """Where a pipeline does not take the size, it is that of the picture it starts from."""
+    size = {"width": request.width, "height": request.height}
+    return size if "width" in inspect.signature(pipeline.__call__).parameters else {}

@@ -21,7 +21,8 @@ class LatentPreview:
         probes = torch.randn(_PROBES, channels, generator=generator)
         flat = probes[..., None, None].expand(-1, -1, 2, 2).to(vae.device, vae.dtype)
         with torch.no_grad():
-            colours = vae.decode(flat / vae.config.scaling_factor).sample.float().cpu().mean((2, 3))
+            shift = vae.config.get("shift_factor") or 0.0
+            colours = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)
         # A decoder that gives NaN must fail where its result is looked at, with a sentence, not here in the fit.
         self._weights = torch.linalg.lstsq(inputs, colours.nan_to_num().clamp(-1, 1)).solution

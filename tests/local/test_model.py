@@ -15,8 +15,6 @@ from controlstack.core.request import ReferenceKind
 from controlstack.local.library import Library
 from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
 from controlstack.local.nets import find_nets, modality_of, read_config
-from controlstack.local.prompt import encode_prompts
-from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -182,17 +180,3 @@ def test_another_family_is_a_sentence(copy: Path, kind: str | None) -> None:
     shown = kind or "model of unknown kind"
     with pytest.raises(ModelUnreadable, match=rf"holds a {shown}: .* runs Stable Diffusion 1.5"):
         load(copy)
-
-
-def test_prompts_are_encoded_as_the_plain_pipeline_does(demo: LocalModel) -> None:
-    parts = {**demo.components, "scheduler": None}
-    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    expected = pipeline.encode_prompt("a red circle", CPU, 1, True, "a blue star")
-    got = encode_prompts(["a red circle", "a blue star"], parts["tokenizer"], parts["text_encoder"])
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-
-
-def test_embeddings_of_prompts_of_different_length_have_one_shape(demo: LocalModel) -> None:
-    parts = demo.components
-    long, short = encode_prompts(["a red circle " * 60, ""], parts["tokenizer"], parts["text_encoder"])
-    assert long.shape == short.shape == (1, 3 * 77, 96)
