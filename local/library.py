@@ -26,12 +26,14 @@ class Library:
     """Where models lie.
 
     `folders` are ComfyUI's model folders by their names there (`controlnet`, `loras`, ...). `clip_tokenizer` and
-    `t5_tokenizer` are folders with the tokenizers that single files do not carry.
+    `t5_tokenizer` are folders with the tokenizers that single files do not carry, `configs` one with the configurations
+    of the families, where it is not the pack's own.
     """
 
     folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     clip_tokenizer: Path | None = None
     t5_tokenizer: Path | None = None
+    configs: Path | None = None
 
     def files(self, folder: str) -> Iterator[ModelFile]:
         """Everything in a ComfyUI folder and below, as it lies on the disk now, sorted; the first of a name wins."""
