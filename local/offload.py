@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from ..core.memory import Managed, Memory, Offload, size_of
@@ -93,13 +93,8 @@ def run_offloaded(
 
 @contextmanager
 def _placed(memory: Memory, stages: Sequence[Stage], mode: Offload) -> Iterator[None]:
-    if mode is Offload.NONE:
-        every = [part for stage in stages for part in stage.parts]
-        memory.load(every, max((stage.room for stage in stages), default=0))
-        yield
-        return
+    present = _Present(memory, keeps=mode is Offload.NONE)
     with ExitStack() as stack:
-        present = _Present(memory)
         for stage in stages:
             by_layer = mode is Offload.SEQUENTIAL and stage.divisible
             stack.enter_context(_by_layer(memory, stage) if by_layer else _on_call(present, stage))
@@ -108,16 +103,23 @@ def _placed(memory: Memory, stages: Sequence[Stage], mode: Offload) -> Iterator[
 
 @dataclass
 class _Present:
-    """The stage whose parts lie on the device."""
+    """The stages whose parts lie on the device: the last one that came, or with `keeps` all that have come.
+
+    What does not come at all, because its result is known from before, is not loaded either.
+    """
 
     memory: Memory
-    stage: Stage | None = None
+    keeps: bool
+    stages: list[Stage] = field(default_factory=list)
 
     def become(self, stage: Stage) -> None:
-        if self.stage is not stage:
-            self.stage = None  # stays so when loading fails
-            self.memory.load(stage.parts, stage.room)
-            self.stage = stage
+        if any(stage is present for present in self.stages):
+            return
+        wanted = [*self.stages, stage] if self.keeps else [stage]
+        self.stages = []  # stays so when loading fails
+        parts = [part for present in wanted for part in present.parts]
+        self.memory.load(parts, max(present.room for present in wanted))
+        self.stages = wanted
 
 
 @contextmanager

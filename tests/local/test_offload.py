@@ -92,10 +92,17 @@ def test_every_mode_makes_the_same_picture_and_leaves_the_networks_as_they_were(
     assert not any({"_hf_hook", "forward"} & set(vars(module)) for module in modules)
 
 
-def test_all_networks_are_loaded_at_once_with_room_for_the_hungriest_stage(pipeline: StableDiffusionPipeline) -> None:
+def test_without_offloading_what_has_computed_stays_beside_what_comes(pipeline: StableDiffusionPipeline) -> None:
     memory = SmallMemory(CPU)
     run_offloaded(memory, stages_of(pipeline, memory), Offload.NONE, lambda: run(pipeline))
-    assert memory.loads == [(["UNet2DConditionModel", "AutoencoderTiny"], 100)]
+    assert memory.loads == [(["UNet2DConditionModel"], 100), (["UNet2DConditionModel", "AutoencoderTiny"], 100)]
+
+
+def test_what_is_not_called_is_not_loaded(pipeline: StableDiffusionPipeline) -> None:
+    for mode in MODES:
+        memory = SmallMemory(CPU)
+        run_offloaded(memory, stages_of(pipeline, memory), mode, lambda: None)
+        assert memory.loads == []
 
 
 def test_each_stage_is_loaded_once_when_it_comes(pipeline: StableDiffusionPipeline) -> None:
