@@ -70,7 +70,7 @@ def adapters_applied(
 
     try:
         fitting = model.remembered.get(("adapters", *((path, path.stat().st_mtime_ns) for path in paths)), load)
-        fitting.to(denoiser.device)
+        fitting.to(model.device)
         fitting.put_into(denoiser)
         yield scale
     finally:
@@ -109,7 +109,6 @@ def _embedding(model: LocalModel, reference: ImageReference, guided: bool) -> Te
 
     def make() -> tuple[Tensor, Tensor]:
         encoder, processor = model.components["image_encoder"], model.components["feature_extractor"]
-        model.bring(encoder)
         pixels = processor(pictures, return_tensors="pt").pixel_values.to(encoder.device, encoder.dtype)
         with torch.no_grad():
             if not hidden:

@@ -110,7 +110,7 @@ class _UNetStack:
 
     controls: Sequence[Control]
     guided: bool
-    _areas: dict[tuple[int, Any], Tensor] = field(default_factory=dict)
+    _areas: dict[tuple[int, tuple[int, int]], Tensor] = field(default_factory=dict)
     _halves: dict[int, Tensor] = field(default_factory=dict)
 
     def __call__(
@@ -188,19 +188,31 @@ class _UNetStack:
         residuals = [*down, mid]
         if first.mask is None:
             return residuals
-        return [residual * self._area(group[0], residual) for residual in residuals]
+        sizes = _residual_sizes(first.net.config, *sample.shape[-2:])
+        return [r * self._area(group[0], size, r) for r, size in zip(residuals, sizes, strict=True)]
 
-    def _area(self, index: int, residual: Tensor) -> Tensor:
+    def _area(self, index: int, size: tuple[int, int], like: Tensor) -> Tensor:
         """The mask of a control at the size of a residual."""
         from torch.nn import functional
 
-        key = (index, residual.shape[-2:])
-        if key not in self._areas:
+        if (index, size) not in self._areas:
             mask = self.controls[index].mask
             assert mask is not None
-            area = functional.interpolate(mask.to(residual), size=residual.shape[-2:], mode="area")
-            self._areas[key] = area.repeat(residual.shape[0] // area.shape[0], 1, 1, 1)
-        return self._areas[key]
+            area = functional.interpolate(mask.to(like), size=size, mode="area")
+            self._areas[index, size] = area.repeat(like.shape[0] // area.shape[0], 1, 1, 1)
+        return self._areas[index, size]
+
+
+def _residual_sizes(config: Any, height: int, width: int) -> list[tuple[int, int]]:
+    """The sizes at which a UNet adds the residuals, the middle block last; those of averaging nets are 1 x 1."""
+    sizes = [(height, width)]
+    levels = len(config.block_out_channels)
+    for level in range(levels):
+        sizes += [(height, width)] * config.layers_per_block
+        if level < levels - 1:
+            height, width = ceil(height / 2), ceil(width / 2)
+            sizes.append((height, width))
+    return [*sizes, (height, width)]
 
 
 def _second_half(values: dict[str, Tensor] | None) -> dict[str, Tensor] | None:

@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, OutOfMemory
-from ..core.request import ControlUnit, GenerationRequest, ImageReference
+from ..core.memory import Offload
+from ..core.request import GenerationRequest
+from ..core.scheduler import SchedulerName
 from ..core.validate import ensure_valid
-from .adapters import adapters_applied, reference_inputs
-from .controlnets import flux_control_stack, hints_encoded_once, unet_control_stack
-from .inputs import control_inputs, is_guided, keep_unmasked, net_controls, start_inputs, text_inputs
-from .loras import loras_applied
+from .inputs import init_latents, keep_unmasked
+from .loras import ActiveLoras, loras_applied
 from .model import LocalModel
-from .nets import Net
-from .pipelines import Task, pipeline_kind, task_of
-from .schedulers import make_scheduler
+from .offload import run_offloaded
+from .pipelines import Task, task_of
+from .run import Listener, Prepared, Run
+from .schedulers import make_inversion, make_scheduler
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Step:
-    """A finished denoising step; `preview()` gives a small picture, uint8 [h, w, 3]."""
-
-    number: int
-    total: int
-    seconds_left: float
-    preview: Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
 class Generation:
     """Images float32 [batch, height, width, 3] in 0..1; image i came from `seeds[i]` and can be made alone from it.
 
-    `nets` are the names of the ControlNets that ran, in the order of the stack.
+    `scheduler` is the class that ran, `nets` are the names of the ControlNets in the order of the stack, `offload` is
+    the mode of memory it ran in, `notes` say what was done in another way than asked.
     """
 
     images: Tensor
@@ -47,12 +38,12 @@ class Generation:
     task: str
     scheduler: str
     nets: tuple[str, ...]
+    offload: str
+    notes: tuple[str, ...]
     seconds: Mapping[str, float]
 
 
-def generate(
-    model: LocalModel, request: GenerationRequest, on_step: Callable[[Step], None] = lambda step: None
-) -> Generation:
+def generate(model: LocalModel, request: GenerationRequest, on_step: Listener = lambda step: None) -> Generation:
     """Run the request on the model.
 
     `on_step` is called after every step; what it raises stops the generation and is passed on. Raises InvalidRequest
@@ -62,12 +53,17 @@ def generate(
 
     ensure_valid(request, model.capabilities())
     started = time.perf_counter()
-    run = _Run.of(model, request)
-    try:
+    run = Run.of(model, request)
+    task = task_of(request)
+
+    def attempt() -> tuple[Prepared, float, Tensor]:
         with loras_applied(model, request.loras) as loras:
-            pipeline, inputs = run.prepare(loras)
-            prepared = time.perf_counter()
-            planes = run.denoise(pipeline, inputs, on_step)
+            prepared, more = _prepare(run, loras, on_step)
+            ready = time.perf_counter()
+            return prepared, ready, prepared.call(on_step, **more)
+
+    try:
+        (prepared, ready, planes), offload = run_offloaded(model.memory, run.stages(), model.offload, attempt)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"{model.device} has too little memory for {request.batch_size} x {request.width}x{request.height} with "
@@ -78,104 +74,36 @@ def generate(
         raise GenerationFailed(
             f"The result holds values that are not numbers, which {model.dtype} can cause. Set precision to fp32."
         )
-    if run.task is Task.INPAINT:
+    if task is Task.INPAINT:
         images = keep_unmasked(request, images)
     finished = time.perf_counter()
     return Generation(
         images=images,
         seeds=run.seeds,
         family=model.family.value,
-        task=run.task.value,
-        scheduler=type(pipeline.scheduler).__name__,
+        task=task.value,
+        scheduler=type(prepared.pipeline.scheduler).__name__,
         nets=tuple(net.name for net in run.nets),
-        seconds={"prepare": round(prepared - started, 3), "generate": round(finished - prepared, 3)},
+        offload=offload.value,
+        notes=(*run.notes(), *prepared.notes(), *_memory_notes(model.offload, offload)),
+        seconds={"prepare": round(ready - started, 3), "generate": round(finished - ready, 3)},
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """A valid request and what of the model takes part in it."""
-
-    model: LocalModel
-    request: GenerationRequest
-    task: Task
-    seeds: tuple[int, ...]
-    controls: Sequence[ControlUnit]
-    nets: Sequence[Net]
-    references: Sequence[ImageReference]
-
-    @classmethod
-    def of(cls, model: LocalModel, request: GenerationRequest) -> _Run:
-        controls = [control for control in request.controls if control.strength != 0]
-        known = model.nets()
-        return cls(
-            model=model,
-            request=request,
-            task=task_of(request),
-            seeds=tuple((request.seed + index) % 2**64 for index in range(request.batch_size)),
-            controls=controls,
-            nets=[known[control.modality] for control in controls],
-            references=[reference for reference in request.references if reference.scale != 0],
-        )
-
-    def prepare(self, loras: object) -> tuple[Any, dict[str, Any]]:
-        """The pipeline and what it is called with; text and references are embedded here."""
-        model, request, guided = self.model, self.request, is_guided(self.model, self.request)
-        kind = pipeline_kind(model.family, self.task, bool(self.controls))
-        units = net_controls(model, request, self.controls, self.nets)
-        inputs = {
-            **text_inputs(model, request, loras),
-            **reference_inputs(model, self.references, request.width, request.height, guided),
-            **start_inputs(request),
-            **control_inputs(model, request, self.controls, self.nets, kind.hints),
-        }
-        # The pipelines are given embeddings, so they need no text encoders, which may lie elsewhere by now.
-        without_text = dict.fromkeys((*model.facts.text_encoders, *model.facts.tokenizers))
-        scheduler = make_scheduler(request.scheduler, model.scheduler_config)
-        parts = {**model.components, **without_text, "scheduler": scheduler}
-        if units:
-            flow = model.facts.flow
-            parts["controlnet"] = (
-                flux_control_stack(units, model.denoiser) if flow else unet_control_stack(units, guided)
-            )
-        return kind.build(parts), inputs
-
-    def denoise(self, pipeline: Any, inputs: Mapping[str, Any], on_step: Callable[[Step], None]) -> Tensor:
-        """The images [batch, 3, height, width]; `on_step` is called after every step."""
-        import torch
-
-        model, request = self.model, self.request
-        units = pipeline.controlnet.forward.controls if self.controls else []
-        model.bring(model.denoiser, model.components["vae"], *{id(unit.net): unit.net for unit in units}.values())
-        with adapters_applied(pipeline, model, self.references) as scale_references, hints_encoded_once(units):
-            scale_references(0, request.steps)
-            started = time.perf_counter()
-
-            def after_step(pipe: Any, index: int, _time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
-                done, total = index + 1, pipe.num_timesteps
-                scale_references(done, total)
-                left = (time.perf_counter() - started) / done * (total - done)
-                on_step(Step(done, total, left, lambda: model.preview(self._latents(pipe, values["latents"]))))
-                return values
-
-            return pipeline(
-                **inputs,
-                **_size(pipeline, request),
-                num_inference_steps=request.steps,
-                guidance_scale=request.guidance_scale,
-                generator=[torch.Generator().manual_seed(seed) for seed in self.seeds],
-                output_type="pt",
-                callback_on_step_end=after_step,
-            ).images
-
-    def _latents(self, pipeline: Any, latents: Tensor) -> Tensor:
-        """[batch, channels, h, w]; FLUX packs them into tokens."""
-        if not self.model.facts.flow:
-            return latents
-        return pipeline._unpack_latents(latents, self.request.height, self.request.width, pipeline.vae_scale_factor)
+def _memory_notes(asked: Offload, ran: Offload) -> Iterator[str]:
+    if asked not in (Offload.AUTO, ran):
+        yield f"Memory ran out with offload {asked.value}, so it ran once more with {ran.value}."
 
 
-def _size(pipeline: Any, request: GenerationRequest) -> dict[str, int]:
-    """Where a pipeline does not take the size, it is that of the picture it starts from."""
-    size = {"width": request.width, "height": request.height}
-    return size if "width" in inspect.signature(pipeline.__call__).parameters else {}
+def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared, dict[str, Any]]:
+    """The run, ready to be called, with what else to call it with."""
+    model, choice = run.model, run.request.scheduler
+    if choice.name is not SchedulerName.DDIM_INVERSE:
+        return run.prepare(make_scheduler(choice, model.scheduler_config), loras), {}
+    # Two runs from noise: the first, backwards and without a prompt, finds the noise that the picture would come from.
+    inversion = make_inversion(model.scheduler_config, run.request.denoise)
+    forward = replace(run.request, init_image=None, denoise=1.0)
+    inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
+    found = Run.of(model, inverse).prepare(inversion.inverse, loras)
+    noise = found.call(on_step, output="latent", latents=init_latents(model, run.request))
+    return Run.of(model, forward).prepare(inversion.forward, loras), {"latents": noise}

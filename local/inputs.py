@@ -61,6 +61,18 @@ def start_inputs(request: GenerationRequest) -> dict[str, Any]:
     return inputs
 
 
+def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
+    """The picture to start from as latents [batch, channels, h, w], without the noise that encoders add."""
+    import torch
+
+    vae = model.components["vae"]
+    model.bring(vae)
+    with torch.no_grad():
+        encoded = vae.encode(_planes(_init_image(request)).to(vae.device, vae.dtype) * 2 - 1)
+    latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+    return latents * vae.config.scaling_factor
+
+
 def keep_unmasked(request: GenerationRequest, images: Tensor) -> Tensor:
     """The result where it was to be redrawn, and the very pixels of the picture it began from elsewhere."""
     import torch
@@ -90,7 +102,7 @@ def control_inputs(
     size = (request.width, request.height)
     inputs: dict[str, list] = {
         name: [
-            _planes(adapt_map(control_image(control, *size), control, _net_kind(model, net)))
+            _planes(adapt_map(control_image(control, *size), control, net_kind(model, net)))
             for control, net in zip(controls, nets, strict=True)
         ],
         "controlnet_conditioning_scale": [float(control.strength) for control in controls],
@@ -116,7 +128,8 @@ def net_controls(
     return units
 
 
-def _net_kind(model: LocalModel, net: Net) -> NetKind:
+def net_kind(model: LocalModel, net: Net) -> NetKind:
+    """By which conventions the net reads maps."""
     if model.facts.flow:
         return NetKind.FLUX_UNION if net.mode is not None else NetKind.FLUX_UNION_PRO_2
     if model.family is Family.SD15:

@@ -13,12 +13,15 @@ from ..core.request import Lora
 from .model import LocalModel
 from .pipelines import Task, pipeline_kind
 
+# Names and strengths: what identifies the effect of the LoRAs of a request.
+ActiveLoras = tuple[tuple[str, float], ...]
+
 # More than these are not kept beside a model.
 KEPT = 8
 
 
 @contextmanager
-def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[tuple[tuple[str, float], ...]]:
+def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLoras]:
     """While this lasts the LoRAs act on denoiser and text encoders; gives what identifies their effect.
 
     The layers stay in place afterwards, switched off: the model then computes what it would without them, to the last

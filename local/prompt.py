@@ -41,12 +41,11 @@ def encode_prompts(
     count_of, encode = _FAMILIES[model.family]
     count = max(count_of(model, text) for text in texts)
 
-    def make(text: str) -> Encoded:
-        model.bring(*_encoders(model))
-        return encode(model, text, count, clip_skip).to("cpu")
-
     keys = [("prompt", text, count, clip_skip, state, model.dtype) for text in texts]
-    made = [model.remembered.get(key, lambda text=text: make(text)) for key, text in zip(keys, texts, strict=True)]
+    made = [
+        model.remembered.get(key, lambda text=text: encode(model, text, count, clip_skip).to("cpu"))
+        for key, text in zip(keys, texts, strict=True)
+    ]
     return [encoded.to(model.device) for encoded in made]
 
 

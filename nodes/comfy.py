@@ -19,7 +19,7 @@ from comfy_api.latest import ComfyExtension, io, ui
 if TYPE_CHECKING:
     import torch
 
-    from ..local.generate import Step
+    from ..local.run import Step
 
 __all__ = [
     "ComfyExtension",
