@@ -55,7 +55,7 @@ class Capabilities:
     one a request without a choice gets, where that is known. `masked_modalities` take a mask as a part of what they are
     (inpaint), even where `control_masks` is off. With `denoise_steps`, `denoise` is that share of the steps, of which
     one must be left. `needs_mask` marks a model that only redraws parts of pictures. `control_remedy` is what a user
-    can do about a control the target lacks.
+    can do about a control the target lacks, and `control_remedies` about some of them in particular.
     """
 
     target: str
@@ -90,3 +90,4 @@ class Capabilities:
     needs_mask: bool = False
     conflicts: tuple[Conflict, ...] = ()
     control_remedy: str = "Remove it or use one of these."
+    control_remedies: Mapping[Modality, str] = field(default_factory=dict)

@@ -121,7 +121,8 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
         name = f"control {index} ({control.modality.value})"
         if control.modality not in capabilities.modalities:
             known = ", ".join(sorted(m.value for m in capabilities.modalities)) or "no control at all"
-            yield Problem(name, "not available", f"{target} has {known}", capabilities.control_remedy)
+            remedy = capabilities.control_remedies.get(control.modality, capabilities.control_remedy)
+            yield Problem(name, "not available", f"{target} has {known}", remedy)
         yield from _weight(f"{name} strength", control.strength, capabilities.ranges.get("strength"))
         yield from _window(name, control, request.steps)
         if not capabilities.control_windows and (control.start > 0 or control.end < 1):

@@ -6,13 +6,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
-from .headers import read_header
-from .model import LocalModel, reading
+from .model import LocalModel
+from .weights import reading
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +53,8 @@ def adapters_applied(
     if not references:
         yield lambda step, steps: None
         return
-    paths = tuple(model.adapters()[reference.kind] for reference in references)
+    known = model.adapters()
+    paths = tuple(known[reference.kind].path for reference in references)
     denoiser = model.denoiser
     before = _Fitting.of(denoiser)
 
@@ -102,28 +102,23 @@ def _embedding(model: LocalModel, reference: ImageReference, guided: bool) -> Te
     """[1, images, ...], or [2, images, ...] with that of no image first, as the pipelines prepare it themselves."""
     import torch
 
-    path = model.adapters()[reference.kind]
-    hidden = _reads_hidden_states(path)
+    adapter = model.adapters()[reference.kind]
+    encoder, processor = model.image_encoder(adapter)
     pictures = [_to_picture(frame) for frame in to_rgb(reference.image)]
     digest = hashlib.sha256(b"".join(picture.tobytes() + str(picture.size).encode() for picture in pictures))
 
     def make() -> tuple[Tensor, Tensor]:
-        encoder, processor = model.components["image_encoder"], model.components["feature_extractor"]
         pixels = processor(pictures, return_tensors="pt").pixel_values.to(encoder.device, encoder.dtype)
         with torch.no_grad():
-            if not hidden:
+            if not adapter.hidden:
                 positive = encoder(pixels).image_embeds
                 return positive.cpu(), torch.zeros_like(positive).cpu()
             both = [encoder(p, output_hidden_states=True).hidden_states[-2] for p in (pixels, torch.zeros_like(pixels))]
             return both[0].cpu(), both[1].cpu()
 
-    positive, negative = model.remembered.get(("reference", digest.digest(), hidden, model.dtype), make)
+    key = ("reference", digest.digest(), id(encoder), adapter.hidden)
+    positive, negative = model.remembered.get(key, make)
     return torch.stack([negative, positive] if guided and not model.facts.flow else [positive])
-
-
-def _reads_hidden_states(path: Path) -> bool:
-    """Whether an adapter reads what the image encoder knows of every patch (plus, full face), or its summary."""
-    return not {"image_proj.proj.weight", "ip_adapter_proj_model.proj.weight"} & set(read_header(path).tensors)
 
 
 def _mask(reference: ImageReference, width: int, height: int) -> Tensor:

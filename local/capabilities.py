@@ -9,7 +9,7 @@ from ..core.capabilities import Capabilities, Conflict, Range
 from ..core.request import ReferenceKind
 from ..core.scheduler import SchedulerName
 from .families import Family
-from .net_names import NETS_OF
+from .net_names import published
 from .schedulers import ALGORITHM_TYPES, FLOW_ALGORITHM_TYPES, FLOW_MISSING, KARRAS_SIGMAS, MISSING
 
 MOST_LORAS = 8
@@ -17,7 +17,7 @@ MOST_REFERENCES = 8
 
 SD15 = Capabilities(
     target="Local SD 1.5",
-    modalities=frozenset(NETS_OF),
+    modalities=published(Family.SD15),
     schedulers=frozenset(SchedulerName) - frozenset(MISSING),
     missing_schedulers=MISSING,
     karras_sigmas=KARRAS_SIGMAS,
@@ -46,20 +46,20 @@ SD15 = Capabilities(
     image_to_image=True,
     inpainting=True,
     denoise_steps=True,
-    control_remedy=(
-        "Remove it, or put its net into models/controlnet, as a diffusers folder with the control's name in its own."
-    ),
+    control_remedy="Remove it, or put its net into models/controlnet.",
 )
 
 SDXL = replace(
     SD15,
     target="Local SDXL",
+    modalities=published(Family.SDXL),
     ranges={**SD15.ranges, "width": Range(64, 4096, 8), "height": Range(64, 4096, 8), "clip_skip": Range(0, 10)},
 )
 
 FLUX_DEV = replace(
     SDXL,
     target="Local FLUX.1 dev",
+    modalities=published(Family.FLUX_DEV),
     schedulers=frozenset(SchedulerName) - frozenset(FLOW_MISSING),
     missing_schedulers=FLOW_MISSING,
     algorithm_types=FLOW_ALGORITHM_TYPES,

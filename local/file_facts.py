@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
+from pathlib import Path
 
 from .families import Family
-from .headers import Header, Tensor
+from .headers import Header, Tensor, read_header
 
 
 class Kind(str, Enum):
@@ -167,6 +169,12 @@ _BY_NOTE = (
 _NOTES = ("modelspec.architecture", "ss_base_model_version")
 
 
+def facts_of(path: Path) -> FileFacts:
+    """The verdict over a file or diffusers folder. Raises ModelNotFound or ModelUnreadable when it cannot be read."""
+    return file_facts(read_header(path))
+
+
+@lru_cache(maxsize=512)
 def file_facts(header: Header) -> FileFacts:
     """The verdict over a file with this header. Pure: the same header gives the same verdict."""
     names = _Names(header.tensors)

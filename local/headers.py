@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..core.errors import ModelNotFound, ModelUnreadable
-from .library import PICKLES, WEIGHTS
+from .library import PART, PICKLES, WEIGHTS
 
 _LONGEST_HEADER = 100_000_000  # what the safetensors library itself allows
 
@@ -24,9 +23,12 @@ class Tensor:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Header:
-    """The tensors of a file or of all files of a diffusers folder, by name, and the file's own notes."""
+    """The tensors of a file or of all files of a diffusers folder, by name, and the file's own notes.
+
+    An unchanged file gives the same object again, so that what is told from it can be kept by it.
+    """
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -55,18 +57,10 @@ def weight_files(path: Path) -> list[Path]:
         return [path] if path.is_file() else []
     sets: dict[tuple[bool, str], list[Path]] = {}
     for file in sorted(path.iterdir()):
-        if match := _PART.fullmatch(file.name):
+        if match := PART.fullmatch(file.name):
             variant = match["before"] or match["after"] or ""
             sets.setdefault((file.suffix in PICKLES, variant), []).append(file)
     return sets[min(sets)] if sets else []
-
-
-# diffusion_pytorch_model.safetensors, model.fp16.safetensors, model-00001-of-00002.safetensors,
-# diffusion_pytorch_model.fp16-00001-of-00003.safetensors
-_PART = re.compile(
-    r"(diffusion_pytorch_model|pytorch_model|model)(?P<before>\.\w+)?(-\d{5}-of-\d{5})?(?P<after>\.\w+)?"
-    r"\.(safetensors|bin)"
-)
 
 
 @lru_cache(maxsize=512)
@@ -93,10 +87,10 @@ def _read_safetensors(path: Path, size: int) -> Header:
         tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in content.items()}
         end = max((entry["data_offsets"][1] for entry in content.values()), default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error) as error:
-        raise ModelUnreadable(f"{path} cannot be read ({error}). Download it again.") from error
+        raise ModelUnreadable(f"{path} cannot be read ({error}). Download the model again.") from error
     if 8 + length + end > size:
         missing = 8 + length + end - size
-        raise ModelUnreadable(f"{path} is cut off: {missing} of its bytes are missing. Download it again.")
+        raise ModelUnreadable(f"{path} is cut off: {missing} of its bytes are missing. Download the model again.")
     return Header(tensors, metadata)
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ..core.errors import ModelNotFound
+from ..core.errors import ModelNotFound, ModelUnreadable
 
 WEIGHTS = (".safetensors", ".sft")
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+# The weights in a diffusers folder: diffusion_pytorch_model.safetensors, model.fp16.safetensors,
+# model-00001-of-00002.safetensors, diffusion_pytorch_model.fp16-00001-of-00003.safetensors
+PART = re.compile(
+    r"(diffusion_pytorch_model|pytorch_model|model)(?P<before>\.\w+)?(-\d{5}-of-\d{5})?(?P<after>\.\w+)?"
+    r"\.(safetensors|bin)"
+)
 
 
 @dataclass(frozen=True)
@@ -61,11 +70,23 @@ class Library:
         return ", ".join(roots) or " or ".join(f"models/{folder}" for folder in folders)
 
 
+def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
+    """A JSON file of a diffusers folder; raises ModelUnreadable when it is missing or broken."""
+    path = folder / name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnreadable(f"{path} cannot be read ({error}). Download the model again.") from error
+    if not isinstance(content, dict):
+        raise ModelUnreadable(f"{path} is not a JSON object. Download the model again.")
+    return content
+
+
 def scan(root: Path) -> Iterator[ModelFile]:
     """The weights files and diffusers folders anywhere below a folder; the parts of a diffusers folder are not seen."""
     for folder, children, files in os.walk(root, followlinks=True):
         here = Path(folder)
-        if {"config.json", "model_index.json"} & set(files):
+        if "model_index.json" in files or ("config.json" in files and any(PART.fullmatch(name) for name in files)):
             children.clear()
             yield ModelFile(here.relative_to(root).as_posix(), here)
             continue

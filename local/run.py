@@ -76,8 +76,10 @@ class Run:
             Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
             Stage([model.managed(model.components["vae"])], self.decoding_room(), divisible=False),
         ]
-        if self.references:
-            stages.append(Stage([model.managed(model.components["image_encoder"])], divisible=False))
+        known = model.adapters() if self.references else {}
+        encoders = [model.image_encoder(known[reference.kind])[0] for reference in self.references]
+        if encoders:
+            stages.append(Stage([model.managed(encoder) for encoder in dict.fromkeys(encoders)], divisible=False))
         return stages
 
     def decoding_room(self) -> int:

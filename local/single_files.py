@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelNotFound, ModelUnreadable
 from .assemble import assemble
 from .families import FACTS, Family
-from .file_facts import FileFacts, Format, Kind, Layout, file_facts
+from .file_facts import FileFacts, Format, Kind, Layout, facts_of, file_facts
 from .headers import read_header
 from .layouts import renamed
-from .library import Library, ModelFile
+from .library import Library, ModelFile, read_config
 from .weights import load_tensors, reading
 
 if TYPE_CHECKING:
@@ -48,14 +47,9 @@ class Parts:
     text_encoders: tuple[str, ...] = ()
 
 
-def facts_of(path: Path) -> FileFacts:
-    """The verdict over a file or diffusers folder. Raises ModelNotFound or ModelUnreadable when it cannot be read."""
-    return file_facts(read_header(path))
-
-
-def family_configs(family: Family, configs: Path = CONFIGS) -> dict[str, dict[str, Any]]:
+def family_configs(family: Family, library: Library) -> dict[str, dict[str, Any]]:
     """The configuration of every network of a family, and of its scheduler, by component."""
-    return json.loads((configs / f"{_CONFIG_NAMES[family]}.json").read_text(encoding="utf-8"))
+    return read_config(library.configs or CONFIGS, f"{_CONFIG_NAMES[family]}.json")
 
 
 def runnable(facts: FileFacts, path: Path) -> Family:
@@ -80,7 +74,7 @@ def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | 
     parts = parts or Parts()
     facts = facts_of(path)
     family = runnable(facts, path)
-    configs = family_configs(family, library.configs or CONFIGS)
+    configs = family_configs(family, library)
     denoiser = FACTS[family].denoiser
     configs[denoiser] |= _input_channels(facts, configs[denoiser], path) | _flux_depth(path)
     encoders = _encoder_files(family, facts, configs, library, parts)

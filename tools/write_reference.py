@@ -19,17 +19,16 @@ from typing import Any
 from ..core.capabilities import Capabilities
 from ..core.modality import Modality
 from ..core.scheduler import SchedulerName
-from ..local.capabilities import SD15
+from ..local.capabilities import SD15, TABLES
+from ..local.families import Family
+from ..local.library import Library, read_config
 from ..local.model import DEMO_MODEL
-from ..local.nets import find_nets, read_config
+from ..local.nets import search_for
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = replace(
-    SD15,
-    target="Demo model",
-    modalities=frozenset(find_nets([DEMO_MODEL / "controlnet"], read_config(DEMO_MODEL / "unet"))),
-)
-TARGETS = (SD15, DEMO)
+DEMO_NETS = search_for(Family.SD15, read_config(DEMO_MODEL / "unet"), Library(), DEMO_MODEL / "controlnet", {}).nets()
+DEMO = replace(SD15, target="Demo model", modalities=frozenset(DEMO_NETS))
+TARGETS = (*TABLES.values(), DEMO)
 MATRIX_START, MATRIX_END = "<!-- support matrix -->", "<!-- end of support matrix -->"
 
 

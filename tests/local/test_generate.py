@@ -199,7 +199,7 @@ def test_steps_that_a_scheduler_cannot_do_are_refused(demo: LocalModel) -> None:
 
 def test_a_control_the_model_has_no_net_for_is_refused_with_the_way_out(demo: LocalModel) -> None:
     with pytest.raises(
-        InvalidRequest, match=r"control 1 \(hed\) .*has canny, depth, openpose\..*into models/controlnet"
+        InvalidRequest, match=r"control 1 \(hed\) .*has canny, depth, openpose, pose\..*into models/controlnet"
     ):
         generate(demo, replace(REQUEST, controls=(replace(CANNY, modality=Modality.HED),)))
 
@@ -217,7 +217,7 @@ def test_a_result_that_is_not_a_number_is_an_error_and_not_a_black_image(
 
 def test_an_adapter_that_cannot_be_loaded_leaves_the_model_usable(demo: LocalModel, tmp_path: Path) -> None:
     before = image(demo, REQUEST)
-    tensors = load_file(demo.adapters()[ReferenceKind.STYLE])
+    tensors = load_file(demo.adapters()[ReferenceKind.STYLE].path)
     del tensors["ip_adapter.3.to_k_ip.weight"]
     (tmp_path / "ip_adapter").mkdir()
     save_file(tensors, tmp_path / "ip_adapter" / "style.safetensors")
