@@ -54,15 +54,18 @@ def adapters_applied(
         yield lambda step, steps: None
         return
     known = model.adapters()
-    paths = tuple(known[reference.kind].path for reference in references)
+    adapters = [known[reference.kind] for reference in references]
+    paths = [adapter.path for adapter in adapters]
     denoiser = model.denoiser
     before = _Fitting.of(denoiser)
 
     def load() -> _Fitting:
-        for_each = [[str(path.parent) for path in paths], [""] * len(paths), [path.name for path in paths]]
-        folders, subfolders, names = for_each
+        # The embeddings are made here; but without an encoder the pipeline looks for one where there is none.
+        encoder, processor = model.image_encoder(adapters[0])
+        pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
+        folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
         with reading(paths[0]):
-            pipeline.load_ip_adapter(folders, subfolder=subfolders, weight_name=names, local_files_only=True)
+            pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
         return _Fitting.of(denoiser)
 
     def scale(step: int, steps: int) -> None:
