@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +15,15 @@ from ..core.request import ReferenceKind
 from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
 from .capabilities import TABLES
 from .families import FACTS, Family, FamilyFacts
-from .folders import load_folder
+from .file_facts import facts_of
+from .folders import folder_family, load_folder
 from .headers import weight_files
-from .library import Library
+from .library import Library, read_config
 from .net_files import load_net
 from .nets import Net, NetSearch, search_for
 from .preview import LatentPreview
 from .remembered import Remembered
-from .single_files import Parts, family_configs, load_single_file, load_vae
+from .single_files import Parts, family_configs, load_single_file, load_vae, runnable
 
 if TYPE_CHECKING:
     import torch
@@ -153,10 +153,18 @@ class LocalModel:
         layers = min(self.components[name].config.num_hidden_layers for name in self.facts.text_encoders)
         return layers - len(self.facts.text_encoders)
 
-    @cached_property
-    def preview(self) -> LatentPreview:
-        """Turns unfinished latents of this model into small pictures."""
-        return LatentPreview(self.components["vae"])
+    def preview(self, vae: Any) -> LatentPreview:
+        """What turns unfinished latents into small pictures, fitted to the autoencoder they are for."""
+        return self.remembered.get(("preview", id(vae)), lambda: LatentPreview(vae))
+
+
+def family_of(source: Path) -> Family:
+    """The family of a model, told before anything is loaded. Raises ModelNotFound or ModelUnreadable in words."""
+    if (source / "model_index.json").is_file():
+        return folder_family(source, read_config(source, "model_index.json"))
+    if source.is_dir() and not weight_files(source):
+        raise ModelNotFound(f"There is no model in {source} (model_index.json is missing). Choose another model.")
+    return runnable(facts_of(source), source)
 
 
 def load_model(
@@ -174,14 +182,13 @@ def load_model(
     with the path and the remedy.
     """
     library, parts = library or Library(), parts or Parts()
+    family_of(source)  # says in words what cannot be run
     if (source / "model_index.json").is_file():
         loaded = load_folder(source, dtype)
         if parts.vae:
             file = library.find("vae", parts.vae)
             loaded.components["vae"] = load_vae(file, family_configs(loaded.family, library)["vae"], dtype)
             loaded.files["vae"] = file
-    elif source.is_dir() and not weight_files(source):
-        raise ModelNotFound(f"There is no model in {source} (model_index.json is missing). Choose another model.")
     else:
         loaded = load_single_file(source, dtype, library, parts)
     return LocalModel(

@@ -49,7 +49,7 @@ class NetSearch:
     chosen: Mapping[Modality, str] = field(default_factory=dict)
 
     def nets(self) -> dict[Modality, Net]:
-        """The net of each modality that has one, as they lie on the disk now.
+        """The net of each modality that has one, as it lies on the disk now.
 
         One made for the modality comes first, then a union net, then one made for something alike; of several the one
         with the shortest name. A file that cannot be read is left out with a warning. Raises ModelUnreadable or
@@ -58,7 +58,11 @@ class NetSearch:
         own = Library({"controlnet": [self.own]} if self.own else {})
         candidates = [*self._fitting(own), *self._fitting(self.library)]
         found = {modality: net for modality in Modality if (net := self._best(modality, candidates))}
-        return {**found, **{modality: self._chosen(modality, name) for modality, name in self.chosen.items()}}
+        return {**found, **self.chosen_nets()}
+
+    def chosen_nets(self) -> dict[Modality, Net]:
+        """The nets that were chosen by name. Raises ModelUnreadable or ModelNotFound where one cannot serve."""
+        return {modality: self._chosen(modality, name) for modality, name in self.chosen.items()}
 
     def remedies(self) -> Mapping[Modality, str]:
         """What `missing` says, by modality."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,9 @@ import folder_paths
 from comfy.model_patcher import ModelPatcher
 from comfy.utils import ProgressBar
 from comfy_api.latest import ComfyExtension, io, ui
+from comfy_execution.utils import get_executing_context
+
+from ..local.library import Library
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +28,10 @@ __all__ = [
     "ComfyExtension",
     "ModelPatcher",
     "ProgressBar",
-    "all_model_folders",
     "device",
     "io",
+    "library",
     "memory",
-    "model_folders",
     "offer_samples",
     "report_steps",
     "stop_if_interrupted",
@@ -58,20 +60,14 @@ def offer_samples(samples: Path) -> None:
                 log.warning("%s cannot be copied into %s (%s); the examples need it there.", sample, inputs, error)
 
 
-def model_folders() -> dict[str, Path]:
-    """The diffusers models among ComfyUI's model folders, by the name shown to the user."""
-    found: dict[str, Path] = {}
-    for root in folder_paths.get_folder_paths("diffusers"):
-        for folder, children, files in os.walk(root, followlinks=True):
-            if "model_index.json" in files:
-                found.setdefault(Path(folder).relative_to(root).as_posix(), Path(folder))
-                children.clear()
-    return dict(sorted(found.items()))
-
-
-def all_model_folders() -> dict[str, list[Path]]:
-    """ComfyUI's model folders by name, those of extra_model_paths.yaml included."""
-    return {name: [Path(folder) for folder in entry[0]] for name, entry in folder_paths.folder_names_and_paths.items()}
+def library() -> Library:
+    """ComfyUI's model folders, those of extra_model_paths.yaml included, and the tokenizers it ships."""
+    known = folder_paths.folder_names_and_paths
+    folders = {name: [Path(folder) for folder in entry[0]] for name, entry in known.items()}
+    # Custom nodes agreed on this one; ComfyUI itself has no such folder.
+    folders.setdefault("ipadapter", [Path(folder_paths.models_dir) / "ipadapter"])
+    package = Path(memory.__file__).parent
+    return Library(folders, package / "sd1_tokenizer", package / "text_encoders" / "t5_tokenizer")
 
 
 def stop_if_interrupted() -> None:
@@ -79,8 +75,19 @@ def stop_if_interrupted() -> None:
     memory.throw_exception_if_processing_interrupted()
 
 
+def show_text(text: str) -> None:
+    """Write on the node that runs now."""
+    # A module of ComfyUI's main program, which is there when a node runs; when the pack is imported it may not be yet.
+    from server import PromptServer
+
+    context = get_executing_context()
+    if context is not None:
+        PromptServer.instance.send_progress_text(text, context.node_id)
+
+
 def report_steps() -> Callable[[Step], None]:
-    """A listener that moves the progress bar of the running node, shows previews and stops on interrupt."""
+    """A listener that moves the progress bar of the running node, shows previews and the time left, and stops on
+    interrupt."""
     from PIL import Image
 
     bar = ProgressBar(1)
@@ -98,5 +105,6 @@ def report_steps() -> Callable[[Step], None]:
         size = (round(picture.width * scale), round(picture.height * scale))
         enlarged = picture.resize(size, Image.Resampling.BICUBIC)
         bar.update_absolute(step.number, step.total, ("JPEG", enlarged, _PREVIEW_SIZE))
+        show_text(f"step {step.number} of {step.total}, {ceil(step.seconds_left)} s left")
 
     return report

@@ -8,12 +8,12 @@ from ..core.capabilities import Capabilities
 from ..core.errors import UnknownChoice
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
-from ..local.capabilities import SD15
+from ..local.capabilities import SD15, TABLES
 from ..local.model import LocalModel
 from .comfy import io, ui
 from .sockets import Model, Request
 
-TARGETS: dict[str, Capabilities] = {table.target: table for table in (SD15,)}
+TARGETS: dict[str, Capabilities] = {table.target: table for table in TABLES.values()}
 
 
 class ControlStackExplain(io.ComfyNode):

@@ -7,7 +7,7 @@ from pathlib import Path
 from .comfy import ComfyExtension, io, offer_samples
 from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
-from .local import ControlStackGenerateLocal, ControlStackLoadModel
+from .local import ControlStackControlNetModels, ControlStackGenerateLocal, ControlStackLoadModel
 from .request import ControlStackReference, ControlStackRequest, ControlStackScheduler
 
 
@@ -24,6 +24,7 @@ class ControlStackExtension(ComfyExtension):
             ControlStackScheduler,
             ControlStackRequest,
             ControlStackLoadModel,
+            ControlStackControlNetModels,
             ControlStackGenerateLocal,
             ControlStackExplain,
         ]

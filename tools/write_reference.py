@@ -110,7 +110,7 @@ def _limits(spec: list) -> str:
     default = spec[1].get("default")
     if options:
         # What a user's model folders hold is not part of the reference.
-        shown = ["demo (embedded)", "..."] if options[0] == "demo (embedded)" else options
+        shown = [options[0], "..."] if options[0] in ("demo (embedded)", "automatic") else options
         return f"{', '.join(shown)} (default {default})"
     if "min" in spec[1]:
         return f"{spec[1]['min']} to {spec[1]['max']} (default {default})"
