@@ -46,6 +46,8 @@ SD15 = Capabilities(
     image_to_image=True,
     inpainting=True,
     denoise_steps=True,
+    upscale=True,
+    own_vae=True,
     control_remedy="Remove it, or put its net into models/controlnet.",
 )
 

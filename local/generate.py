@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, OutOfMemory
+from ..core.images import fit_image
 from ..core.memory import Offload
-from ..core.request import GenerationRequest
-from ..core.scheduler import SchedulerName
+from ..core.request import GenerationRequest, Resize
+from ..core.scheduler import SchedulerChoice, SchedulerName
 from ..core.validate import ensure_valid
 from .inputs import init_latents, keep_unmasked
 from .loras import ActiveLoras, loras_applied
@@ -43,15 +44,61 @@ class Generation:
     seconds: Mapping[str, float]
 
 
-def generate(model: LocalModel, request: GenerationRequest, on_step: Listener = lambda step: None) -> Generation:
+# The share of noise on the enlarged picture when the model itself enlarges: enough for new detail, too little for a new
+# composition.
+UPSCALE_DENOISE = 0.5
+
+Upscaler = Callable[["Tensor"], "Tensor"]
+
+
+def generate(
+    model: LocalModel,
+    request: GenerationRequest,
+    on_step: Listener = lambda step: None,
+    upscaler: Upscaler | None = None,
+) -> Generation:
     """Run the request on the model.
 
-    `on_step` is called after every step; what it raises stops the generation and is passed on. Raises InvalidRequest
-    with every problem before anything runs, OutOfMemory, or GenerationFailed when the result is not an image.
+    `on_step` is called after every step; what it raises stops the generation and is passed on. Where the picture is to
+    be twice as large, `upscaler` enlarges images [batch, h, w, 3]; without one the model draws the picture again over
+    its own enlarged result. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
+    GenerationFailed when the result is not an image.
     """
+    ensure_valid(request, model.capabilities())
+    if not request.upscale:
+        return _generate(model, request, on_step)
+    again = _drawn_again(request)
+    size = (again.width, again.height)
+    if upscaler is None:
+        ensure_valid(again, model.capabilities())
+    first = _generate(model, replace(request, upscale=False), on_step)
+    if upscaler is not None:
+        return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
+    larger = fit_image(first.images, *size, Resize.STRETCH)
+    second = _generate(model, replace(again, init_image=larger), on_step)
+    seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
+    return replace(second, task=first.task, scheduler=first.scheduler, seconds=seconds)
+
+
+def _drawn_again(request: GenerationRequest) -> GenerationRequest:
+    """The second pass over the enlarged result, which is to become its init_image."""
     import torch
 
-    ensure_valid(request, model.capabilities())
+    inverts = request.scheduler.name is SchedulerName.DDIM_INVERSE  # the picture has been inverted already
+    return replace(
+        request,
+        upscale=False,
+        width=2 * request.width,
+        height=2 * request.height,
+        denoise=UPSCALE_DENOISE,
+        init_image=torch.zeros(request.batch_size, 1, 1, 3),
+        scheduler=SchedulerChoice() if inverts else request.scheduler,
+    )
+
+
+def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) -> Generation:
+    import torch
+
     started = time.perf_counter()
     run = Run.of(model, request)
     task = task_of(request)

@@ -65,8 +65,7 @@ def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
     """The picture to start from as latents [batch, channels, h, w], without the noise that encoders add."""
     import torch
 
-    vae = model.components["vae"]
-    model.bring(vae)
+    vae = model.vae(request.vae)
     with torch.no_grad():
         encoded = vae.encode(_planes(_init_image(request)).to(vae.device, vae.dtype) * 2 - 1)
     latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents

@@ -65,6 +65,11 @@ class Run:
         """The seed of each image of the batch."""
         return tuple((self.request.seed + index) % 2**64 for index in range(self.request.batch_size))
 
+    @property
+    def vae(self) -> Any:
+        """The autoencoder the request chose, or the model's own."""
+        return self.model.vae(self.request.vae)
+
     def stages(self) -> list[Stage]:
         """The networks that compute together, with the memory they take at this size."""
         model, request = self.model, self.request
@@ -74,7 +79,7 @@ class Run:
         stages = [
             Stage([model.managed(model.components[name]) for name in model.facts.text_encoders]),
             Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
-            Stage([model.managed(model.components["vae"])], self.decoding_room(), divisible=False),
+            Stage([model.managed(self.vae)], self.decoding_room(), divisible=False),
         ]
         known = model.adapters() if self.references else {}
         encoders = [model.image_encoder(known[reference.kind])[0] for reference in self.references]
@@ -105,7 +110,7 @@ class Run:
         }
         # The pipelines are given embeddings, so they need no text encoders, which may lie elsewhere by now.
         without_text = dict.fromkeys((*model.facts.text_encoders, *model.facts.tokenizers))
-        parts = {**model.components, **without_text, "scheduler": scheduler}
+        parts = {**model.components, **without_text, "vae": self.vae, "scheduler": scheduler}
         if units and model.facts.flow:
             parts["controlnet"] = flux_control_stack(units, model.denoiser)
         elif units:
@@ -129,7 +134,7 @@ class Prepared:
         import torch
 
         run, request = self.run, self.run.request
-        in_tiles = _decoding_in_tiles(run.model.components["vae"]) if self.in_tiles else nullcontext()
+        in_tiles = _decoding_in_tiles(run.vae) if self.in_tiles else nullcontext()
         adapters = adapters_applied(self.pipeline, run.model, run.references)
         with in_tiles, hints_encoded_once(self.units), adapters as scale:
             scale(0, request.steps)
@@ -146,13 +151,14 @@ class Prepared:
 
     def _after_step(self, listener: Listener, scale: Callable[[int, int], None]) -> Callable[..., dict[str, Tensor]]:
         started = time.perf_counter()
+        vae = self.run.vae
 
         def after(pipeline: Any, index: int, _time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
             done, total = index + 1, pipeline.num_timesteps
             scale(done, total)
             left = (time.perf_counter() - started) / done * (total - done)
             latents = values["latents"]
-            listener(Step(done, total, left, lambda: self.run.model.preview(self._unpacked(latents))))
+            listener(Step(done, total, left, lambda: self.run.model.preview(vae)(self._unpacked(latents))))
             return values
 
         return after

@@ -14,6 +14,7 @@ from controlstack.core.request import ControlUnit, GenerationRequest, ImageRefer
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
+from controlstack.local.remembered import Remembered
 from controlstack.local.run import Step
 from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, make_scheduler
 from controlstack.tools.demo_scenes import draw_scene
@@ -210,7 +211,7 @@ def test_a_result_that_is_not_a_number_is_an_error_and_not_a_black_image(
     decoder = demo.components["vae"].decoder
     broken = decoder.layers[0].weight.data.clone()
     monkeypatch.setattr(decoder.layers[0].weight, "data", torch.full_like(broken, float("nan")))
-    broken_model = replace(demo, name="broken")  # with a preview of its own
+    broken_model = replace(demo, remembered=Remembered())  # with a preview of its own
     with pytest.raises(GenerationFailed, match="Set precision to fp32"):
         generate(broken_model, replace(REQUEST, steps=1), lambda step: step.preview())
 
