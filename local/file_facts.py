@@ -113,7 +113,7 @@ _SIGNS = (
     _Sign(Kind.IP_ADAPTER, Layout.XLABS, (r"(single|double)_blocks\.0\.processor\.ip_adapter",)),
     _Sign(Kind.IP_ADAPTER, Layout.DIFFUSERS, (r"image_proj\.", r"ip_adapter\.")),
     _Sign(Kind.LORA, Layout.KOHYA, (r"lora_(unet|te|te1|te2|transformer)_",)),
-    _Sign(Kind.LORA, Layout.DIFFUSERS, (r".*\.(lora_[AB]|lora_(up|down)|lora\.(up|down)|lora_linear_layer)\.",)),
+    _Sign(Kind.LORA, Layout.DIFFUSERS, (r".*(\.lora_[AB]|\.lora_linear_layer|[._]lora[._](up|down))\.",)),
     _Sign(Kind.LORA, Layout.KOHYA, (r".*\.(hada_w1_a|lokr_w1|lokr_w1_a|oft_blocks|oft_diag|dora_scale)$",)),
     _Sign(Kind.LORA, Layout.XLABS, (r".*\.processor\.(proj|qkv)_lora\d?\.",)),
     _Sign(Kind.CONTROLNET, Layout.LDM, (_CONTROL + r"input_hint_block\.0\.", _CONTROL + r"zero_convs\.0\.")),
