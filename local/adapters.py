@@ -69,7 +69,9 @@ def adapters_applied(
         return _Fitting.of(denoiser)
 
     def scale(step: int, steps: int) -> None:
-        pipeline.set_ip_adapter_scale([r.scale if acts_at(r, step, steps) else 0.0 for r in references])
+        scales = [r.scale if acts_at(r, step, steps) else 0.0 for r in references]
+        # FLUX takes a list of one as the scales of the layers.
+        pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
 
     try:
         fitting = model.remembered.get(("adapters", *((path, path.stat().st_mtime_ns) for path in paths)), load)
