@@ -182,11 +182,13 @@ def file_facts(header: Header) -> FileFacts:
     number_format = _format(header.tensors)
     if sign is None or names.some(_STRANGERS):
         return FileFacts(Kind.UNKNOWN, format=number_format)
-    common = {"kind": sign.kind, "layout": sign.layout, "format": number_format, "prefix": _prefix(sign.kind, names)}
+    prefix = _prefix(sign.kind, names)
+    common = {"kind": sign.kind, "layout": sign.layout, "format": number_format, "prefix": prefix}
     if sign.kind in (Kind.TEXT_ENCODER, Kind.CLIP_VISION, Kind.VAE, Kind.TINY_VAE, Kind.EMBEDDING):
         return FileFacts(**common, **_encoder(sign, names))
     family, width = _family(sign, names, header.metadata)
-    channels = names.shape(r"(.*\.)?(input_blocks\.0\.0|conv_in|img_in|x_embedder)\.weight$")
+    # A checkpoint's VAE has a conv_in as well: the one wanted stands right below the prefix.
+    channels = names.shape(re.escape(prefix) + r"(input_blocks\.0\.0|conv_in|img_in|x_embedder)\.weight$")
     return FileFacts(
         **common,
         family=family,

@@ -50,7 +50,9 @@ def unpacked(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[st
         if scale is not None and tensor.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
             # One scale for all, or one per row.
             tensor = tensor.float() * scale.float().reshape(-1, *[1] * (tensor.ndim - 1))
-        result[name] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        # A copy even where nothing changes: what lies mapped in the file is not aligned, which makes kernels slower and
+        # their last bits others, and holds the file open.
+        result[name] = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
     return result
 
 
