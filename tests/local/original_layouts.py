@@ -118,7 +118,7 @@ def open_clip_text(module: torch.nn.Module) -> Tensors:
 
 
 def flux_original(module: torch.nn.Module) -> Tensors:
-    """FLUX's transformer as Black Forest Labs published it, without a prefix."""
+    """FLUX's transformer, or the part of it in a ControlNet, as Black Forest Labs published it, without a prefix."""
     tensors = module.state_dict()
     written: Tensors = {}
 
@@ -128,14 +128,15 @@ def flux_original(module: torch.nn.Module) -> Tensors:
 
     take("img_in", "x_embedder")
     take("txt_in", "context_embedder")
-    take("final_layer.linear", "proj_out")
     for new, old in (("time_in", "timestep"), ("vector_in", "text"), ("guidance_in", "guidance")):
         if f"time_text_embed.{old}_embedder.linear_1.weight" in tensors:
             take(f"{new}.in_layer", f"time_text_embed.{old}_embedder.linear_1")
             take(f"{new}.out_layer", f"time_text_embed.{old}_embedder.linear_2")
-    for leaf in ("weight", "bias"):
-        scale, shift = tensors[f"norm_out.linear.{leaf}"].chunk(2)
-        written[f"final_layer.adaLN_modulation.1.{leaf}"] = torch.cat([shift, scale])
+    if "proj_out.weight" in tensors:
+        take("final_layer.linear", "proj_out")
+        for leaf in ("weight", "bias"):
+            scale, shift = tensors[f"norm_out.linear.{leaf}"].chunk(2)
+            written[f"final_layer.adaLN_modulation.1.{leaf}"] = torch.cat([shift, scale])
     for number in range(_count(tensors, "transformer_blocks")):
         old, new = f"transformer_blocks.{number}.", f"double_blocks.{number}."
         for side, norm, attn, out, ff, added in (
@@ -160,7 +161,7 @@ def flux_original(module: torch.nn.Module) -> Tensors:
 
 
 def _count(tensors: Mapping[str, Tensor], room: str) -> int:
-    return 1 + max(int(match[1]) for name in tensors if (match := re.match(rf"{room}\.(\d+)\.", name)))
+    return 1 + max((int(match[1]) for name in tensors if (match := re.match(rf"{room}\.(\d+)\.", name))), default=-1)
 
 
 def checkpoint(family: Family, parts: Mapping[str, Any]) -> Tensors:

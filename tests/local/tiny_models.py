@@ -174,10 +174,11 @@ def flux_transformer(guidance: bool = True, seed: int = 9) -> FluxTransformer2DM
     return FluxTransformer2DModel(**_FLUX, num_layers=2, num_single_layers=2, guidance_embeds=guidance).eval()
 
 
-def control_net(family: Family = Family.SD15, seed: int = 3) -> ControlNetModel | FluxControlNetModel:
-    """A ControlNet whose output layers are not zero, so that it acts."""
+def control_net(family: Family = Family.SD15, seed: int = 3, **changes: Any) -> ControlNetModel | FluxControlNetModel:
+    """A ControlNet whose output layers are not zero, so that it acts. `changes` are to the shape of FLUX's."""
     if family.kin is Family.FLUX_DEV:
-        return _acting(FluxControlNetModel(**_FLUX, num_layers=2, num_single_layers=1, guidance_embeds=True), seed)
+        shape = {**_FLUX, "num_layers": 2, "num_single_layers": 1, "guidance_embeds": True, **changes}
+        return _acting(FluxControlNetModel(**shape), seed)
     made_from = unet(family)
     return _acting(ControlNetModel.from_unet(made_from, conditioning_embedding_out_channels=_HINT_CHANNELS), seed)
 
@@ -201,7 +202,7 @@ def union_net(
         num_control_type=modes or 6,
         num_trans_channel=_CHANNELS[0],
         num_proj_channel=_CHANNELS[0],
-        num_trans_head=2,
+        num_trans_head=8,
     )
     return _acting(net, seed)
 
