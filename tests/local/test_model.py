@@ -12,8 +12,11 @@ from controlstack.core.errors import ModelNotFound, ModelUnreadable
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ReferenceKind
+from controlstack.local.families import FACTS, Family
 from controlstack.local.library import Library
-from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
+from controlstack.local.model import DEMO_MODEL, LocalModel, family_of, load_model
+from controlstack.tests.local.tiny_models import components, scheduler
+from diffusers import FluxPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -141,4 +144,28 @@ def test_another_family_is_a_sentence(copy: Path, kind: str | None) -> None:
     index.write_text(json.dumps({**content, **({"_class_name": kind} if kind else {})}), encoding="utf-8")
     shown = kind or "model of unknown kind"
     with pytest.raises(ModelUnreadable, match=rf"holds a {shown}: .* runs SD 1.5, SDXL"):
+        load(copy)
+
+
+@pytest.mark.parametrize("family", [Family.SDXL, Family.FLUX_DEV, Family.FLUX_SCHNELL])
+def test_diffusers_folders_of_every_family_are_loaded(family: Family, tmp_path: Path) -> None:
+    parts = components(family)
+    kind = FluxPipeline if FACTS[family].flow else StableDiffusionXLPipeline
+    kind(**parts, scheduler=scheduler(family)).save_pretrained(tmp_path)
+    assert family_of(tmp_path) is family
+    model = load(tmp_path)
+    assert model.family is family
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            pairs = zip(part.state_dict().values(), model.components[name].state_dict().values(), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs), name
+    assert model.components["tokenizer_2"]("a red circle").input_ids == parts["tokenizer_2"]("a red circle").input_ids
+
+
+def test_a_folder_whose_weights_are_of_another_family_than_its_index_says_is_refused(copy: Path) -> None:
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors = {name: t.new_zeros(t.shape[0], 1024) if "attn2.to_k" in name else t for name, t in tensors.items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelUnreadable, match=r"The unet in .* is SD 2: the local engine runs SD 1\.5, SDXL"):
         load(copy)

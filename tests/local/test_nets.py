@@ -239,10 +239,11 @@ def test_a_missing_net_is_said_with_what_was_looked_for_where_and_where_to_get_i
     (folder / "canny_15.pth").write_bytes(b"")
     text = search(Family.SD15, folder).missing(Modality.CANNY)
     assert text == (
-        f"A ControlNet for SD 1.5 with canny in its name was looked for in {folder}; canny_15.pth is a pickle, which "
-        "is opened only when it is chosen; canny_xl.safetensors is a ControlNet for SDXL, and the model is SD 1.5. One is "
-        "lllyasviel/control_v11p_sd15_canny on huggingface.co: put it into models/controlnet, or choose a file with a "
-        "ControlNet Models node, or remove it."
+        f"A ControlNet for SD 1.5 with canny in its name was looked for in {folder}; "
+        "canny_15.pth is a pickle, which is opened only when it is chosen; "
+        "canny_xl.safetensors is a ControlNet for SDXL, and the model is SD 1.5. "
+        "One is lllyasviel/control_v11p_sd15_canny on huggingface.co: put it into models/controlnet, or choose a file "
+        "with a ControlNet Models node, or remove it."
     )
 
 
