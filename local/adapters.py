@@ -27,10 +27,13 @@ class _Fitting:
 
     @classmethod
     def of(cls, denoiser: Any) -> _Fitting:
+        # The projection of a plus adapter has attention of its own, which goes with it.
+        own = {name: p for name, p in denoiser.attn_processors.items() if not name.startswith("encoder_hid_proj.")}
         kind = getattr(denoiser.config, "encoder_hid_dim_type", None)
-        return cls(dict(denoiser.attn_processors), getattr(denoiser, "encoder_hid_proj", None), kind)
+        return cls(own, getattr(denoiser, "encoder_hid_proj", None), kind)
 
     def put_into(self, denoiser: Any) -> None:
+        denoiser.encoder_hid_proj = None
         denoiser.set_attn_processor(dict(self.processors))
         denoiser.encoder_hid_proj = self.projection
         denoiser.config.encoder_hid_dim_type = self.kind

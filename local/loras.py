@@ -10,6 +10,7 @@ from typing import Any
 
 from ..core.errors import ModelUnreadable
 from ..core.request import Lora
+from .file_facts import Kind, facts_of
 from .model import LocalModel
 from .pipelines import Task, pipeline_kind
 
@@ -36,7 +37,7 @@ def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLo
     names = [name for name, _ in state]
     for (path, _), name in zip(wanted, names, strict=True):
         if name not in _loaded(pipeline):
-            _load(pipeline, path, name)
+            _load(model, pipeline, path, name)
     spare = [name for name in _loaded(pipeline) if name not in names]
     if excess := spare[: max(0, len(spare) + len(names) - KEPT)]:
         pipeline.delete_adapters(excess)
@@ -58,7 +59,12 @@ def _loaded(pipeline: Any) -> list[str]:
     return list(dict.fromkeys(name for names in pipeline.get_list_adapters().values() for name in names))
 
 
-def _load(pipeline: Any, path: Path, name: str) -> None:
+def _load(model: LocalModel, pipeline: Any, path: Path, name: str) -> None:
+    facts = facts_of(path)
+    if facts.kind is not Kind.LORA or (facts.family and facts.family.kin is not model.family.kin):
+        raise ModelUnreadable(
+            f"{path} is a {facts}, not a LoRA for {model.family.value}. Choose one that was made for its family."
+        )
     try:
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)
     except Exception as error:
