@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ModelUnreadable
+from ..core.errors import ModelNotFound, ModelUnreadable
 from ..core.request import Lora
 from .file_facts import Kind, facts_of
 from .model import LocalModel
@@ -28,7 +28,7 @@ def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLo
     The layers stay in place afterwards, switched off: the model then computes what it would without them, to the last
     bit. Raises ModelNotFound for a missing file and ModelUnreadable for one that does not fit.
     """
-    wanted = [(model.library.find("loras", lora.name), lora.strength) for lora in loras if lora.strength != 0]
+    wanted = [(_file_of(model, lora), lora.strength) for lora in loras if lora.strength != 0]
     if not wanted:
         yield ()
         return
@@ -47,6 +47,14 @@ def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLo
         yield state
     finally:
         _switch(pipeline, on=False)
+
+
+def _file_of(model: LocalModel, lora: Lora) -> Path:
+    if not lora.name:
+        raise ModelNotFound(
+            f"The LoRA '{lora.remote_id}' lies with a service, and this machine needs a file. Choose one of ComfyUI's."
+        )
+    return model.library.find("loras", lora.name)
 
 
 def _name_of(path: Path) -> str:

@@ -124,6 +124,8 @@ def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
 def test_a_missing_file_is_a_sentence(fresh: Models) -> None:
     with pytest.raises(ModelNotFound, match=r"'gone.safetensors' is not in .* any more"):
         image(fresh(Family.SD15), Lora("gone.safetensors"))
+    with pytest.raises(ModelNotFound, match="'style-7' lies with a service"):
+        image(fresh(Family.SD15), Lora(remote_id="style-7"))
 
 
 def test_a_lora_for_another_family_is_a_sentence_and_leaves_no_trace(fresh: Models, tmp_path: Path) -> None:
