@@ -5,6 +5,7 @@ The text encoders are the exception: one layer of the right width, since no benc
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -80,7 +81,7 @@ def _net(denoiser: Any, device: torch.device, dtype: torch.dtype) -> Any:
     with _drawn_at_random(device, dtype):
         if isinstance(denoiser, diffusers.FluxTransformer2DModel):
             config = {name: value for name, value in denoiser.config.items() if not name.startswith("_")}
-            known = diffusers.FluxControlNetModel.__init__.__wrapped__.__code__.co_varnames
+            known = inspect.signature(diffusers.FluxControlNetModel.__init__).parameters
             return diffusers.FluxControlNetModel(
                 **{name: value for name, value in {**config, **_FLUX_NET}.items() if name in known}
             ).eval()

@@ -67,7 +67,7 @@ def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
 
     vae = model.vae(request.vae)
     with torch.no_grad():
-        encoded = vae.encode(_planes(_init_image(request)).to(vae.device, vae.dtype) * 2 - 1)
+        encoded = vae.encode(_planes(_init_image(request)).to(model.device, vae.dtype) * 2 - 1)
     latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return latents * vae.config.scaling_factor
 

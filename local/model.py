@@ -155,7 +155,7 @@ class LocalModel:
 
     def preview(self, vae: Any) -> LatentPreview:
         """What turns unfinished latents into small pictures, fitted to the autoencoder they are for."""
-        return self.remembered.get(("preview", id(vae)), lambda: LatentPreview(vae))
+        return self.remembered.get(("preview", id(vae)), lambda: LatentPreview(vae, self.device))
 
 
 def family_of(source: Path) -> Family:
