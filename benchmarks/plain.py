@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
+import diffusers
 import torch
 from controlstack.core.request import GenerationRequest
 from controlstack.core.scheduler import SchedulerChoice
+from controlstack.local.families import Family
 from controlstack.local.model import LocalModel
 from controlstack.local.schedulers import make_scheduler
-from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
 from torch import Tensor
+
+# The class without nets, the one with them, and its name for the maps.
+KINDS = {
+    Family.SD15: ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline", "image"),
+    Family.SDXL: ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline", "image"),
+    Family.FLUX_DEV: ("FluxPipeline", "FluxControlNetPipeline", "control_image"),
+}
+_OPTIONS = {"requires_safety_checker": False, "add_watermarker": False, "safety_checker": None}
 
 
 def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[], Tensor]:
-    """A function that makes the request's images [batch, height, width, 3]; the pipeline is built beforehand."""
-    parts = {**model.components, "scheduler": make_scheduler(SchedulerChoice(), model.scheduler_config)}
-    inputs = {}
+    """A function that makes the request's images [batch, height, width, 3] from text; the pipeline is built before."""
+    without, controlled, maps = KINDS[model.family.kin]
+    kind = getattr(diffusers, controlled if request.controls else without)
+    scheduler = make_scheduler(SchedulerChoice(), model.scheduler_config)
+    parts: dict[str, Any] = {**_OPTIONS, **model.components, "scheduler": scheduler}
+    inputs: dict[str, Any] = {}
     if request.controls:
-        paths = model.net_paths()
-        nets = MultiControlNetModel([model.net(paths[control.modality]) for control in request.controls])
-        pipeline = StableDiffusionControlNetPipeline(**parts, controlnet=nets, requires_safety_checker=False)
+        known = model.nets()
+        nets = [model.net(known[control.modality]) for control in request.controls]
+        stack = diffusers.FluxMultiControlNetModel if model.facts.flow else diffusers.MultiControlNetModel
+        parts["controlnet"] = stack(nets)
         inputs = {
-            "image": [control.image.movedim(-1, 1) for control in request.controls],
+            maps: [control.image.movedim(-1, 1) for control in request.controls],
             "controlnet_conditioning_scale": [control.strength for control in request.controls],
             "control_guidance_start": [control.start for control in request.controls],
             "control_guidance_end": [control.end for control in request.controls],
         }
-    else:
-        pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+        if model.facts.flow:
+            inputs["control_mode"] = [None] * len(nets)
+    accepted = inspect.signature(kind.__init__).parameters
+    pipeline = kind(**{name: part for name, part in parts.items() if name in accepted})
     pipeline.set_progress_bar_config(disable=True)
 
     def run() -> Tensor:

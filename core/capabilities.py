@@ -34,6 +34,15 @@ UNLIMITED = 2**31
 
 
 @dataclass(frozen=True)
+class Conflict:
+    """Fields of a request that a target can use one by one, but not all in one request; why, and what to do."""
+
+    fields: tuple[str, ...]
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """The table of one target.
 
@@ -42,9 +51,11 @@ class Capabilities:
     pairs of width and height, where there are such. A `max_` of 0 means the target has no such thing.
     `missing_schedulers` gives the reason why a name that users may expect is not among `schedulers`; `karras_sigmas`
     and `algorithm_types` say which of them have these options, `max_steps` which of them take fewer steps than `ranges`
-    allows, `default_scheduler` which one a request without a choice gets, where that is known. `masked_modalities` take
-    a mask as a part of what they are (inpaint), even where `control_masks` is off. `control_remedy` is what a user can
-    do about a control the target lacks.
+    allows, `image_schedulers` which of them work on an init_image only and without a mask, `default_scheduler` which
+    one a request without a choice gets, where that is known. `masked_modalities` take a mask as a part of what they are
+    (inpaint), even where `control_masks` is off. With `denoise_steps`, `denoise` is that share of the steps, of which
+    one must be left. `needs_mask` marks a model that only redraws parts of pictures. `control_remedy` is what a user
+    can do about a control the target lacks, and `control_remedies` about some of them in particular.
     """
 
     target: str
@@ -55,6 +66,7 @@ class Capabilities:
     karras_sigmas: frozenset[SchedulerName] = frozenset()
     algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(default_factory=dict)
     max_steps: Mapping[SchedulerName, int] = field(default_factory=dict)
+    image_schedulers: frozenset[SchedulerName] = frozenset()
     ranges: Mapping[str, Range] = field(default_factory=dict)
     sizes: tuple[tuple[int, int], ...] = ()
     min_controls: int = 0
@@ -73,4 +85,9 @@ class Capabilities:
     upscale: bool = False
     own_vae: bool = False
     needs_prompt: bool = False
+    negative_prompt: bool = True
+    denoise_steps: bool = False
+    needs_mask: bool = False
+    conflicts: tuple[Conflict, ...] = ()
     control_remedy: str = "Remove it or use one of these."
+    control_remedies: Mapping[Modality, str] = field(default_factory=dict)

@@ -6,12 +6,27 @@ through `Memory`; scripts and tests use `PlainMemory`.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
+
+
+class Offload(str, Enum):
+    """How much of a model lies on the device at a time, from fastest to leanest.
+
+    `NONE`: all of it. `MODEL`: what the present stage needs (text encoders, then denoiser and nets, then VAE).
+    `SEQUENTIAL`: of the large networks only the layer that computes. `AUTO`: the first of these that fits.
+    """
+
+    AUTO = "auto"
+    NONE = "none"
+    MODEL = "model"
+    SEQUENTIAL = "sequential"
 
 
 class Managed(Protocol):
@@ -27,6 +42,11 @@ class Memory(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def offload(self) -> Offload:
+        """What the user asked for when the process was started (`--lowvram`, `--gpu-only`); AUTO when nothing."""
+        ...
+
     def manage(self, module: torch.nn.Module) -> Managed:
         """Put a module, which lies on the CPU, under management."""
         ...
@@ -38,32 +58,70 @@ class Memory(Protocol):
         """
         ...
 
+    def unload(self, modules: Sequence[Managed]) -> None:
+        """Move modules back to the CPU; those that are there already stay."""
+        ...
+
     def free(self) -> int:
-        """Bytes of the device that can be taken now."""
+        """Bytes of the device that `load` could provide, counting what it would move off."""
         ...
 
 
-@dataclass(frozen=True)
+def size_of(module: torch.nn.Module) -> int:
+    """Bytes of a module's parameters and buffers."""
+    return sum(tensor.nbytes for tensors in (module.parameters(), module.buffers()) for tensor in tensors)
+
+
+@dataclass(frozen=True, eq=False)
 class _Plain:
     module: torch.nn.Module
 
 
+@dataclass
 class PlainMemory:
-    """A device that nobody else uses: modules are moved to it once and stay."""
+    """A device that nobody else uses: modules stay on it until there is no room for others."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    device: torch.device
+    offload: Offload = Offload.AUTO
+    _loaded: list[weakref.ref[_Plain]] = field(default_factory=list)
+    """What lies on the device, the one used last at the end."""
 
     def manage(self, module: torch.nn.Module) -> Managed:
         return _Plain(module)
 
     def load(self, modules: Sequence[Managed], room: int = 0) -> None:
-        for managed in modules:
+        wanted = [managed for managed in modules if isinstance(managed, _Plain)]
+        there = self._there()
+        missing = sum(size_of(managed.module) for managed in wanted if managed not in there)
+        for managed in there:
+            if self._spare() >= missing + room:
+                break
+            if managed not in wanted:
+                self.unload([managed])
+        for managed in wanted:
             managed.module.to(self.device)
+        kept = [managed for managed in self._there() if managed not in wanted]
+        self._loaded = [weakref.ref(managed) for managed in (*kept, *wanted)]
+
+    def unload(self, modules: Sequence[Managed]) -> None:
+        import torch
+
+        for managed in modules:
+            managed.module.to("cpu")
+        self._loaded = [weakref.ref(managed) for managed in self._there() if managed not in modules]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def free(self) -> int:
+        return self._spare() + sum(size_of(managed.module) for managed in self._there())
+
+    def _there(self) -> list[_Plain]:
+        return [managed for reference in self._loaded if (managed := reference()) is not None]
+
+    def _spare(self) -> int:
         import torch
 
         if self.device.type == "cuda":
-            return torch.cuda.mem_get_info(self.device)[0]
+            reserved = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+            return torch.cuda.mem_get_info(self.device)[0] + reserved
         return 4 * 2**30  # what a CPU run may take without asking

@@ -35,6 +35,8 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
         yield _wrong_size(request.width, request.height, capabilities)
     if capabilities.needs_prompt and not request.prompt.strip():
         yield Problem("prompt", "empty", f"{target} needs one", "Write what the picture shows.")
+    if request.negative_prompt.strip() and not capabilities.negative_prompt:
+        yield Problem("negative_prompt", "set", f"{target} has none", "Leave it empty.")
     yield from _scheduler(request.scheduler, request.steps, capabilities)
     if len(request.loras) > capabilities.max_loras:
         yield _too_many("loras", len(request.loras), capabilities.max_loras, target)
@@ -46,6 +48,9 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
         yield Problem("mask", "connected", f"{target} cannot inpaint", "Disconnect it.")
     if request.init_image is not None and not capabilities.image_to_image:
         yield Problem("init_image", "connected", f"{target} cannot start from an image", "Disconnect it.")
+    if request.mask is None and capabilities.needs_mask:
+        limit = f"{target} is an inpainting model, which redraws a part of a picture"
+        yield Problem("mask", "not connected", limit, "Connect init_image and mask, or load another model.")
     if request.mask is not None and request.init_image is None:
         yield Problem(
             "mask", "connected", "it needs the picture to change", "Connect init_image, or disconnect the mask."
@@ -53,6 +58,13 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
     if request.denoise < 1 and request.init_image is None:
         meaning = "it is the share of init_image to replace, and there is none"
         yield Problem("denoise", f"{request.denoise:g}", meaning, "Set it to 1, or connect init_image.")
+    if request.init_image is not None and capabilities.denoise_steps and int(request.steps * request.denoise) < 1:
+        limit = f"that share of {request.steps} steps leaves none"
+        yield Problem("denoise", f"{request.denoise:g}", limit, f"Set it to {1 / max(1, request.steps):.2g} or more.")
+    yield from _scheduler_start(request, capabilities)
+    for conflict in capabilities.conflicts:
+        if all(_is_used(request, name) for name in conflict.fields):
+            yield Problem(" with ".join(conflict.fields), "connected", conflict.reason, conflict.remedy)
     if request.upscale and not capabilities.upscale:
         yield Problem("upscale", "on", f"{target} cannot upscale", "Switch it off and use an upscale node behind it.")
     if request.vae and not capabilities.own_vae:
@@ -79,6 +91,24 @@ def _scheduler(choice: SchedulerChoice, steps: int, capabilities: Capabilities) 
         yield Problem("algorithm_type", choice.algorithm_type.value, f"{label} has {known}", "Choose default.")
 
 
+def _scheduler_start(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    name = request.scheduler.name
+    if name is None or name not in capabilities.image_schedulers:
+        return
+    if request.init_image is None:
+        yield Problem("scheduler", name.value, "it begins with a picture", "Connect init_image, or choose another.")
+    if request.mask is not None:
+        yield Problem("scheduler", name.value, "it cannot inpaint", "Disconnect the mask, or choose another.")
+
+
+def _is_used(request: GenerationRequest, name: str) -> bool:
+    """Whether a field is set; a control, reference or LoRA of weight 0 is not there."""
+    value = getattr(request, name)
+    if isinstance(value, tuple):
+        return any(getattr(item, "strength", getattr(item, "scale", 1)) != 0 for item in value)
+    return value is not None and value != "" and value is not False
+
+
 def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
     acting = sum(control.strength != 0 for control in request.controls)
@@ -91,7 +121,8 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
         name = f"control {index} ({control.modality.value})"
         if control.modality not in capabilities.modalities:
             known = ", ".join(sorted(m.value for m in capabilities.modalities)) or "no control at all"
-            yield Problem(name, "not available", f"{target} has {known}", capabilities.control_remedy)
+            remedy = capabilities.control_remedies.get(control.modality, capabilities.control_remedy)
+            yield Problem(name, "not available", f"{target} has {known}", remedy)
         yield from _weight(f"{name} strength", control.strength, capabilities.ranges.get("strength"))
         yield from _window(name, control, request.steps)
         if not capabilities.control_windows and (control.start > 0 or control.end < 1):

@@ -3,170 +3,154 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, OutOfMemory
-from ..core.images import control_image, to_rgb
-from ..core.request import ControlUnit, GenerationRequest, ImageReference, acts_at
+from ..core.images import fit_image
+from ..core.memory import Offload
+from ..core.request import GenerationRequest, Resize
+from ..core.scheduler import SchedulerChoice, SchedulerName
 from ..core.validate import ensure_valid
-from .model import LocalModel, reading
-from .prompt import encode_prompts
-from .schedulers import make_scheduler
+from .inputs import init_latents, keep_unmasked
+from .loras import ActiveLoras, loras_applied
+from .model import LocalModel
+from .offload import run_offloaded
+from .pipelines import Task, task_of
+from .run import Listener, Prepared, Run
+from .schedulers import make_inversion, make_scheduler
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Step:
-    """A finished denoising step; `preview()` gives a small picture, uint8 [h, w, 3]."""
-
-    number: int
-    total: int
-    preview: Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
 class Generation:
     """Images float32 [batch, height, width, 3] in 0..1; image i came from `seeds[i]` and can be made alone from it.
 
-    `nets` are the names of the ControlNets that ran, in the order of the stack.
+    `scheduler` is the class that ran, `nets` are the names of the ControlNets in the order of the stack, `offload` is
+    the mode of memory it ran in, `notes` say what was done in another way than asked.
     """
 
     images: Tensor
     seeds: tuple[int, ...]
+    family: str
+    task: str
     scheduler: str
     nets: tuple[str, ...]
+    offload: str
+    notes: tuple[str, ...]
     seconds: Mapping[str, float]
 
 
+# The share of noise on the enlarged picture when the model itself enlarges: enough for new detail, too little for a new
+# composition.
+UPSCALE_DENOISE = 0.5
+
+Upscaler = Callable[["Tensor"], "Tensor"]
+
+
 def generate(
-    model: LocalModel, request: GenerationRequest, on_step: Callable[[Step], None] = lambda step: None
+    model: LocalModel,
+    request: GenerationRequest,
+    on_step: Listener = lambda step: None,
+    upscaler: Upscaler | None = None,
 ) -> Generation:
     """Run the request on the model.
 
-    `on_step` is called after every step; what it raises stops the generation and is passed on. Raises InvalidRequest
-    with every problem before anything runs, OutOfMemory, or GenerationFailed when the result is not an image.
+    `on_step` is called after every step; what it raises stops the generation and is passed on. Where the picture is to
+    be twice as large, `upscaler` enlarges images [batch, h, w, 3]; without one the model draws the picture again over
+    its own enlarged result. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
+    GenerationFailed when the result is not an image.
     """
+    ensure_valid(request, model.capabilities())
+    if not request.upscale:
+        return _generate(model, request, on_step)
+    again = _drawn_again(request)
+    size = (again.width, again.height)
+    if upscaler is None:
+        ensure_valid(again, model.capabilities())
+    first = _generate(model, replace(request, upscale=False), on_step)
+    if upscaler is not None:
+        return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
+    larger = fit_image(first.images, *size, Resize.STRETCH)
+    second = _generate(model, replace(again, init_image=larger), on_step)
+    seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
+    return replace(second, task=first.task, scheduler=first.scheduler, seconds=seconds)
+
+
+def _drawn_again(request: GenerationRequest) -> GenerationRequest:
+    """The second pass over the enlarged result, which is to become its init_image."""
     import torch
 
-    ensure_valid(request, model.capabilities())
+    inverts = request.scheduler.name is SchedulerName.DDIM_INVERSE  # the picture has been inverted already
+    return replace(
+        request,
+        upscale=False,
+        width=2 * request.width,
+        height=2 * request.height,
+        denoise=UPSCALE_DENOISE,
+        init_image=torch.zeros(request.batch_size, 1, 1, 3),
+        scheduler=SchedulerChoice() if inverts else request.scheduler,
+    )
+
+
+def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) -> Generation:
+    import torch
+
     started = time.perf_counter()
-    seeds = tuple((request.seed + index) % 2**64 for index in range(request.batch_size))
-    controls = [control for control in request.controls if control.strength > 0]
-    references = [reference for reference in request.references if reference.scale > 0]
-    known = model.net_paths()
-    net_paths = [known[control.modality] for control in controls]
+    run = Run.of(model, request)
+    task = task_of(request)
+
+    def attempt() -> tuple[Prepared, float, Tensor]:
+        with loras_applied(model, request.loras) as loras:
+            prepared, more = _prepare(run, loras, on_step)
+            ready = time.perf_counter()
+            return prepared, ready, prepared.call(on_step, **more)
+
     try:
-        pipeline = _pipeline(model, request, net_paths)
-        with _applied(references, pipeline, model, request) as (reference_inputs, scale_references):
-            prepared = time.perf_counter()
-
-            def after_step(pipe: Any, index: int, _time: Any, values: dict[str, Tensor]) -> dict[str, Tensor]:
-                total = pipe.num_timesteps
-                scale_references(index + 1, total)
-                on_step(Step(index + 1, total, lambda: model.preview(values["latents"])))
-                return values
-
-            planes = pipeline(
-                **_prompts(model, request),
-                **_hints(request, controls),
-                **reference_inputs,
-                width=request.width,
-                height=request.height,
-                num_inference_steps=request.steps,
-                guidance_scale=request.guidance_scale,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                output_type="pt",
-                callback_on_step_end=after_step,
-            ).images
+        (prepared, ready, planes), offload = run_offloaded(model.memory, run.stages(), model.offload, attempt)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(
             f"{model.device} has too little memory for {request.batch_size} x {request.width}x{request.height} with "
-            f"{len(controls)} controls. Lower batch_size or the size, or close other programs that use it."
+            f"{len(run.controls)} controls. Lower batch_size or the size, or close other programs that use it."
         ) from error
     images = planes.movedim(1, -1).float().cpu()
     if not bool(images.isfinite().all()):
         raise GenerationFailed(
             f"The result holds values that are not numbers, which {model.dtype} can cause. Set precision to fp32."
         )
+    if task is Task.INPAINT:
+        images = keep_unmasked(request, images)
     finished = time.perf_counter()
-    seconds = {"prepare": round(prepared - started, 3), "generate": round(finished - prepared, 3)}
     return Generation(
         images=images,
-        seeds=seeds,
-        scheduler=type(pipeline.scheduler).__name__,
-        nets=tuple(path.name for path in net_paths),
-        seconds=seconds,
+        seeds=run.seeds,
+        family=model.family.value,
+        task=task.value,
+        scheduler=type(prepared.pipeline.scheduler).__name__,
+        nets=tuple(net.name for net in run.nets),
+        offload=offload.value,
+        notes=(*run.notes(), *prepared.notes(), *_memory_notes(model.offload, offload)),
+        seconds={"prepare": round(ready - started, 3), "generate": round(finished - ready, 3)},
     )
 
 
-def _pipeline(model: LocalModel, request: GenerationRequest, net_paths: Sequence[Path]) -> Any:
-    from diffusers import MultiControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionPipeline
-
-    components = {
-        **model.components,
-        "scheduler": make_scheduler(request.scheduler, model.scheduler_config),
-        "requires_safety_checker": False,
-    }
-    if net_paths:
-        nets = MultiControlNetModel([model.net(path) for path in net_paths])
-        pipeline = StableDiffusionControlNetPipeline(**components, controlnet=nets)
-    else:
-        pipeline = StableDiffusionPipeline(**components)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def _memory_notes(asked: Offload, ran: Offload) -> Iterator[str]:
+    if asked not in (Offload.AUTO, ran):
+        yield f"Memory ran out with offload {asked.value}, so it ran once more with {ran.value}."
 
 
-def _prompts(model: LocalModel, request: GenerationRequest) -> dict[str, Tensor]:
-    texts = (request.prompt, request.negative_prompt)
-    encoder = (model.components["tokenizer"], model.components["text_encoder"])
-    positive, negative = encode_prompts(texts, *encoder, request.clip_skip)
-    count = request.batch_size
-    return {"prompt_embeds": positive.repeat(count, 1, 1), "negative_prompt_embeds": negative.repeat(count, 1, 1)}
-
-
-def _hints(request: GenerationRequest, controls: Sequence[ControlUnit]) -> dict[str, list]:
-    if not controls:
-        return {}
-    size = (request.width, request.height)
-    return {
-        "image": [control_image(control, *size).movedim(-1, 1) for control in controls],
-        "controlnet_conditioning_scale": [float(control.strength) for control in controls],
-        "control_guidance_start": [control.start for control in controls],
-        "control_guidance_end": [control.end for control in controls],
-    }
-
-
-@contextmanager
-def _applied(
-    references: Sequence[ImageReference], pipeline: Any, model: LocalModel, request: GenerationRequest
-) -> Iterator[tuple[dict[str, Any], Callable[[int, int], None]]]:
-    """The pipeline with one IP-Adapter per reference: its inputs, and a function that sets the scales for a step."""
-    if not references:
-        yield {}, lambda step, steps: None
-        return
-
-    def set_scales(step: int, steps: int) -> None:
-        pipeline.set_ip_adapter_scale([r.scale if acts_at(r, step, steps) else 0.0 for r in references])
-
-    pictures = [[_to_picture(frame) for frame in to_rgb(reference.image)] for reference in references]
-    adapters = [model.adapter(reference.kind) for reference in references]
-    unnamed = [""] * len(adapters)
-    try:
-        with reading(model.folder / "ip_adapter"):
-            pipeline.load_ip_adapter(adapters, subfolder=unnamed, weight_name=unnamed)
-        set_scales(0, request.steps)
-        yield {"ip_adapter_image": pictures}, set_scales
-    finally:
-        pipeline.unload_ip_adapter()
-
-
-def _to_picture(frame: Tensor) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(frame.clamp(0, 1).mul(255).round().byte().cpu().numpy())
+def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared, dict[str, Any]]:
+    """The run, ready to be called, with what else to call it with."""
+    model, choice = run.model, run.request.scheduler
+    if choice.name is not SchedulerName.DDIM_INVERSE:
+        return run.prepare(make_scheduler(choice, model.scheduler_config), loras), {}
+    # Two runs from noise: the first, backwards and without a prompt, finds the noise that the picture would come from.
+    inversion = make_inversion(model.scheduler_config, run.request.denoise)
+    forward = replace(run.request, init_image=None, denoise=1.0)
+    inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
+    found = Run.of(model, inverse).prepare(inversion.inverse, loras)
+    noise = found.call(on_step, output="latent", latents=init_latents(model, run.request))
+    return Run.of(model, forward).prepare(inversion.forward, loras), {"latents": noise}

@@ -1,190 +1,204 @@
-"""A model on this machine: its parts, its ControlNets and its adapters, loaded from a diffusers folder."""
+"""A model on this machine: its parts, its ControlNets and its adapters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.capabilities import Capabilities, Range
-from ..core.errors import ModelNotFound, ModelUnreadable, OutOfMemory
+from ..core.errors import ModelNotFound
+from ..core.memory import Managed, Memory, Offload
 from ..core.modality import Modality
 from ..core.request import ReferenceKind
-from .capabilities import SD15
-from .nets import find_nets, read_config
+from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
+from .capabilities import TABLES
+from .families import FACTS, Family, FamilyFacts
+from .file_facts import facts_of
+from .folders import folder_family, load_folder
+from .headers import weight_files
+from .library import Library, read_config
+from .net_files import load_net
+from .nets import Net, NetSearch, search_for
 from .preview import LatentPreview
+from .remembered import Remembered
+from .single_files import Parts, family_configs, load_single_file, load_vae, runnable
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import ControlNetModel
-    from torch import Tensor
 
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model"
 
 
 @dataclass(repr=False)
 class LocalModel:
-    """A loaded SD 1.5-layout model.
+    """A loaded model of one of the families.
 
-    `components` are what every diffusers pipeline of the family is built from. Nets are looked for in `net_folders`
-    when a request needs them, so that one that was added meanwhile is found, and stay with the model once loaded.
+    `components` are what every diffusers pipeline of the family is built from. They lie wherever the memory has put
+    them, and are brought to the device, as far as `offload` says, when they compute in `offload.run_offloaded`. Nets,
+    adapters, LoRAs and VAEs are looked for in the library when a request needs them, so that one that was added
+    meanwhile is found, and stay with the model once loaded. `nets_chosen` names a file per modality, before the search.
+    `files` says where each component came from. `remembered` holds what was computed with the components before.
     """
 
     name: str
-    folder: Path
-    device: torch.device
+    family: Family
+    source: Path
+    memory: Memory
     dtype: torch.dtype
     components: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
-    net_folders: Sequence[Path]
-    adapter_paths: Mapping[ReferenceKind, Path]
-    _nets: dict[Path, ControlNetModel] = field(default_factory=dict)
+    library: Library = field(default_factory=Library)
+    offload: Offload = Offload.AUTO
+    nets_chosen: Mapping[Modality, str] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+    remembered: Remembered = field(default_factory=Remembered)
+    _loaded: dict[Path, Any] = field(default_factory=dict)
+    _managed: dict[int, Managed] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"LocalModel({self.name!r}, {self.dtype}, {self.device})"
 
-    def net_paths(self) -> dict[Modality, Path]:
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.memory.device
+
+    @property
+    def facts(self) -> FamilyFacts:
+        """What its family is made of."""
+        return FACTS[self.family]
+
+    @property
+    def denoiser(self) -> Any:
+        """The UNet or transformer."""
+        return self.components[self.facts.denoiser]
+
+    def bring(self, *modules: Any, room: int = 0) -> None:
+        """Have these networks on the device, all at once, with `room` bytes left beside them.
+
+        Raises torch.OutOfMemoryError when they do not fit.
+        """
+        self.memory.load([self.managed(module) for module in modules], room)
+
+    def managed(self, module: Any) -> Managed:
+        """One of the networks as the memory knows it."""
+        if id(module) not in self._managed:
+            self._managed[id(module)] = self.memory.manage(module)
+        return self._managed[id(module)]
+
+    def nets(self) -> dict[Modality, Net]:
         """The nets that fit the model, as they lie on the disk now."""
-        return find_nets([self.folder / "controlnet", *self.net_folders], self.components["unet"].config)
+        return self._net_search().nets()
+
+    def net(self, net: Net) -> Any:
+        """The network of a ControlNet."""
+        if net.path not in self._loaded:
+            averaging = self.family is Family.SD15 and net.modality is Modality.SHUFFLE
+            self._loaded[net.path] = load_net(net.path, self.denoiser.config, self.dtype, averaging)
+        return self._loaded[net.path]
+
+    def vae(self, name: str = "") -> Any:
+        """The model's autoencoder, or the one of that name in the library's `vae`."""
+        if not name:
+            return self.components["vae"]
+        path = self.library.find("vae", name)
+        if path not in self._loaded:
+            config = family_configs(self.family, self.library)["vae"]
+            self._loaded[path] = load_vae(path, config, self.dtype)
+        return self._loaded[path]
+
+    def adapters(self) -> dict[ReferenceKind, Adapter]:
+        """The IP-Adapters that fit the model, as they lie on the disk now."""
+        config = self.denoiser.config
+        width = config["joint_attention_dim"] if self.facts.flow else config["cross_attention_dim"]
+        return find_adapters(self.source / "ip_adapter", self.library, width)
+
+    def image_encoder(self, adapter: Adapter) -> tuple[Any, Any]:
+        """The image encoder that feeds an adapter, and what prepares pictures for it: the model's own, or a file.
+
+        Raises ModelNotFound or ModelUnreadable.
+        """
+        own = self.components.get("image_encoder")
+        if own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim):
+            return own, self.components["feature_extractor"]
+        path = find_image_encoder(self.library, adapter)
+        if path not in self._loaded:
+            self._loaded[path] = load_image_encoder(path, self.dtype)
+        return self._loaded[path], image_processor(self._loaded[path])
 
     def capabilities(self) -> Capabilities:
-        """The family's table, narrowed to the nets and widened by the adapters that are there."""
-        layers = self.components["text_encoder"].config.num_hidden_layers
+        """The family's table, narrowed to what this model and the nets and adapters that are there can do."""
+        table = TABLES[self.family]
+        kinds = frozenset(self.adapters())
         return replace(
-            SD15,
+            table,
             target=self.name,
-            modalities=frozenset(self.net_paths()),
-            max_references=8 if self.adapter_paths else 0,
-            reference_kinds=frozenset(self.adapter_paths),
-            ranges={**SD15.ranges, "clip_skip": Range(0, layers - 1)},
+            modalities=frozenset(self.nets()),
+            control_remedies=self._net_search().remedies(),
+            max_references=table.max_references if kinds else 0,
+            reference_kinds=kinds,
+            ranges={**table.ranges, "clip_skip": Range(0, self._most_clip_skip())},
+            needs_mask=self.denoiser.config.in_channels == 9,
         )
 
-    def net(self, path: Path) -> ControlNetModel:
-        """The ControlNet in a folder, on the model's device."""
-        from diffusers import ControlNetModel
+    def _net_search(self) -> NetSearch:
+        return search_for(self.family, self.denoiser.config, self.library, self.source / "controlnet", self.nets_chosen)
 
-        if path not in self._nets:
-            self._nets[path] = _load_part(ControlNetModel, path, self.dtype).to(self.device).eval()
-        return self._nets[path]
+    def _most_clip_skip(self) -> int:
+        """At least one layer is left; SDXL leaves the last one out by itself."""
+        if self.facts.flow:
+            return 0
+        layers = min(self.components[name].config.num_hidden_layers for name in self.facts.text_encoders)
+        return layers - len(self.facts.text_encoders)
 
-    def adapter(self, kind: ReferenceKind) -> dict[str, dict[str, Tensor]]:
-        """The weights of an IP-Adapter, grouped as diffusers takes them."""
-        from safetensors.torch import load_file
+    def preview(self, vae: Any) -> LatentPreview:
+        """What turns unfinished latents into small pictures, fitted to the autoencoder they are for."""
+        return self.remembered.get(("preview", id(vae)), lambda: LatentPreview(vae, self.device))
 
-        path = self.adapter_paths[kind]
-        groups: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        with reading(path):
-            for key, tensor in load_file(path).items():
-                group, name = key.split(".", 1)
-                groups[group][name] = tensor
-        return groups
 
-    @cached_property
-    def preview(self) -> LatentPreview:
-        """Turns unfinished latents of this model into small pictures."""
-        return LatentPreview(self.components["vae"])
+def family_of(source: Path) -> Family:
+    """The family of a model, told before anything is loaded. Raises ModelNotFound or ModelUnreadable in words."""
+    if (source / "model_index.json").is_file():
+        return folder_family(source, read_config(source, "model_index.json"))
+    if source.is_dir() and not weight_files(source):
+        raise ModelNotFound(f"There is no model in {source} (model_index.json is missing). Choose another model.")
+    return runnable(facts_of(source), source)
 
 
 def load_model(
-    folder: Path, name: str, device: torch.device, dtype: torch.dtype, net_folders: Sequence[Path] = ()
+    source: Path,
+    name: str,
+    memory: Memory,
+    dtype: torch.dtype,
+    library: Library | None = None,
+    parts: Parts | None = None,
 ) -> LocalModel:
-    """Load a diffusers folder of an SD 1.5-layout model.
+    """Load a model of any family: a diffusers folder, a checkpoint, or a UNet or transformer with parts from elsewhere.
 
-    Its own `controlnet` folder comes before `net_folders` when nets are looked for. Raises ModelNotFound,
-    ModelUnreadable or OutOfMemory with the path and the remedy.
+    The header decides what `source` is, before anything is loaded. The `controlnet` and `ip_adapter` folders of a
+    diffusers folder come before the library's when something is looked for. Raises ModelNotFound or ModelUnreadable
+    with the path and the remedy.
     """
-    import torch
-    from transformers import CLIPImageProcessor, CLIPTokenizer
-
-    if not (folder / "model_index.json").is_file():
-        raise ModelNotFound(f"There is no model in {folder} (model_index.json is missing). Choose another model.")
-    index = read_config(folder, "model_index.json")
-    kind = index.get("_class_name", "model of unknown kind")
-    if kind != "StableDiffusionPipeline":
-        raise ModelUnreadable(
-            f"{folder} holds a {kind}: the local engine runs Stable Diffusion 1.5. Choose another model."
-        )
-    adapters = {kind: folder / "ip_adapter" / f"{kind.value}.safetensors" for kind in ReferenceKind}
-    adapters = {kind: path for kind, path in adapters.items() if path.is_file()}
-    components: dict[str, Any] = dict.fromkeys(("safety_checker", "image_encoder", "feature_extractor"))
-    try:
-        for key in ("unet", "vae", "text_encoder", *(["image_encoder"] if adapters else [])):
-            components[key] = _load_part(_class_of(index, key, folder), folder / key, dtype).to(device).eval()
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(f"{device} has too little memory for {name}. Close other programs that use it.") from error
-    with reading(folder / "tokenizer"):
-        components["tokenizer"] = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    if adapters:
-        with reading(folder / "feature_extractor"):
-            processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
-        components["feature_extractor"] = processor
+    library, parts = library or Library(), parts or Parts()
+    family_of(source)  # says in words what cannot be run
+    if (source / "model_index.json").is_file():
+        loaded = load_folder(source, dtype)
+        if parts.vae:
+            file = library.find("vae", parts.vae)
+            loaded.components["vae"] = load_vae(file, family_configs(loaded.family, library)["vae"], dtype)
+            loaded.files["vae"] = file
+    else:
+        loaded = load_single_file(source, dtype, library, parts)
     return LocalModel(
         name=name,
-        folder=folder,
-        device=device,
+        family=loaded.family,
+        source=source,
+        memory=memory,
         dtype=dtype,
-        components=components,
-        scheduler_config=read_config(folder / "scheduler", "scheduler_config.json"),
-        net_folders=tuple(net_folders),
-        adapter_paths=adapters,
+        components=loaded.components,
+        scheduler_config=loaded.scheduler_config,
+        library=library,
+        files=loaded.files,
     )
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever a library raises over a file becomes one sentence with its path."""
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelUnreadable(f"{path} cannot be read ({reason}). Download the model again.") from error
-
-
-# The classes an SD 1.5 model may be made of; what an index names beyond them is not run.
-_CLASSES = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL", "AutoencoderTiny"),
-    "text_encoder": ("CLIPTextModel",),
-    "image_encoder": ("CLIPVisionModelWithProjection",),
-}
-
-
-def _class_of(index: Mapping[str, Any], key: str, folder: Path) -> Any:
-    import diffusers
-    import transformers
-
-    entry = index.get(key)
-    name = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else "nothing"
-    if name not in _CLASSES[key]:
-        allowed = " or ".join(_CLASSES[key])
-        raise ModelUnreadable(f"{folder} has {name} as its {key}: it must be {allowed}. Choose another model.")
-    return getattr(diffusers if hasattr(diffusers, name) else transformers, name)
-
-
-def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """One network; unlike diffusers' own loading, missing weights are an error and not random numbers."""
-    if not folder.is_dir():
-        raise ModelNotFound(f"The model lacks its folder {folder}. Download the model again.")
-    weights = [path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
-    half_only = bool(weights) and all(".fp16." in name for name in weights)
-    with reading(folder):
-        module, report = kind.from_pretrained(
-            folder,
-            torch_dtype=dtype,
-            local_files_only=True,
-            output_loading_info=True,
-            variant="fp16" if half_only else None,
-        )
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ModelUnreadable(
-            f"The weights in {folder} lack {len(missing)} tensors, the first is {missing[0]}. Download the model again."
-        )
-    return module

@@ -11,17 +11,21 @@ _PROBES = 96
 
 
 class LatentPreview:
-    """A linear map from latent channels to colours, fitted to a model's own decoder, so it suits any autoencoder."""
+    """A linear map from latent channels to colours, fitted to a model's own decoder, so it suits any autoencoder.
 
-    def __init__(self, vae: Any) -> None:
+    `device` is where the decoder computes, which may not be where it lies before it is called.
+    """
+
+    def __init__(self, vae: Any, device: Any) -> None:
         import torch
 
         generator = torch.Generator().manual_seed(0)
         channels = vae.config.latent_channels
         probes = torch.randn(_PROBES, channels, generator=generator)
-        flat = probes[..., None, None].expand(-1, -1, 2, 2).to(vae.device, vae.dtype)
+        flat = probes[..., None, None].expand(-1, -1, 2, 2).to(device, vae.dtype)
         with torch.no_grad():
-            colours = vae.decode(flat / vae.config.scaling_factor).sample.float().cpu().mean((2, 3))
+            shift = vae.config.get("shift_factor") or 0.0
+            colours = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)
         # A decoder that gives NaN must fail where its result is looked at, with a sentence, not here in the fit.
         self._weights = torch.linalg.lstsq(inputs, colours.nan_to_num().clamp(-1, 1)).solution

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,13 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
 from server import PromptServer
 
+from ..local.library import Library
 from ..preprocessors.weight_folders import OWN_FOLDER, folders_of_others
 
 if TYPE_CHECKING:
     import torch
 
-    from ..local.generate import Step
+    from ..local.run import Step
 
 __all__ = [
     "ComfyExtension",
@@ -35,11 +36,9 @@ __all__ = [
     "detector_folders",
     "device",
     "io",
+    "library",
     "lora_names",
-    "make_room",
     "memory",
-    "model_folders",
-    "net_folders",
     "offer_detector_folder",
     "offer_samples",
     "report_steps",
@@ -61,13 +60,6 @@ def device() -> torch.device:
     return memory.get_torch_device()
 
 
-def make_room() -> None:
-    """Have ComfyUI unload its own models, whose memory diffusers does not know about; on a CPU there is no need."""
-    if device().type != "cpu":
-        memory.unload_all_models()
-        memory.soft_empty_cache()
-
-
 def offer_samples(samples: Path) -> None:
     """Put the sample pictures of the example graphs among ComfyUI's inputs, where LoadImage finds them."""
     inputs = Path(folder_paths.get_input_directory())
@@ -79,20 +71,14 @@ def offer_samples(samples: Path) -> None:
                 log.warning("%s cannot be copied into %s (%s); the examples need it there.", sample, inputs, error)
 
 
-def model_folders() -> dict[str, Path]:
-    """The diffusers models among ComfyUI's model folders, by the name shown to the user."""
-    found: dict[str, Path] = {}
-    for root in folder_paths.get_folder_paths("diffusers"):
-        for folder, children, files in os.walk(root, followlinks=True):
-            if "model_index.json" in files:
-                found.setdefault(Path(folder).relative_to(root).as_posix(), Path(folder))
-                children.clear()
-    return dict(sorted(found.items()))
-
-
-def net_folders() -> list[Path]:
-    """The folders ComfyUI looks for ControlNets in."""
-    return [Path(folder) for folder in folder_paths.get_folder_paths("controlnet")]
+def library() -> Library:
+    """ComfyUI's model folders, those of extra_model_paths.yaml included, and the tokenizers it ships."""
+    known = folder_paths.folder_names_and_paths
+    folders = {name: [Path(folder) for folder in entry[0]] for name, entry in known.items()}
+    # Custom nodes agreed on this one; ComfyUI itself has no such folder.
+    folders.setdefault("ipadapter", [Path(folder_paths.models_dir) / "ipadapter"])
+    package = Path(memory.__file__).parent
+    return Library(folders, package / "sd1_tokenizer", package / "text_encoders" / "t5_tokenizer")
 
 
 def offer_detector_folder() -> None:
@@ -150,8 +136,8 @@ def show_progress(node_id: str, share: float) -> None:
     get_progress_state().update_progress(node_id, share, 1.0)
 
 
-def report_steps() -> Callable[[Step], None]:
-    """A listener that moves the progress bar of the running node, shows previews and stops on interrupt."""
+def report_steps(node_id: str) -> Callable[[Step], None]:
+    """A listener that moves the bar of the running node, shows previews and the time left, and stops on interrupt."""
     from PIL import Image
 
     bar = ProgressBar(1)
@@ -169,5 +155,6 @@ def report_steps() -> Callable[[Step], None]:
         size = (round(picture.width * scale), round(picture.height * scale))
         enlarged = picture.resize(size, Image.Resampling.BICUBIC)
         bar.update_absolute(step.number, step.total, ("JPEG", enlarged, _PREVIEW_SIZE))
+        show_text(node_id, f"step {step.number} of {step.total}, {ceil(step.seconds_left)} s left")
 
     return report

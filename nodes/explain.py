@@ -17,12 +17,12 @@ from ..core.capabilities import Capabilities
 from ..core.errors import InvalidRequest, Problem, UnknownChoice
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
-from ..local.capabilities import SD15
+from ..local.capabilities import SD15, TABLES
 from ..local.model import LocalModel
 from .comfy import io, ui, user_folder
 from .sockets import Model, Request
 
-LOCAL: dict[str, Capabilities] = {table.target: table for table in (SD15,)}
+LOCAL: dict[str, Capabilities] = {table.target: table for table in TABLES.values()}
 REMOTE: dict[str, Endpoint[Any]] = {endpoint.target: endpoint for endpoint in ENDPOINTS}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from .comfy import ComfyExtension, io, offer_detector_folder, offer_samples
 from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
-from .local import ControlStackGenerateLocal, ControlStackLoadModel
+from .local import ControlStackControlNetModels, ControlStackGenerateLocal, ControlStackLoadModel
 from .presets import ControlStackPreset
 from .remote import REMOTE_NODES
 from .request import ControlStackLora, ControlStackReference, ControlStackRequest, ControlStackScheduler
@@ -31,6 +31,7 @@ class ControlStackExtension(ComfyExtension):
             ControlStackScheduler,
             ControlStackRequest,
             ControlStackLoadModel,
+            ControlStackControlNetModels,
             ControlStackGenerateLocal,
             *REMOTE_NODES,
             ControlStackExplain,

@@ -3,20 +3,67 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..core.errors import ModelNotFound
+from ..core.memory import Offload
+from ..core.modality import Modality
 from ..core.request import GenerationRequest
+from ..local.families import FACTS, Family
+from ..local.library import Library
 from ..local.model import DEMO_MODEL, LocalModel
+from ..local.model_cache import ModelCache, stamp
+from ..local.nets import NetSearch
+from ..local.single_files import Parts
 from . import comfy
 from .comfy import io
-from .sockets import Model, Request, choose
+from .memory import ComfyMemory
+from .sockets import Model, Nets, Request, choose
+
+if TYPE_CHECKING:
+    import torch
 
 DEMO_NAME = "demo (embedded)"
+AUTOMATIC = "automatic"
+# ComfyUI's folders with models, in the order they are listed.
+SOURCES = ("checkpoints", "diffusers", "diffusion_models")
+
+
+class ControlStackControlNetModels(io.ComfyNode):
+    """A file for each modality whose net is not the one found by itself."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = [AUTOMATIC, *(file.name for file in comfy.library().files("controlnet"))]
+        return io.Schema(
+            node_id="ControlStackControlNetModels",
+            display_name="ControlNet Models",
+            category="ControlStack/local",
+            description="Chooses ControlNet files by hand. What is left on automatic is found by name and header.",
+            inputs=[
+                io.Combo.Input(
+                    modality.value,
+                    options=files,
+                    default=AUTOMATIC,
+                    optional=True,
+                    tooltip=f"The net for {modality.title} controls: a file or diffusers folder of models/controlnet.",
+                )
+                for modality in Modality
+            ],
+            outputs=[Nets.Output("nets", display_name="nets", tooltip="Connect to Load Local Model.")],
+        )
+
+    @classmethod
+    def execute(cls, **files: str) -> io.NodeOutput:
+        return io.NodeOutput({Modality(name): file for name, file in files.items() if file != AUTOMATIC})
 
 
 class Precision(str, Enum):
-    """Number format of the weights; AUTO is fp32 on the CPU and fp16 elsewhere."""
+    """Number format of the weights; AUTO is fp32 on the CPU, bf16 for FLUX and fp16 for the others elsewhere."""
 
     AUTO = "auto"
     FP32 = "fp32"
@@ -24,52 +71,130 @@ class Precision(str, Enum):
     BF16 = "bf16"
 
 
+MODELS = ModelCache()
+
+
 class ControlStackLoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        library = comfy.library()
+        encoders = [AUTOMATIC, *(file.name for file in library.files("text_encoders"))]
         return io.Schema(
             node_id="ControlStackLoadModel",
             display_name="Load Local Model",
             category="ControlStack/local",
-            description="Loads a Stable Diffusion 1.5 model and finds the ControlNets that fit it. "
+            description="Loads an SD 1.5, SDXL or FLUX.1 model: a checkpoint, a diffusers folder or single parts. "
             "The embedded demo model needs no download.",
             inputs=[
                 io.Combo.Input(
                     "model_name",
-                    options=[DEMO_NAME, *comfy.model_folders()],
+                    options=list(_sources(library)),
                     default=DEMO_NAME,
-                    tooltip="The embedded demo model, or a diffusers folder in ComfyUI's models/diffusers.",
+                    tooltip="The embedded demo model, or a model of ComfyUI's checkpoints, diffusers or "
+                    "diffusion_models. Its header says which family it is.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=Precision,
                     default=Precision.AUTO,
-                    tooltip="Number format: auto = fp32 on the CPU, fp16 elsewhere. Use fp32 if pictures are broken.",
+                    tooltip="Number format: auto = fp32 on the CPU, elsewhere bf16 for FLUX and fp16 for the others. "
+                    "Use fp32 if pictures are broken.",
+                ),
+                io.Combo.Input(
+                    "offload",
+                    options=Offload,
+                    default=Offload.AUTO,
+                    optional=True,
+                    tooltip="How much lies on the GPU at a time: none = everything, fastest; model = what the present "
+                    "stage needs; sequential = one layer, slowest; auto = the first of them that fits.",
+                ),
+                io.Combo.Input(
+                    "vae_name",
+                    options=[AUTOMATIC, *(file.name for file in library.files("vae"))],
+                    default=AUTOMATIC,
+                    optional=True,
+                    tooltip="Another VAE than the model's own. automatic = its own, or a fitting one if it has none.",
+                ),
+                *(
+                    io.Combo.Input(
+                        f"text_encoder_{number}",
+                        options=encoders,
+                        default=AUTOMATIC,
+                        optional=True,
+                        tooltip=f"The {kind} text encoder of a model that brings none. automatic = found by header.",
+                    )
+                    for number, kind in ((1, "first (CLIP-L)"), (2, "second (CLIP-G for SDXL, T5 for FLUX)"))
+                ),
+                Nets.Input(
+                    "nets", optional=True, tooltip="ControlNet files to use; open = all are found by name and header."
                 ),
             ],
             outputs=[Model.Output("model", display_name="model", tooltip="Connect to Generate Locally.")],
         )
 
     @classmethod
-    def execute(cls, model_name: str, precision: str) -> io.NodeOutput:
-        import torch
+    def execute(
+        cls,
+        model_name: str,
+        precision: str,
+        offload: str = Offload.AUTO.value,
+        vae_name: str = AUTOMATIC,
+        text_encoder_1: str = AUTOMATIC,
+        text_encoder_2: str = AUTOMATIC,
+        nets: Mapping[Modality, str] | None = None,
+    ) -> io.NodeOutput:
+        from ..local.model import family_of, load_model
 
-        from ..local.model import load_model
-
-        folder = DEMO_MODEL if model_name == DEMO_NAME else comfy.model_folders().get(model_name)
-        if folder is None:
+        library = comfy.library()
+        source = _sources(library).get(model_name)
+        if source is None:
             raise ModelNotFound(
-                f"model_name is '{model_name}', which is not among ComfyUI's diffusers models any more. "
-                f"Put it back into models/diffusers or choose another."
+                f"model_name is '{model_name}', which is not among ComfyUI's models any more. Put it back into "
+                f"{library.places(*SOURCES)} or choose another."
             )
-        device = comfy.device()
-        chosen = choose(Precision, "precision", precision)
-        automatic = torch.float32 if device.type == "cpu" else torch.float16
-        dtypes = {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
-        comfy.make_room()
-        return io.NodeOutput(
-            load_model(folder, model_name, device, dtypes.get(chosen, automatic), net_folders=comfy.net_folders())
+        chosen_precision, chosen_offload = (
+            choose(Precision, "precision", precision),
+            choose(Offload, "offload", offload),
         )
+        family = family_of(source)
+        NetSearch(family, 0, library, chosen=nets or {}).chosen_nets()  # says what does not fit before loading
+        parts = Parts(
+            vae=_named(vae_name), text_encoders=tuple(_named(name) for name in (text_encoder_1, text_encoder_2))
+        )
+        memory = ComfyMemory()
+        dtype = _dtype(chosen_precision, family, memory.device)
+        model = MODELS.get(
+            (stamp(source, *_part_files(library, parts)), dtype, parts),
+            lambda: load_model(source, model_name, memory, dtype, library, parts),
+        )
+        return io.NodeOutput(replace(model, library=library, offload=chosen_offload, nets_chosen=nets or {}))
+
+
+def _sources(library: Library) -> dict[str, Path]:
+    """Everything that can be loaded as a model, by the name shown."""
+    found = {DEMO_NAME: DEMO_MODEL}
+    for folder in SOURCES:
+        for file in library.files(folder):
+            found.setdefault(file.name, file.path)
+    return found
+
+
+def _named(name: str) -> str:
+    return "" if name == AUTOMATIC else name
+
+
+def _part_files(library: Library, parts: Parts) -> list[Path]:
+    named = [("vae", parts.vae), *(("text_encoders", name) for name in parts.text_encoders)]
+    return [library.find(folder, name) for folder, name in named if name]
+
+
+def _dtype(precision: Precision, family: Family, device: torch.device) -> torch.dtype:
+    import torch
+
+    if precision is Precision.AUTO:
+        automatic = torch.bfloat16 if FACTS[family].flow else torch.float16
+        return torch.float32 if device.type == "cpu" else automatic
+    return {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}[precision]
 
 
 class ControlStackGenerateLocal(io.ComfyNode):
@@ -88,21 +213,25 @@ class ControlStackGenerateLocal(io.ComfyNode):
                 io.Image.Output("images", display_name="images", tooltip="The pictures, one batch."),
                 io.String.Output("info", display_name="info", tooltip="JSON: model, seeds, scheduler and timings."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model: LocalModel, request: GenerationRequest) -> io.NodeOutput:
         from ..local.generate import generate
 
-        comfy.make_room()
-        result = generate(model, request, comfy.report_steps())
+        result = generate(model, request, comfy.report_steps(cls.hidden.unique_id))
         info = {
             "target": "local",
             "model": model.name,
+            "family": result.family,
+            "task": result.task,
             "seeds": result.seeds,
             "scheduler": result.scheduler,
             "steps": request.steps,
             "nets": result.nets,
+            "offload": result.offload,
+            "notes": result.notes,
             "seconds": result.seconds,
         }
         return io.NodeOutput(result.images, json.dumps(info))

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..core.memory import Offload
 from .comfy import ModelPatcher, device, memory
 
 if TYPE_CHECKING:
     import torch
 
     from ..core.memory import Managed
+
+# What ComfyUI's start options say about models that could be split. --cpu and unified memory leave nothing to decide.
+_OFFLOAD = {
+    memory.VRAMState.HIGH_VRAM: Offload.NONE,  # --highvram, --gpu-only
+    memory.VRAMState.LOW_VRAM: Offload.MODEL,  # --lowvram
+    memory.VRAMState.NO_VRAM: Offload.SEQUENTIAL,  # --novram
+}
 
 
 class ManagedModule:
@@ -27,8 +35,10 @@ class ManagedModule:
                 self.held = module
                 self.device = torch.device("cpu")
 
+        # What ComfyUI logs when it loads or evicts the module.
+        Holder.__name__ = type(module).__name__
         self.module = module
-        self.patcher = ModelPatcher(Holder(), load_device=device(), offload_device=torch.device("cpu"))
+        self.patcher = ModelPatcher(Holder(), load_device=device(), offload_device=memory.unet_offload_device())
 
 
 class ComfyMemory:
@@ -38,13 +48,37 @@ class ComfyMemory:
     def device(self) -> torch.device:
         return device()
 
+    @property
+    def offload(self) -> Offload:
+        return _OFFLOAD.get(memory.vram_state, Offload.AUTO)
+
     def manage(self, module: torch.nn.Module) -> Managed:
         return ManagedModule(module)
 
     def load(self, modules: Sequence[Managed], room: int = 0) -> None:
-        patchers = [managed.patcher for managed in modules if isinstance(managed, ManagedModule)]
-        # Layers that are not ComfyUI's own cannot be loaded in parts.
+        patchers = _patchers(modules)
+        # Layers that are not ComfyUI's own cannot compute from another device, so a part of a module is of no use.
         memory.load_models_gpu(patchers, memory_required=room, force_full_load=True)
+        for patcher in patchers:
+            if patcher.loaded_size() < patcher.model_size():  # --novram loads nothing all the same
+                patcher.load(patcher.load_device, full_load=True)
+
+    def unload(self, modules: Sequence[Managed]) -> None:
+        patchers = _patchers(modules)
+        for loaded in list(memory.current_loaded_models):
+            if any(loaded.model is patcher for patcher in patchers):
+                loaded.model_unload()
+                memory.current_loaded_models.remove(loaded)
+        memory.soft_empty_cache()
 
     def free(self) -> int:
-        return int(memory.get_free_memory(device()))
+        evictable = sum(
+            loaded.model_loaded_memory()
+            for loaded in memory.current_loaded_models
+            if loaded.device == self.device and loaded.model is not None
+        )
+        return int(memory.get_free_memory(self.device) + evictable - memory.extra_reserved_memory())
+
+
+def _patchers(modules: Sequence[Managed]) -> list[ModelPatcher]:
+    return [managed.patcher for managed in modules if isinstance(managed, ManagedModule)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import InvalidRequest, ModelNotFound, Problem
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, Lora, ReferenceKind
 from ..core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
+from ..local.schedulers import NOTES
 from .comfy import io, lora_names
 from .sockets import Controls, Loras, References, Request, Scheduler, choose, window_inputs
 
@@ -126,7 +127,9 @@ class ControlStackScheduler(io.ComfyNode):
                     "scheduler",
                     options=[_DEFAULT, *(name.value for name in SchedulerName)],
                     default=_DEFAULT,
-                    tooltip="default = what the model or the service uses by itself.",
+                    tooltip="default = what the model or the service uses by itself. On this machine "
+                    + "; ".join(f"{name.value} {note}" for name, note in NOTES.items())
+                    + ".",
                 ),
                 io.Boolean.Input(
                     "use_karras_sigmas",

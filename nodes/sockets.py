@@ -14,6 +14,7 @@ Loras = io.Custom("CONTROLSTACK_LORAS")
 Scheduler = io.Custom("CONTROLSTACK_SCHEDULER")
 Request = io.Custom("CONTROLSTACK_REQUEST")
 Model = io.Custom("CONTROLSTACK_MODEL")
+Nets = io.Custom("CONTROLSTACK_NETS")
 
 Choice = TypeVar("Choice", bound=Enum)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.memory import PlainMemory
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, ImageReference
 from ..local.generate import generate
@@ -213,7 +214,7 @@ def card_table(figures: Mapping[str, float]) -> str:
 
 
 def main() -> None:
-    model = load_model(DEMO_MODEL, "demo", torch.device("cpu"), torch.float32)
+    model = load_model(DEMO_MODEL, "demo", PlainMemory(torch.device("cpu")), torch.float32)
     table = card_table(measure(model))
     card = DEMO_MODEL / "README.md"
     before, _, rest = card.read_text(encoding="utf-8").partition(TABLE_START)

@@ -75,9 +75,11 @@ def _request(prompt: str, **more: Any) -> dict[str, Any]:
     return node("ControlStackRequest", **(settings | more))
 
 
-def _generate(request: Link, prefix: str) -> dict[str, dict[str, Any]]:
+def _generate(request: Link, prefix: str, **more: Any) -> dict[str, dict[str, Any]]:
+    found = dict.fromkeys(("vae_name", "text_encoder_1", "text_encoder_2"), "automatic")
+    model = {"model_name": "demo (embedded)", "precision": "auto", "offload": "auto", **found, **more}
     return {
-        "20": node("ControlStackLoadModel", model_name="demo (embedded)", precision="auto"),
+        "20": node("ControlStackLoadModel", **model),
         "21": node("ControlStackGenerateLocal", model=["20", 0], request=request),
         "22": node("SaveImage", images=["21", 0], filename_prefix=prefix),
     }
@@ -118,9 +120,12 @@ THREE = ExampleGraph(
             scheduler=["7", 0],
         ),
         "11": node("ControlStackExplain", request=["10", 0], target="Local SD 1.5", fields=""),
-        **_generate(["10", 0], "controlstack_three"),
+        "12": node(
+            "ControlStackControlNetModels", **dict.fromkeys((modality.value for modality in Modality), "automatic")
+        ),
+        **_generate(["10", 0], "controlstack_three", nets=["12", 0]),
     },
-    {"1": 0, "2": 1, "3": 0, "4": 1, "5": 0, "6": 1, **_END, "7": 2, "11": 2},
+    {"1": 0, "2": 1, "3": 0, "4": 1, "5": 0, "6": 1, **_END, "7": 2, "11": 2, "12": 2},
 )
 
 STYLE = ExampleGraph(

@@ -21,18 +21,17 @@ from ..api_clients.registry import ENDPOINTS
 from ..core.capabilities import UNLIMITED, Capabilities
 from ..core.modality import Modality
 from ..core.scheduler import SchedulerName
-from ..local.capabilities import SD15
+from ..local.capabilities import SD15, TABLES
+from ..local.families import Family
+from ..local.library import Library, read_config
 from ..local.model import DEMO_MODEL
-from ..local.nets import find_nets, read_config
+from ..local.nets import search_for
 from ..preprocessors.detector import Method
 from ..preprocessors.registry import detector_for
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = replace(
-    SD15,
-    target="Demo model",
-    modalities=frozenset(find_nets([DEMO_MODEL / "controlnet"], read_config(DEMO_MODEL / "unet"))),
-)
+DEMO_NETS = search_for(Family.SD15, read_config(DEMO_MODEL / "unet"), Library(), DEMO_MODEL / "controlnet", {}).nets()
+DEMO = replace(SD15, target="Demo model", modalities=frozenset(DEMO_NETS))
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class Column:
         return "; ".join(families if text == "yes" else f"{text} ({families})" for text, families in parts)
 
 
-LOCAL = (Column(SD15.target, {"": SD15}), Column(DEMO.target, {"": DEMO}))
+LOCAL_FAMILIES = {table.target.removeprefix("Local "): table for table in TABLES.values()}
+LOCAL = (Column("Local", LOCAL_FAMILIES), Column(DEMO.target, {"": DEMO}))
 
 
 def reference_files(object_info: Mapping[str, Any], readme: str) -> dict[Path, str]:
@@ -121,6 +121,8 @@ def _method(method: Method) -> str:
     size = sum(weights.size for weights in method.weights) / 1e6
     needs = f"{size:.{0 if size >= 10 else 1}f} MB" if size else "no trained file"
     return f"`{method.name}` ({needs})" if method.name else needs
+
+
 def support_matrix(columns: Sequence[Column]) -> str:
     """Who can do what, and within which limits, as a Markdown table."""
 
@@ -205,7 +207,7 @@ def _limits(spec: list) -> str:
     default = spec[1].get("default")
     if options:
         # What a user's model folders hold is not part of the reference.
-        shown = [options[0], "..."] if options[0] in ("demo (embedded)", "(remote)") else options
+        shown = [options[0], "..."] if options[0] in ("demo (embedded)", "(remote)", "automatic") else options
         return f"{', '.join(shown)} (default {default})"
     if "min" in spec[1]:
         return f"{spec[1]['min']} to {spec[1]['max']} (default {default})"

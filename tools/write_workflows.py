@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 COLUMN, GAP = 440, 80
 SIZES = {
     "ControlStackRequest": (380, 560),
-    "ControlStackLoadModel": (380, 110),
+    "ControlStackLoadModel": (380, 230),
+    "ControlStackControlNetModels": (380, 520),
     "ControlStackGenerateLocal": (380, 320),
     "ControlStackScheduler": (380, 130),
     "ControlStackReference": (380, 200),

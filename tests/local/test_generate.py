@@ -12,9 +12,11 @@ from controlstack.core.errors import GenerationFailed, InvalidRequest, ModelUnre
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
-from controlstack.local.generate import Step, generate
+from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
-from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, MISSING, make_scheduler
+from controlstack.local.remembered import Remembered
+from controlstack.local.run import Step
+from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, make_scheduler
 from controlstack.tools.demo_scenes import draw_scene
 from safetensors.torch import load_file, save_file
 
@@ -28,6 +30,7 @@ def unit(modality: Modality, **changes: object) -> ControlUnit:
 
 CANNY, DEPTH, OPENPOSE = (unit(modality) for modality in MAPS)
 STYLE = ImageReference(torch.from_numpy(draw_scene(8).image).float()[None] / 255)
+PICTURE = torch.from_numpy(SCENE.image).float()[None] / 255
 REQUEST = GenerationRequest(prompt=SCENE.caption, width=128, height=128, steps=4, guidance_scale=4.0, seed=3)
 
 
@@ -156,16 +159,19 @@ def test_what_the_listener_raises_stops_the_generation_and_leaves_the_model_usab
     assert torch.equal(image(demo, request), before)
 
 
-@pytest.mark.parametrize("name", sorted(set(SchedulerName) - set(MISSING)))
+@pytest.mark.parametrize("name", sorted(SchedulerName))
 @pytest.mark.parametrize("karras", [False, True])
 def test_every_scheduler_that_is_offered_runs(demo: LocalModel, name: SchedulerName, karras: bool) -> None:
     request = replace(REQUEST, scheduler=SchedulerChoice(name, karras))
+    if name is SchedulerName.DDIM_INVERSE:
+        request = replace(request, init_image=PICTURE)
     if karras and name not in KARRAS_SIGMAS:
         with pytest.raises(InvalidRequest, match="use_karras_sigmas is on"):
             generate(demo, request)
         return
     result = generate(demo, request)
-    assert result.scheduler == name.value
+    made = {SchedulerName.DDIM_INVERSE: "PartialDDIMScheduler"}.get(name, name.value)
+    assert result.scheduler.replace("Latent", "") == made
     assert result.images.isfinite().all()
     assert result.images.std() > 0.02
 
@@ -192,15 +198,9 @@ def test_steps_that_a_scheduler_cannot_do_are_refused(demo: LocalModel) -> None:
         generate(demo, request)
 
 
-@pytest.mark.parametrize("name", sorted(MISSING))
-def test_a_missing_scheduler_says_why(demo: LocalModel, name: SchedulerName) -> None:
-    with pytest.raises(InvalidRequest, match=f"scheduler is {name.value}: .*missing here"):
-        generate(demo, replace(REQUEST, scheduler=SchedulerChoice(name)))
-
-
 def test_a_control_the_model_has_no_net_for_is_refused_with_the_way_out(demo: LocalModel) -> None:
     with pytest.raises(
-        InvalidRequest, match=r"control 1 \(hed\) .*has canny, depth, openpose\..*into models/controlnet"
+        InvalidRequest, match=r"control 1 \(hed\) .*has canny, depth, openpose, pose\..*into models/controlnet"
     ):
         generate(demo, replace(REQUEST, controls=(replace(CANNY, modality=Modality.HED),)))
 
@@ -211,18 +211,19 @@ def test_a_result_that_is_not_a_number_is_an_error_and_not_a_black_image(
     decoder = demo.components["vae"].decoder
     broken = decoder.layers[0].weight.data.clone()
     monkeypatch.setattr(decoder.layers[0].weight, "data", torch.full_like(broken, float("nan")))
-    broken_model = replace(demo, name="broken")  # with a preview of its own
+    broken_model = replace(demo, remembered=Remembered())  # with a preview of its own
     with pytest.raises(GenerationFailed, match="Set precision to fp32"):
         generate(broken_model, replace(REQUEST, steps=1), lambda step: step.preview())
 
 
 def test_an_adapter_that_cannot_be_loaded_leaves_the_model_usable(demo: LocalModel, tmp_path: Path) -> None:
     before = image(demo, REQUEST)
-    tensors = load_file(demo.adapter_paths[ReferenceKind.STYLE])
+    tensors = load_file(demo.adapters()[ReferenceKind.STYLE].path)
     del tensors["ip_adapter.3.to_k_ip.weight"]
-    save_file(tensors, tmp_path / "style.safetensors")
-    broken = replace(demo, adapter_paths={ReferenceKind.STYLE: tmp_path / "style.safetensors"})
-    with pytest.raises(ModelUnreadable, match="ip_adapter cannot be read"):
+    (tmp_path / "ip_adapter").mkdir()
+    save_file(tensors, tmp_path / "ip_adapter" / "style.safetensors")
+    broken = replace(demo, source=tmp_path)
+    with pytest.raises(ModelUnreadable, match=r"style\.safetensors cannot be read"):
         generate(broken, replace(REQUEST, references=(STYLE,)))
     assert torch.equal(image(demo, REQUEST), before)
 

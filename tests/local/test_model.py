@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from controlstack.core.errors import ModelNotFound, ModelUnreadable
+from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ReferenceKind
-from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
-from controlstack.local.nets import find_nets, modality_of, read_config
-from controlstack.local.prompt import encode_prompts
-from diffusers import StableDiffusionPipeline
+from controlstack.local.families import FACTS, Family
+from controlstack.local.library import Library
+from controlstack.local.model import DEMO_MODEL, LocalModel, family_of, load_model
+from controlstack.tests.local.tiny_models import components, scheduler
+from diffusers import FluxPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
 
 CPU = torch.device("cpu")
@@ -27,13 +29,13 @@ def copy(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, *net_folders: Path) -> LocalModel:
-    return load_model(folder, "test", CPU, torch.float32, net_folders)
+    return load_model(folder, "test", PlainMemory(CPU), torch.float32, Library({"controlnet": net_folders}))
 
 
 def test_the_demo_model_has_its_nets_and_its_adapter(demo: LocalModel) -> None:
-    assert set(demo.net_paths()) == {Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE}
-    assert set(demo.adapter_paths) == {ReferenceKind.STYLE}
-    canny = demo.net_paths()[Modality.CANNY]
+    assert set(demo.nets()) == {Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE, Modality.POSE}
+    assert set(demo.adapters()) == {ReferenceKind.STYLE}
+    canny = demo.nets()[Modality.CANNY]
     assert demo.net(canny) is demo.net(canny)
 
 
@@ -60,48 +62,11 @@ def test_nets_come_from_the_controlnet_folders_and_are_found_when_they_are_added
     own.rename(shared / "unused")
     shutil.rmtree(copy / "controlnet")
     model = load(copy, shared)
-    assert model.net_paths() == {}
+    assert model.nets() == {}
     (shared / "sd15").mkdir()
     added = (shared / "unused").rename(shared / "sd15" / "control_v11p_sd15_canny")
-    assert model.net_paths() == {Modality.CANNY: added}
+    assert model.nets()[Modality.CANNY].path == added
     assert model.capabilities().modalities == {Modality.CANNY}
-
-
-@pytest.mark.parametrize(
-    ("name", "modality"),
-    [
-        ("canny", Modality.CANNY),
-        ("control_v11p_sd15_canny", Modality.CANNY),
-        ("sd-controlnet-depth", Modality.DEPTH),
-        ("control_v11f1p_sd15_depth_fp16", Modality.DEPTH),
-        ("Control_V11p_SD15_OpenPose", Modality.OPENPOSE),
-        ("control_sd15_inpaint_depth_hand_fp16", None),
-        ("unhedged_mix", None),
-        ("canny_depth_union", None),
-        ("diffusion_pytorch_model", None),
-    ],
-)
-def test_a_net_is_known_by_the_words_of_its_name(name: str, modality: Modality | None) -> None:
-    assert modality_of(name) is modality
-
-
-def test_a_net_of_another_family_is_not_taken(tmp_path: Path) -> None:
-    net = tmp_path / "canny"
-    net.mkdir()
-    config = {**read_config(DEMO_MODEL / "controlnet" / "canny"), "cross_attention_dim": 2048}
-    (net / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert find_nets([tmp_path], read_config(DEMO_MODEL / "unet")) == {}
-
-
-@pytest.mark.parametrize("content", ["{", "[]"])
-def test_a_broken_net_nearby_is_left_out_with_a_warning(
-    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "canny").mkdir()
-    (tmp_path / "canny" / "config.json").write_text(content, encoding="utf-8")
-    found = find_nets([tmp_path, DEMO_MODEL / "controlnet"], read_config(DEMO_MODEL / "unet"))
-    assert found[Modality.CANNY] == DEMO_MODEL / "controlnet" / "canny"
-    assert "It is left out." in caplog.text
 
 
 def test_half_precision_files_are_taken_where_there_are_no_others(copy: Path) -> None:
@@ -109,7 +74,7 @@ def test_half_precision_files_are_taken_where_there_are_no_others(copy: Path) ->
         (weights,) = (copy / part).glob("*.safetensors")
         weights.rename(weights.with_name(weights.name.replace(".safetensors", ".fp16.safetensors")))
     model = load(copy)
-    assert model.net(model.net_paths()[Modality.CANNY]).dtype == torch.float32
+    assert model.net(model.nets()[Modality.CANNY]).dtype == torch.float32
 
 
 def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
@@ -171,26 +136,36 @@ def test_missing_tensors_are_an_error_and_not_random_numbers(copy: Path, part: s
         load(copy)
 
 
-@pytest.mark.parametrize("kind", ["StableDiffusionXLPipeline", None])
+@pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", None])
 def test_another_family_is_a_sentence(copy: Path, kind: str | None) -> None:
     index = copy / "model_index.json"
     content = json.loads(index.read_text(encoding="utf-8"))
     del content["_class_name"]
     index.write_text(json.dumps({**content, **({"_class_name": kind} if kind else {})}), encoding="utf-8")
     shown = kind or "model of unknown kind"
-    with pytest.raises(ModelUnreadable, match=rf"holds a {shown}: .* runs Stable Diffusion 1.5"):
+    with pytest.raises(ModelUnreadable, match=rf"holds a {shown}: .* runs SD 1.5, SDXL"):
         load(copy)
 
 
-def test_prompts_are_encoded_as_the_plain_pipeline_does(demo: LocalModel) -> None:
-    parts = {**demo.components, "scheduler": None}
-    pipeline = StableDiffusionPipeline(**parts, requires_safety_checker=False)
-    expected = pipeline.encode_prompt("a red circle", CPU, 1, True, "a blue star")
-    got = encode_prompts(["a red circle", "a blue star"], parts["tokenizer"], parts["text_encoder"])
-    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+@pytest.mark.parametrize("family", [Family.SDXL, Family.FLUX_DEV, Family.FLUX_SCHNELL])
+def test_diffusers_folders_of_every_family_are_loaded(family: Family, tmp_path: Path) -> None:
+    parts = components(family)
+    kind = FluxPipeline if FACTS[family].flow else StableDiffusionXLPipeline
+    kind(**parts, scheduler=scheduler(family)).save_pretrained(tmp_path)
+    assert family_of(tmp_path) is family
+    model = load(tmp_path)
+    assert model.family is family
+    for name, part in parts.items():
+        if isinstance(part, torch.nn.Module):
+            pairs = zip(part.state_dict().values(), model.components[name].state_dict().values(), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs), name
+    assert model.components["tokenizer_2"]("a red circle").input_ids == parts["tokenizer_2"]("a red circle").input_ids
 
 
-def test_embeddings_of_prompts_of_different_length_have_one_shape(demo: LocalModel) -> None:
-    parts = demo.components
-    long, short = encode_prompts(["a red circle " * 60, ""], parts["tokenizer"], parts["text_encoder"])
-    assert long.shape == short.shape == (1, 3 * 77, 96)
+def test_a_folder_whose_weights_are_of_another_family_than_its_index_says_is_refused(copy: Path) -> None:
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors = {name: t.new_zeros(t.shape[0], 1024) if "attn2.to_k" in name else t for name, t in tensors.items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    with pytest.raises(ModelUnreadable, match=r"The unet in .* is SD 2: the local engine runs SD 1\.5, SDXL"):
+        load(copy)

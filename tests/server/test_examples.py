@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.services.running import Services
-from controlstack.tools.example_graphs import EXAMPLE_GRAPHS, LOCAL_GRAPHS, MAP_GRAPHS, REMOTE_GRAPHS, SIDE, ExampleGraph
+from controlstack.tools.example_graphs import (
+    EXAMPLE_GRAPHS,
+    LOCAL_GRAPHS,
+    MAP_GRAPHS,
+    REMOTE_GRAPHS,
+    SIDE,
+    ExampleGraph,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 

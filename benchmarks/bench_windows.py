@@ -1,0 +1,49 @@
+"""What windows save: nets of SD 1.5's real size, which the plain pipeline runs at every step, times zero or not.
+
+A small picture and few steps, so that it ends on a CPU; the shares of the work are those of a denoising loop at that
+size, without text encoding. Needs 8 GB of memory.
+"""
+
+from __future__ import annotations
+
+import torch
+from controlstack.benchmarks.plain import plain_pipeline
+from controlstack.benchmarks.random_models import MODALITIES, let_nets_act, random_model
+from controlstack.benchmarks.timing import interleaved, print_table
+from controlstack.core.memory import PlainMemory
+from controlstack.core.request import ControlUnit, GenerationRequest
+from controlstack.local.families import Family
+from controlstack.local.generate import generate
+
+ROUNDS = 3
+THREADS = 2
+STEPS = 6
+SIDE = 128
+CASES = {
+    "1 net, 0-0.5": ([(0, 0.5)], 0.90),
+    "3 nets, a third each": ([(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)], 0.72),
+}
+
+
+def main() -> None:
+    torch.set_num_threads(THREADS)
+    model = random_model(Family.SD15, PlainMemory(torch.device("cpu")), torch.float32, nets=3)
+    let_nets_act(list(model.networks.values()))
+    generator = torch.Generator().manual_seed(0)
+    print(f"SD 1.5 size, random weights, {SIDE}x{SIDE}, {STEPS} steps, fp32, CPU with {THREADS} threads")
+    rows = []
+    for name, (windows, bar) in CASES.items():
+        controls = tuple(
+            ControlUnit(modality, torch.rand(1, SIDE, SIDE, 3, generator=generator), start=start, end=end)
+            for modality, (start, end) in zip(MODALITIES, windows, strict=False)
+        )
+        request = GenerationRequest("a circle", width=SIDE, height=SIDE, steps=STEPS, controls=controls)
+        plain = plain_pipeline(model, request)
+        assert torch.equal(plain(), generate(model, request).images), "the two must make the same image"
+        result = interleaved(plain, lambda request=request: generate(model, request), ROUNDS)
+        rows.append([name, f"{result.theirs:.2f} s", f"{result.ours:.2f} s", f"{result.ratio:.3f}", f"{bar:.2f}"])
+    print_table(["nets and windows", "diffusers", "ControlStack", "ratio", "bar"], rows)
+
+
+if __name__ == "__main__":
+    main()

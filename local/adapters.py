@@ -1,0 +1,146 @@
+"""Reference images: IP-Adapters that are put into the denoiser for one generation, and taken out again."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..core.images import fit_image, to_rgb
+from ..core.request import ImageReference, Resize, acts_at
+from .model import LocalModel
+from .weights import reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """What adapters replace in a denoiser: its attention processors, and its projection of image embeddings."""
+
+    processors: Mapping[str, Any]
+    projection: Any
+    kind: str | None
+
+    @classmethod
+    def of(cls, denoiser: Any) -> _Fitting:
+        # The projection of a plus adapter has attention of its own, which goes with it.
+        own = {name: p for name, p in denoiser.attn_processors.items() if not name.startswith("encoder_hid_proj.")}
+        kind = getattr(denoiser.config, "encoder_hid_dim_type", None)
+        return cls(own, getattr(denoiser, "encoder_hid_proj", None), kind)
+
+    def put_into(self, denoiser: Any) -> None:
+        denoiser.encoder_hid_proj = None
+        denoiser.set_attn_processor(dict(self.processors))
+        denoiser.encoder_hid_proj = self.projection
+        denoiser.config.encoder_hid_dim_type = self.kind
+
+    def to(self, device: Any) -> None:
+        for part in (*self.processors.values(), self.projection):
+            if hasattr(part, "to"):
+                part.to(device)
+
+
+@contextmanager
+def adapters_applied(
+    pipeline: Any, model: LocalModel, references: Sequence[ImageReference]
+) -> Iterator[Callable[[int, int], None]]:
+    """While this lasts, the pipeline has one IP-Adapter per reference; gives a function that sets the scales of a step.
+
+    One adapter per reference, also where two use the same file, gives each a scale and a window of its own. Afterwards
+    the denoiser is what it was, the very same objects. Raises ModelUnreadable for a file that does not fit.
+    """
+    if not references:
+        yield lambda step, steps: None
+        return
+    known = model.adapters()
+    adapters = [known[reference.kind] for reference in references]
+    paths = [adapter.path for adapter in adapters]
+    denoiser = model.denoiser
+    before = _Fitting.of(denoiser)
+
+    def load() -> _Fitting:
+        # The embeddings are made here; but without an encoder the pipeline looks for one where there is none.
+        encoder, processor = model.image_encoder(adapters[0])
+        pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
+        folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
+        with reading(paths[0]):
+            pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
+        return _Fitting.of(denoiser)
+
+    def scale(step: int, steps: int) -> None:
+        scales = [r.scale if acts_at(r, step, steps) else 0.0 for r in references]
+        # FLUX takes a list of one as the scales of the layers.
+        pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
+
+    try:
+        fitting = model.remembered.get(("adapters", *((path, path.stat().st_mtime_ns) for path in paths)), load)
+        fitting.to(model.device)
+        fitting.put_into(denoiser)
+        yield scale
+    finally:
+        before.put_into(denoiser)
+
+
+def reference_inputs(
+    model: LocalModel, references: Sequence[ImageReference], width: int, height: int, guided: bool
+) -> dict[str, Any]:
+    """What the pipeline is given beside the adapters: an embedding per reference, and masks where there are any.
+
+    `guided` where the pipeline doubles its batch for guidance. An image that was embedded before is not embedded again.
+    """
+    if not references:
+        return {}
+    embeds = [_embedding(model, reference, guided).to(model.device) for reference in references]
+    if model.facts.flow:
+        # Without true guidance the negative ones are never used, but left out they would be computed.
+        nothing = [embed.new_zeros(embed.shape) for embed in embeds]
+        return {"ip_adapter_image_embeds": embeds, "negative_ip_adapter_image_embeds": nothing}
+    inputs: dict[str, Any] = {"ip_adapter_image_embeds": embeds}
+    if any(reference.mask is not None for reference in references):
+        masks = [_mask(reference, width, height).to(model.device) for reference in references]
+        inputs["cross_attention_kwargs"] = {"ip_adapter_masks": masks}
+    return inputs
+
+
+def _embedding(model: LocalModel, reference: ImageReference, guided: bool) -> Tensor:
+    """[1, images, ...], or [2, images, ...] with that of no image first, as the pipelines prepare it themselves."""
+    import torch
+
+    adapter = model.adapters()[reference.kind]
+    encoder, processor = model.image_encoder(adapter)
+    pictures = [_to_picture(frame) for frame in to_rgb(reference.image)]
+    digest = hashlib.sha256(b"".join(picture.tobytes() + str(picture.size).encode() for picture in pictures))
+
+    def make() -> tuple[Tensor, Tensor]:
+        pixels = processor(pictures, return_tensors="pt").pixel_values.to(encoder.device, encoder.dtype)
+        with torch.no_grad():
+            if not adapter.hidden:
+                positive = encoder(pixels).image_embeds
+                return positive.cpu(), torch.zeros_like(positive).cpu()
+            both = [encoder(p, output_hidden_states=True).hidden_states[-2] for p in (pixels, torch.zeros_like(pixels))]
+            return both[0].cpu(), both[1].cpu()
+
+    key = ("reference", digest.digest(), id(encoder), adapter.hidden)
+    positive, negative = model.remembered.get(key, make)
+    return torch.stack([negative, positive] if guided and not model.facts.flow else [positive])
+
+
+def _mask(reference: ImageReference, width: int, height: int) -> Tensor:
+    """[1, images, height, width] with 1 where the reference acts."""
+    import torch
+
+    images = reference.image.shape[0]
+    if reference.mask is None:
+        return torch.ones(1, images, height, width)
+    mask = fit_image(reference.mask[..., None], width, height, Resize.CROP)[..., 0]
+    return mask.expand(images, -1, -1)[None] if mask.shape[0] == 1 else mask[:images][None]
+
+
+def _to_picture(frame: Tensor) -> Any:
+    from PIL import Image
+
+    return Image.fromarray(frame.clamp(0, 1).mul(255).round().byte().cpu().numpy())

@@ -1,0 +1,105 @@
+"""Reading what a weights file declares - names, shapes, number formats - without reading its weights."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from ..core.errors import ModelNotFound, ModelUnreadable
+from .library import PART, PICKLES, WEIGHTS
+
+_LONGEST_HEADER = 100_000_000  # what the safetensors library itself allows
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor as its header describes it; `format` is spelled as safetensors does (F16, BF16, F8_E4M3, ...)."""
+
+    format: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Header:
+    """The tensors of a file or of all files of a diffusers folder, by name, and the file's own notes.
+
+    An unchanged file gives the same object again, so that what is told from it can be kept by it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_header(path: Path) -> Header:
+    """The header of a weights file, or of the weights in a diffusers folder.
+
+    A pickle is opened with torch's restricted unpickler, which runs no code, and its tensors are not read. Raises
+    ModelNotFound or ModelUnreadable.
+    """
+    files = weight_files(path)
+    if not files:
+        raise ModelNotFound(f"There are no weights in {path}. Download the model again, or choose another.")
+    stamps = tuple((file, stat.st_mtime_ns, stat.st_size) for file in files for stat in [file.stat()])
+    return _read(stamps)
+
+
+def weight_files(path: Path) -> list[Path]:
+    """The weights a model consists of: the file itself, or those in a diffusers folder, as one set.
+
+    Of several sets in a folder (full and half precision, safetensors and pickle) one is taken: safetensors first, then
+    the one without a variant in its name.
+    """
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    sets: dict[tuple[bool, str], list[Path]] = {}
+    for file in sorted(path.iterdir()):
+        if match := PART.fullmatch(file.name):
+            variant = match["before"] or match["after"] or ""
+            sets.setdefault((file.suffix in PICKLES, variant), []).append(file)
+    return sets[min(sets)] if sets else []
+
+
+@lru_cache(maxsize=512)
+def _read(stamps: Sequence[tuple[Path, int, int]]) -> Header:
+    tensors: dict[str, Tensor] = {}
+    metadata: dict[str, str] = {}
+    for file, _, size in stamps:
+        header = _read_pickle(file) if file.suffix.lower() in PICKLES else _read_safetensors(file, size)
+        tensors |= header.tensors
+        metadata |= header.metadata
+    return Header(tensors, metadata)
+
+
+def _read_safetensors(path: Path, size: int) -> Header:
+    if path.suffix.lower() not in WEIGHTS:
+        raise ModelUnreadable(f"{path} is not a weights file. Choose one that ends in {', '.join(WEIGHTS + PICKLES)}.")
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
+                raise ValueError("its header is cut off or not one")
+            content = json.loads(file.read(length))
+        metadata = content.pop("__metadata__", None) or {}
+        tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in content.items()}
+        end = max((entry["data_offsets"][1] for entry in content.values()), default=0)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error) as error:
+        raise ModelUnreadable(f"{path} cannot be read ({error}). Download the model again.") from error
+    if 8 + length + end > size:
+        missing = 8 + length + end - size
+        raise ModelUnreadable(f"{path} is cut off: {missing} of its bytes are missing. Download the model again.")
+    return Header(tensors, metadata)
+
+
+def _read_pickle(path: Path) -> Header:
+    from .weights import load_pickle
+
+    names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3"}
+    tensors = load_pickle(path, meta=True)
+    formats = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    return Header(
+        {name: Tensor(names.get(formats[name], formats[name]), tuple(t.shape)) for name, t in tensors.items()}
+    )

@@ -1,0 +1,171 @@
+"""References: which adapter serves them, what they change, and that the model is the same afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from controlstack.core.errors import InvalidRequest, ModelNotFound
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
+from controlstack.local.adapter_files import find_adapters
+from controlstack.local.families import Family
+from controlstack.local.generate import generate
+from controlstack.local.library import Library
+from controlstack.local.model import LocalModel
+from controlstack.tests.local.stocked import SIZE, adapters, picture
+from controlstack.tests.local.tiny_models import WIDTH, clip_vision, tiny_model
+from safetensors.torch import save_file
+from torch import Tensor
+
+Models = Callable[[Family], LocalModel]
+
+FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV]
+REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=4, guidance_scale=3.5, seed=3)
+STYLE = ImageReference(picture(1), scale=0.8)
+LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
+
+
+def image(model: LocalModel, *references: ImageReference) -> Tensor:
+    return generate(model, replace(REQUEST, references=references)).images
+
+
+@pytest.mark.parametrize(
+    ("files", "kinds"),
+    [
+        (["ip-adapter_tiny"], {"style": "ip-adapter_tiny"}),
+        (
+            ["ip-adapter-plus_tiny"],
+            {"style": "ip-adapter-plus_tiny", "character": "ip-adapter-plus_tiny"},
+        ),
+        (["ip-adapter-plus-face_tiny"], {"face": "ip-adapter-plus-face_tiny"}),
+        (
+            ["ip-adapter_tiny", "ip-adapter-plus_tiny", "ip-adapter-plus-face_tiny"],
+            {"style": "ip-adapter_tiny", "character": "ip-adapter-plus_tiny", "face": "ip-adapter-plus-face_tiny"},
+        ),
+    ],
+)
+def test_the_kind_of_a_reference_chooses_the_adapter(tmp_path: Path, files: list[str], kinds: dict[str, str]) -> None:
+    known = adapters(tiny_model(Family.SD15))
+    for name in files:
+        save_file(known[name], tmp_path / f"{name}.safetensors")
+    found = find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH)
+    assert {kind.value: adapter.path.stem for kind, adapter in found.items()} == kinds
+
+
+def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_file(adapters(tiny_model(Family.SDXL))["ip-adapter_tiny"], tmp_path / "ip-adapter_sdxl.safetensors")
+    (tmp_path / "ip-adapter_broken.safetensors").write_bytes(b"nothing")
+    assert find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH) == {}
+    assert "It is left out." in caplog.text
+
+
+def test_a_kind_without_an_adapter_is_refused(stocked: Models) -> None:
+    model = stocked(Family.FLUX_DEV)
+    with pytest.raises(InvalidRequest, match=r"reference 1 kind is face: .* has style"):
+        image(model, replace(STYLE, kind=ReferenceKind.FACE))
+
+
+def test_a_missing_image_encoder_is_a_sentence_with_where_to_get_it(tmp_path: Path) -> None:
+    model = tiny_model(Family.SD15)
+    (tmp_path / "ipadapter").mkdir()
+    save_file(adapters(model)["ip-adapter_tiny"], tmp_path / "ipadapter" / "ip-adapter_tiny.safetensors")
+    model.library = Library({name: [tmp_path / name] for name in ("ipadapter", "clip_vision")})
+    with pytest.raises(ModelNotFound, match=r"needs an image encoder whose features are 32 wide.*clip_vision.*Put one"):
+        image(model, STYLE)
+
+
+def test_an_image_encoder_is_read_from_a_file_and_from_a_folder(tmp_path: Path) -> None:
+    from controlstack.local.adapter_files import load_image_encoder
+
+    made = clip_vision()
+    save_file(made.state_dict(), tmp_path / "file.safetensors")
+    made.save_pretrained(tmp_path / "folder")
+    for path in (tmp_path / "file.safetensors", tmp_path / "folder"):
+        read = load_image_encoder(path, torch.float32)
+        assert all(
+            torch.equal(a, b) for a, b in zip(read.state_dict().values(), made.state_dict().values(), strict=True)
+        )
+        assert (read.config.image_size, read.config.patch_size) == (32, 8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_reference_acts_and_the_model_stays_clean(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    before = dict(model.denoiser.attn_processors)
+    weights = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
+    without = image(model)
+    assert not torch.equal(image(model, STYLE), without)
+    assert torch.equal(image(model, replace(STYLE, scale=0.0)), without)
+    assert torch.equal(image(model), without)
+    assert all(model.denoiser.attn_processors[name] is processor for name, processor in before.items())
+    after = model.denoiser.state_dict()
+    assert after.keys() == weights.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in weights.items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_window_says_when_a_reference_acts(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    whole, early, late = (
+        image(model, replace(STYLE, start=start, end=end)) for start, end in ((0, 1), (0, 0.5), (0.5, 1))
+    )
+    assert not torch.equal(whole, early)
+    assert not torch.equal(early, late)
+    assert torch.equal(image(model, STYLE), whole)  # no scale is left behind
+
+
+@pytest.mark.parametrize("family", [Family.SD15, Family.SDXL])
+def test_references_of_three_kinds_with_several_images_and_masks_act_together(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    references = (
+        replace(STYLE, mask=LEFT),
+        ImageReference(picture(2, batch=2), scale=0.5, kind=ReferenceKind.CHARACTER),
+        ImageReference(picture(3), scale=0.6, kind=ReferenceKind.FACE, mask=1 - LEFT, end=0.5),
+    )
+    whole = image(model, *references)
+    assert torch.equal(image(model, *references), whole)
+    for index in range(3):
+        assert not torch.equal(image(model, *references[:index], *references[index + 1 :]), whole)
+    unmasked = (replace(references[0], mask=None), *references[1:])
+    assert not torch.equal(image(model, *unmasked), whole)
+
+
+def test_a_white_mask_changes_nothing(stocked: Models) -> None:
+    model = stocked(Family.SD15)
+    white = image(model, replace(STYLE, mask=torch.ones(1, SIZE, SIZE)))
+    assert (white - image(model, STYLE)).abs().max() < 1e-5
+    black = image(model, replace(STYLE, mask=torch.zeros(1, SIZE, SIZE)))
+    assert (black - image(model)).abs().max() < 1e-5
+
+
+def test_flux_refuses_what_its_pipelines_cannot_do_with_references(stocked: Models) -> None:
+    model = stocked(Family.FLUX_DEV)
+    control = ControlUnit(Modality.CANNY, picture(4))
+    request = replace(REQUEST, references=(STYLE,), controls=(control,), init_image=picture(5), denoise=0.5)
+    with pytest.raises(InvalidRequest, match="controls with references with init_image is connected"):
+        generate(model, request)
+    with pytest.raises(InvalidRequest, match=r"reference 1 mask is connected: .*cannot limit it to an area"):
+        image(model, replace(STYLE, mask=LEFT))
+    with pytest.raises(InvalidRequest, match="negative_prompt is set"):
+        generate(model, replace(REQUEST, negative_prompt="blurred"))
+
+
+def test_a_reference_is_embedded_once(stocked: Models) -> None:
+    model = stocked(Family.SDXL)
+    encoder, _ = model.image_encoder(model.adapters()[ReferenceKind.CHARACTER])
+    calls = []
+    hook = encoder.register_forward_hook(lambda *_: calls.append(1))
+    new = ImageReference(picture(77), kind=ReferenceKind.CHARACTER)
+    first = image(model, new)
+    count = len(calls)
+    assert count > 0
+    assert torch.equal(image(model, new), first)
+    generate(model, replace(REQUEST, references=(replace(new, scale=0.3),), seed=9))
+    assert len(calls) == count
+    hook.remove()

@@ -1,0 +1,226 @@
+"""The stacks of ControlNets: what is outside of its window does not run, hints are encoded once, masks hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import diffusers
+import pytest
+import torch
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest
+from controlstack.local.families import Family
+from controlstack.local.generate import generate
+from controlstack.local.library import Library
+from controlstack.local.model import LocalModel
+from controlstack.local.pipelines import Task
+from controlstack.local.schedulers import make_scheduler
+from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.test_plain_pipelines import plain
+from controlstack.tests.local.tiny_models import control_net, tiny_model
+from torch import Tensor
+
+Models = Callable[[Family], LocalModel]
+
+FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV]
+REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=6, guidance_scale=3.5, seed=3)
+CANNY = ControlUnit(Modality.CANNY, 0.4 * picture(1))
+DEPTH = ControlUnit(Modality.DEPTH, picture(2))
+LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
+
+
+@contextmanager
+def counted(model: LocalModel, *modalities: Modality) -> Iterator[Counter[str]]:
+    """How often the nets of these modalities run, and how often they encode a hint."""
+    calls: Counter[str] = Counter()
+    hooks = []
+    for modality in modalities:
+        net = model.net(model.nets()[modality])
+        hooks.append(net.register_forward_hook(lambda *_, name=modality.value: calls.update([name])))
+        if encoder := getattr(net, "controlnet_cond_embedding", None):
+            first = encoder.conv_in
+            hooks.append(first.register_forward_hook(lambda *_, name=modality.value: calls.update([f"{name} hints"])))
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_net_does_not_run_outside_of_its_window(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    controls = (replace(CANNY, end=0.5), replace(DEPTH, start=0.5, end=0.9))
+    request = replace(REQUEST, controls=controls)
+    with counted(model, Modality.CANNY, Modality.DEPTH) as calls:
+        images = generate(model, request).images
+    assert (calls["canny"], calls["depth"]) == (3, 2)
+    assert torch.equal(images, plain(model, request, Task.TEXT_TO_IMAGE))
+
+
+@pytest.mark.parametrize("family", [Family.SD15, Family.SDXL])
+def test_a_hint_is_encoded_once_a_generation(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    request = replace(REQUEST, controls=(CANNY, DEPTH))
+    for _ in range(2):  # nothing is left behind
+        with counted(model, Modality.CANNY, Modality.DEPTH) as calls:
+            generate(model, request)
+        assert calls["canny"] == calls["depth"] >= request.steps
+        assert calls["canny hints"] == calls["depth hints"] == 1
+    net = model.net(model.nets()[Modality.CANNY])
+    assert "forward" not in vars(net.controlnet_cond_embedding)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_strength_zero_is_not_there(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    with counted(model, Modality.CANNY) as calls:
+        images = generate(model, replace(REQUEST, controls=(replace(CANNY, strength=0.0), DEPTH))).images
+    assert calls["canny"] == 0
+    assert torch.equal(images, generate(model, replace(REQUEST, controls=(DEPTH,))).images)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_white_mask_changes_nothing_and_a_black_one_takes_the_control_away(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+
+    def image(*controls: ControlUnit) -> Tensor:
+        return generate(model, replace(REQUEST, controls=controls)).images
+
+    assert torch.equal(image(replace(CANNY, mask=torch.ones_like(LEFT))), image(CANNY))
+    nothing = replace(
+        CANNY, strength=1e-30
+    )  # FLUX draws noise for every hint, so a net that is left out moves the rest
+    assert torch.equal(image(replace(CANNY, mask=torch.zeros_like(LEFT)), DEPTH), image(nothing, DEPTH))
+    assert not torch.equal(image(replace(CANNY, mask=LEFT)), image(CANNY))
+
+
+def test_a_mask_scales_what_each_place_is_given(stocked: Models) -> None:
+    from controlstack.local.controlnets import Control, unet_control_stack
+
+    model = stocked(Family.SD15)
+    net = model.net(model.nets()[Modality.CANNY])
+    hint = picture(1).movedim(-1, 1)
+    inputs = {
+        "encoder_hidden_states": torch.randn(1, 77, 32),
+        "controlnet_cond": [hint],
+        "conditioning_scale": [1.0],
+        "return_dict": False,
+    }
+    sample = torch.randn(1, 4, SIZE // 8, SIZE // 8)
+    with torch.no_grad():
+        whole = unet_control_stack([Control(net)], guided=False)(sample, 10, **inputs)
+        half = unet_control_stack([Control(net, mask=LEFT[:, None])], guided=False)(sample, 10, **inputs)
+    for all_of_it, left in zip([*whole[0], whole[1]], [*half[0], half[1]], strict=True):
+        width = all_of_it.shape[-1]
+        if width > 1:
+            assert torch.equal(left[..., : width // 2], all_of_it[..., : width // 2])
+            assert not left[..., width // 2 :].any()
+        else:
+            assert torch.equal(left, all_of_it / 2)
+
+
+def test_a_union_net_alone_makes_the_image_of_the_union_pipeline(stocked: Models) -> None:
+    model = stocked(Family.SDXL)
+    controls = (
+        ControlUnit(Modality.NORMAL, picture(1), strength=0.7),
+        ControlUnit(Modality.TILE, picture(2), strength=1.2),
+    )
+    request = replace(REQUEST, controls=controls)
+    for used in (controls[:1], controls):
+        nets = [model.nets()[control.modality] for control in used]
+        assert all(net.union for net in nets)
+        parts = {**model.components, "scheduler": make_scheduler(request.scheduler, model.scheduler_config)}
+        pipeline = diffusers.StableDiffusionXLControlNetUnionPipeline(
+            **parts, controlnet=model.net(nets[0]), add_watermarker=False
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        theirs = pipeline(
+            request.prompt,
+            width=SIZE,
+            height=SIZE,
+            control_image=[control.image.movedim(-1, 1) for control in used],
+            control_mode=[net.mode for net in nets],
+            controlnet_conditioning_scale=[control.strength for control in used],
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            generator=torch.Generator().manual_seed(request.seed),
+            output_type="pt",
+        ).images.movedim(1, -1)
+        assert torch.equal(generate(model, replace(request, controls=used)).images, theirs)
+
+
+def test_a_flux_union_net_makes_the_image_of_the_plain_pipeline(stocked: Models) -> None:
+    model = stocked(Family.FLUX_DEV)
+    controls = (
+        ControlUnit(Modality.OPENPOSE, picture(1), strength=0.7),
+        ControlUnit(Modality.TILE, picture(2), strength=1.2),
+    )
+    nets = [model.nets()[control.modality] for control in controls]
+    parts = {**model.components, "scheduler": make_scheduler(REQUEST.scheduler, model.scheduler_config)}
+    pipeline = diffusers.FluxControlNetPipeline(
+        **parts, controlnet=diffusers.FluxMultiControlNetModel([model.net(nets[0])])
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    theirs = pipeline(
+        REQUEST.prompt,
+        width=SIZE,
+        height=SIZE,
+        control_image=[control.image.movedim(-1, 1) for control in controls],
+        control_mode=[net.mode for net in nets],
+        controlnet_conditioning_scale=[control.strength for control in controls],
+        control_guidance_start=[0.0, 0.0],
+        control_guidance_end=[1.0, 1.0],
+        num_inference_steps=REQUEST.steps,
+        guidance_scale=REQUEST.guidance_scale,
+        generator=torch.Generator().manual_seed(REQUEST.seed),
+        output_type="pt",
+    ).images.movedim(1, -1)
+    assert torch.equal(generate(model, replace(REQUEST, controls=controls)).images, theirs)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_averaging_net_acts_as_in_the_plain_pipeline_and_leaves_its_neighbours_alone(
+    tmp_path: Path, alone: bool
+) -> None:
+    folder = tmp_path / "controlnet"
+    shuffle = control_net(Family.SD15, seed=31)
+    shuffle.register_to_config(global_pool_conditions=True)
+    shuffle.save_pretrained(folder / "control_v11e_sd15_shuffle")
+    control_net(Family.SD15, seed=3).save_pretrained(folder / "control_v11p_sd15_canny")
+    model = tiny_model(Family.SD15, Library({"controlnet": [folder]}))
+    first = ControlUnit(Modality.SHUFFLE, picture(2), end=0.6)
+    if alone:
+        request = replace(REQUEST, controls=(first,))
+        whole = replace(request, controls=(replace(first, end=1.0),))
+        assert torch.equal(generate(model, whole).images, plain(model, whole, Task.TEXT_TO_IMAGE))
+        assert generate(model, request).images.isfinite().all()  # diffusers' own stack fails without residuals
+        masked = replace(request, controls=(replace(first, mask=LEFT),))
+        assert not torch.equal(generate(model, masked).images, generate(model, request).images)
+    else:
+        before = replace(REQUEST, controls=(first, CANNY))
+        after = replace(REQUEST, controls=(CANNY, first))
+        assert torch.allclose(generate(model, before).images, generate(model, after).images, atol=1e-4)
+
+
+def test_flux_nets_of_different_depth_stand_together(tmp_path: Path) -> None:
+    from controlstack.local.controlnets import _sum
+
+    deep, shallow = [torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0)], [torch.tensor(10.0), torch.tensor(20.0)]
+    assert _sum(deep, shallow, layers=3) == [11, 12, 23]  # of two for three blocks, the first serves two
+    folder = tmp_path / "controlnet"
+    control_net(Family.FLUX_DEV, seed=3).save_pretrained(folder / "FLUX.1-dev-Controlnet-Canny")
+    net = control_net(Family.FLUX_DEV, seed=13)
+    net.transformer_blocks, net.controlnet_blocks = net.transformer_blocks[:1], net.controlnet_blocks[:1]
+    net.register_to_config(num_layers=1)
+    net.save_pretrained(folder / "FLUX.1-dev-Controlnet-Depth")
+    model = tiny_model(Family.FLUX_DEV, Library({"controlnet": [folder]}))
+    image = generate(model, replace(REQUEST, controls=(CANNY, DEPTH))).images
+    for left_out in (0, 1):
+        controls = [CANNY, DEPTH]
+        controls[left_out] = replace(controls[left_out], strength=1e-30)
+        assert not torch.equal(image, generate(model, replace(REQUEST, controls=tuple(controls))).images)

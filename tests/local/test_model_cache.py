@@ -1,0 +1,91 @@
+"""Loaded models stay: going back and forth between two reads neither again."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from controlstack.core.errors import ModelUnreadable
+from controlstack.local.families import Family
+from controlstack.local.model import LocalModel
+from controlstack.local.model_cache import ModelCache, stamp
+from controlstack.tests.local.tiny_models import tiny_model
+
+
+@dataclass
+class Reading:
+    """How often each model was read."""
+
+    cache: ModelCache
+    loads: list[str]
+
+    def get(self, name: str) -> LocalModel:
+        def load() -> LocalModel:
+            self.loads.append(name)
+            return tiny_model(Family.FLUX_DEV)
+
+        return self.cache.get(name, load)
+
+
+@pytest.fixture
+def reading() -> Reading:
+    return Reading(ModelCache(limit=2), [])
+
+
+def test_switching_between_two_models_reads_each_once(reading: Reading) -> None:
+    models = [reading.get(name) for name in ("a", "b") * 4]
+    assert reading.loads == ["a", "b"]
+    assert (reading.cache.loads, reading.cache.hits) == (2, 6)
+    assert models[0] is models[2] and models[1] is models[3]
+
+
+def test_a_third_model_takes_the_place_of_the_one_not_used_for_longest(reading: Reading) -> None:
+    for name in ("a", "b", "a", "c", "a", "b"):
+        reading.get(name)
+    assert reading.loads == ["a", "b", "c", "b"]
+
+
+def test_what_goes_is_gone_before_the_new_one_is_read(reading: Reading) -> None:
+    gone = weakref.ref(reading.get("a").denoiser)
+    reading.get("b")
+    seen: list[bool] = []
+
+    def load() -> LocalModel:
+        seen.append(gone() is None)
+        return tiny_model(Family.FLUX_DEV)
+
+    reading.cache.get("c", load)
+    assert seen == [True]
+
+
+def test_a_model_that_cannot_be_read_leaves_the_one_used_last(reading: Reading) -> None:
+    def fail() -> LocalModel:
+        raise ModelUnreadable("broken")
+
+    for name in ("a", "b"):
+        reading.get(name)
+    with pytest.raises(ModelUnreadable):
+        reading.cache.get("c", fail)
+    reading.get("b")
+    assert reading.loads == ["a", "b"]
+
+
+def test_a_file_that_was_replaced_is_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"1")
+    before = stamp(path)
+    assert stamp(path) == before
+    os.utime(path, ns=(1, 1))
+    assert stamp(path) != before
+
+
+def test_a_folder_changes_with_its_files(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(b"1")
+    before = stamp(tmp_path)
+    weights.write_bytes(b"22")
+    assert stamp(tmp_path) != before

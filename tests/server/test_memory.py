@@ -1,0 +1,177 @@
+"""The pack's networks lie in ComfyUI's memory management: counted, evicted, freed on request, loaded again."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from controlstack.tests.comfy_server import ComfyServer
+from controlstack.tests.server.graphs import canny_graph
+from controlstack.workshop.comfyui import find_comfyui
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.server
+
+# Runs inside ComfyUI's folder, with its real modules, and prints what the snippets find out.
+PROBE = """
+import gc, importlib.util, json, sys
+sys.path.insert(0, {comfyui!r})
+sys.argv = ["main.py", "--cpu"]
+import comfy.options
+comfy.options.enable_args_parsing()
+import comfy.model_management as mm
+import nodes, torch
+spec = importlib.util.spec_from_file_location("pack", {init!r}, submodule_search_locations=[{root!r}])
+pack = sys.modules["pack"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(pack)
+from pack.nodes.memory import ComfyMemory
+everything = {{}}
+memory = ComfyMemory()
+
+def network(numbers=1000):
+    return torch.nn.Sequential(torch.nn.Linear(numbers, 1, bias=False), torch.nn.LayerNorm(1))
+
+def loaded(managed):
+    return any(known.model is managed.patcher for known in mm.current_loaded_models)
+
+{snippets}
+print(json.dumps(everything))
+"""
+
+
+SNIPPETS = {
+    "a life": """
+managed = memory.manage(network())
+found["before"] = loaded(managed), managed.patcher.loaded_size()
+memory.load([managed])
+found["loaded"] = loaded(managed), managed.patcher.loaded_size()
+memory.load([managed])
+found["entries"] = len(mm.current_loaded_models)
+mm.unload_all_models()
+found["evicted"] = loaded(managed), managed.patcher.loaded_size()
+memory.load([managed])
+found["again"] = loaded(managed), managed.patcher.loaded_size()
+memory.unload([managed])
+found["unloaded"] = loaded(managed), managed.patcher.loaded_size()
+memory.load([managed])
+del managed
+gc.collect()
+mm.cleanup_models()
+found["dropped"] = len(mm.current_loaded_models)
+""",
+    "modes": """
+for state in mm.VRAMState:
+    mm.vram_state = state
+    found[state.name] = memory.offload.value
+""",
+    "free": """
+mm.get_free_memory = lambda device=None, torch_free_too=False: 10**9
+mm.extra_reserved_memory = lambda: 10**8
+found["without"] = memory.free()
+managed = memory.manage(network(10**6))
+memory.load([managed])
+found["with"] = memory.free() - found["without"]
+""",
+    # `meta` stands for a GPU: modules can be moved to it without one.
+    "devices": """
+import pack.nodes.memory
+mm.get_free_memory = lambda device=None, torch_free_too=False: (1000, 0) if torch_free_too else 1000
+pack.nodes.memory.device = lambda: torch.device("meta")
+for state in (mm.VRAMState.NORMAL_VRAM, mm.VRAMState.LOW_VRAM, mm.VRAMState.NO_VRAM, mm.VRAMState.HIGH_VRAM):
+    mm.vram_state = state
+    managed = memory.manage(network())
+    memory.load([managed])
+    found[state.name] = sorted({str(tensor.device) for tensor in managed.module.parameters()})
+    mm.current_loaded_models.clear()
+""",
+}
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict[str, Any]]:
+    comfyui = find_comfyui()
+    parts = [f"found = everything[{name!r}] = {{}}\n{snippet}" for name, snippet in SNIPPETS.items()]
+    script = PROBE.format(
+        comfyui=str(comfyui), init=str(ROOT / "__init__.py"), root=str(ROOT), snippets="\n".join(parts)
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=comfyui)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_network_is_counted_evicted_and_loaded_again(found: dict[str, dict[str, Any]]) -> None:
+    size = 1002 * 4
+    assert found["a life"] == {
+        "before": [False, 0],
+        "loaded": [True, size],
+        "entries": 1,
+        "evicted": [False, 0],
+        "again": [True, size],
+        "unloaded": [False, 0],
+        "dropped": 0,
+    }
+
+
+def test_the_start_options_say_how_much_lies_on_the_device(found: dict[str, dict[str, Any]]) -> None:
+    assert found["modes"] == {
+        "DISABLED": "auto",  # --cpu
+        "NO_VRAM": "sequential",
+        "LOW_VRAM": "model",
+        "NORMAL_VRAM": "auto",
+        "HIGH_VRAM": "none",  # --highvram, --gpu-only
+        "SHARED": "auto",
+    }
+
+
+def test_a_network_is_loaded_whole_or_not_at_all(found: dict[str, dict[str, Any]]) -> None:
+    assert list(found["devices"]) == ["NORMAL_VRAM", "LOW_VRAM", "NO_VRAM", "HIGH_VRAM"]
+    assert all(devices == ["meta"] for devices in found["devices"].values())
+
+
+def test_what_could_be_evicted_counts_as_free(found: dict[str, dict[str, Any]]) -> None:
+    assert found["free"] == {"without": 9 * 10**8, "with": (10**6 + 2) * 4}
+
+
+def loads(comfy: ComfyServer, network: str) -> int:
+    """How often ComfyUI has loaded a network of this class so far."""
+    return comfy.log.count(f"Requested to load {network}")
+
+
+def run(comfy: ComfyServer, seed: int) -> Any:
+    graph = copy.deepcopy(canny_graph(seed))
+    result = comfy.run(graph)
+    assert result.succeeded, result.error
+    return result
+
+
+def free(comfy: ComfyServer, **flags: bool) -> None:
+    requests.post(f"{comfy.url}/free", json={"unload_models": True, **flags}, timeout=10).raise_for_status()
+
+
+NETWORKS = ("UNet2DConditionModel", "ControlNetModel", "AutoencoderTiny")
+
+
+def test_free_unloads_the_networks_and_the_next_run_loads_them(comfy: ComfyServer) -> None:
+    run(comfy, 7001)
+    first = {name: loads(comfy, name) for name in NETWORKS}
+    assert min(first.values()) >= 1
+    run(comfy, 7002)
+    assert {name: loads(comfy, name) for name in NETWORKS} == first, "a second run finds them loaded"
+    free(comfy)
+    for seed in (7003, 7004):  # the executor looks at the flag before the first of them, or else after it
+        run(comfy, seed)
+    assert {name: loads(comfy, name) for name in NETWORKS} == {name: count + 1 for name, count in first.items()}
+
+
+def test_free_memory_drops_the_model_too_and_the_next_run_reads_it_again(comfy: ComfyServer) -> None:
+    run(comfy, 7005)
+    assert "20" in run(comfy, 7006).cached
+    free(comfy, free_memory=True)
+    assert any("20" in run(comfy, seed).executed for seed in (7007, 7008))
