@@ -199,7 +199,7 @@ LEARNED = ExampleGraph(
         **_previewed(_LEARNED_MAPS),
         "2": node("ControlStackPreset", image=_PHOTO, preset="character", strength=1.0),
         "3": _request("a statue of an astronaut in a park", controls=["2", 0]),
-        "4": node("ControlStackExplain", request=["3", 0], target="Local SD 1.5"),
+        "4": node("ControlStackExplain", request=["3", 0], target="Local SD 1.5", fields=""),
     },
     {"1": 0, "2": 0, "3": 5, "4": 5, **_in_columns(_LEARNED_MAPS, rows=4)},
     fetches=True,
