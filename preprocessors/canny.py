@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -59,10 +58,15 @@ class Canny(Method):
 def _side_by_side(work: Callable[[int], None], count: int, threads: int, host: Host) -> None:
     """Run `work(0)` to `work(count - 1)` on threads; what it calls must let go of the interpreter for that to pay."""
     host.progress(0, count)
-    # Closing the results, when the user stops the run, takes back what has not begun.
-    with ThreadPoolExecutor(threads) as pool, closing(pool.map(work, range(count))) as results:
-        for done, _ in enumerate(results, start=1):
-            host.progress(done, count)
+    with ThreadPoolExecutor(threads) as pool:
+        frames = [pool.submit(work, index) for index in range(count)]
+        try:
+            for done, frame in enumerate(frames, start=1):
+                frame.result()
+                host.progress(done, count)
+        except BaseException:  # the user's stop, for one
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 CANNY = Detector(Modality.CANNY, "Thin white lines on black where the picture has edges.", (Canny(),))

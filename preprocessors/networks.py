@@ -143,7 +143,8 @@ class NetworkMethod(Method):
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
         files = tuple(obtain(weights, host) for weights in self.weights)
         network = open_network(self.build, files, host, self.half)
-        fit = Fit(*image.shape[1:3], int(values.get("resolution", 0)), self.multiple)
+        height, width = image.shape[1:3]
+        fit = Fit(height, width, int(values["resolution"]), self.multiple)
 
         def infer(module: nn.Module, pictures: Tensor) -> Tensor:
             maps = fit.leave(self.infer(module, fit.enter(pictures)).float()).clamp(0, 1)

@@ -27,8 +27,8 @@ def from_gray_bytes(maps: np.ndarray) -> Tensor:
     import torch
 
     rgb = np.empty((*maps.shape, 3), np.float32)
-    for gray, target in zip(maps, rgb, strict=True):
-        write_gray_bytes(gray, target)
+    for index, gray in enumerate(maps):
+        write_gray_bytes(gray, rgb[index])
     return torch.from_numpy(rgb)
 
 

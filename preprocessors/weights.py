@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelNotFound, ModelUnreadable
 from .fetch import fetch
@@ -78,8 +78,8 @@ def obtain_folder(files: Sequence[Weights], store: WeightStore) -> Path:
     return [_in_folders(weights, first) or _fetch(weights, store) for weights in files][-1].parent
 
 
-def read_state(file: Path) -> dict[str, Tensor]:
-    """The tensors of a weights file, on the CPU. Of a pickle nothing is executed.
+def read_state(file: Path) -> dict[str, Any]:
+    """The tensors of a weights file by their names, on the CPU; some files nest them. Of a pickle nothing is executed.
 
     Raises ModelUnreadable when the file is broken or holds more than tensors.
     """

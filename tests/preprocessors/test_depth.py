@@ -177,6 +177,18 @@ def test_depth_anything_gives_what_transformers_gives(
         assert (ours - theirs).abs().max() < 1 / 255
 
 
+def test_a_size_that_is_no_multiple_of_its_patches_is_extended_and_not_shifted(
+    depth_anything_host: PlainHost, tiny_depth_anything: DepthAnythingForDepthEstimation
+) -> None:
+    image = torch.rand(1, 60, 63, 3, generator=torch.Generator().manual_seed(0))
+    near = depth(TinyDepthAnything(), image, depth_anything_host, resolution=60)
+    mean, deviation = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
+    extended = nn.functional.pad(((image - mean) / deviation).movedim(-1, 1), (0, 7, 0, 10), mode="replicate")
+    with torch.no_grad():
+        seen = tiny_depth_anything(extended).predicted_depth[0, :60, :63]
+    assert (near[0] - (seen - seen.min()) / (seen.max() - seen.min())).abs().max() < 1e-4
+
+
 @pytest.mark.parametrize("size", [(8, 8), (57, 31), (90, 200)])
 def test_depth_anything_takes_every_size(size: tuple[int, int], depth_anything_host: PlainHost) -> None:
     near = depth(TinyDepthAnything(), torch.rand(3, *size, 3), depth_anything_host, resolution=56)

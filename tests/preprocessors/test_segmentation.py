@@ -212,6 +212,15 @@ def test_classes_are_those_that_transformers_finds(name: str, tmp_path: Path, ho
     assert agreement > 0.999
 
 
+def test_oneformer_is_told_its_task_in_clip_s_tokens(host: PlainHost) -> None:
+    network, told = tiny_oneformer(), []
+    network.register_forward_pre_hook(lambda module, args, named: told.append(named["task_inputs"]), with_kwargs=True)
+    segment(with_network(OneFormer, network), torch.rand(1, 64, 64, 3), host, resolution=64)
+    # "the task is semantic", as CLIP's tokenizer splits it: start, the, task, is, seman, tic, end.
+    assert told[0][0, :8].tolist() == [49406, 518, 10549, 533, 29119, 1550, 49407, 0]
+    assert told[0].shape == (1, network.config.task_seq_len) and not told[0][0, 8:].any()
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("size", [(8, 8), (57, 31), (40, 640)])
 def test_every_network_takes_every_size(name: str, size: tuple[int, int], host: PlainHost) -> None:

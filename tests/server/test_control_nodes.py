@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -131,6 +133,22 @@ def test_a_mistake_is_one_sentence_at_its_node(comfy: ComfyServer, node: dict[st
         return
     assert result.error is not None and result.error["node_id"] == "wrong"
     assert sentence in result.error["exception_message"]
+
+
+def test_the_user_can_stop_it_between_two_pictures_of_a_batch(comfy: ComfyServer) -> None:
+    def stop_after_two(kind: str, data: dict[str, Any]) -> None:
+        if kind == "progress" and data["node"] == "warp" and data["value"] >= 2 and not asked:
+            asked.append(time.monotonic())
+            threading.Thread(target=comfy.interrupt).start()
+
+    asked: list[float] = []
+    graph = picture_graph(warp=control("Shuffle", image=["4", 0], seed=11))
+    graph["4"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["5", 0], "amount": 300}}
+    graph["5"] = {"class_type": "LoadImage", "inputs": {"image": "controlstack_photo.jpg"}}
+    result = comfy.run(graph, on_event=stop_after_two)
+    assert result.interrupted
+    assert time.monotonic() - asked[0] < 10
+    assert max(done for node, done, _ in result.progress if node == "warp") < 300
 
 
 def test_transparency_counts(comfy: ComfyServer, half_mask: dict[str, Any]) -> None:
