@@ -44,8 +44,8 @@ def open_example(page: Page, graph: ExampleGraph) -> None:
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("controlstack", exact=True).first.click()
     page.get_by_test_id(f"template-workflow-{graph.title}").click()
-    wanted = [node["class_type"] for node in graph.nodes.values()]
-    page.wait_for_function("n => app.graph.nodes.length === n && app.graph.nodes[0].type", arg=len(wanted))
+    wanted = sorted(node["class_type"] for node in graph.nodes.values())
+    page.wait_for_function("t => app.graph.nodes.map(n => n.type).sort().join() === t", arg=",".join(wanted))
 
 
 @pytest.mark.parametrize("graph", EXAMPLE_GRAPHS, ids=lambda graph: graph.name)
