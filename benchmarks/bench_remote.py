@@ -87,8 +87,10 @@ def prepare_pictures(double: Double) -> None:
 
 
 def overheads(comfy: ComfyServer) -> None:
-    print(f"One node, {SIDE}x{SIDE} in and out, the service takes {LATENCY:g} s; median and worst of {ROUNDS} runs")
-    print("| node | overhead | worst |\n|---|---|---|")
+    if hasattr(os, "getloadavg"):
+        print(f"Other work wants {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores: a busy machine measures itself.")
+    print(f"One node, {SIDE}x{SIDE} in and out, the service takes {LATENCY:g} s; median and best of {ROUNDS} runs")
+    print("| node | overhead | best |\n|---|---|---|")
     worst = 0.0
     for place, (kind, fields) in enumerate(KINDS.items()):
         first = 1000 * (place + 1)
@@ -98,7 +100,7 @@ def overheads(comfy: ComfyServer) -> None:
             for seed in range(first + 1, first + 1 + ROUNDS)
         ]
         worst = max(worst, statistics.median(taken))
-        print(f"| {kind} | {statistics.median(taken):.2f} s | {max(taken):.2f} s |", flush=True)
+        print(f"| {kind} | {statistics.median(taken):.2f} s | {min(taken):.2f} s |", flush=True)
     print(f"The bar is {MOST_OVERHEAD} s: {'kept' if worst <= MOST_OVERHEAD else 'MISSED'}.\n")
 
 
