@@ -265,7 +265,9 @@ def _waiting(answer: Answer, job: str) -> JobState:
     wait = seconds_to_wait(answer, said) if answer.status >= 400 else None
     if eta is not None:
         wait = min(max(eta, 1.0), 30.0)
-    return JobState(Phase.RUNNING, job, message=said, wait=wait, metadata=_metadata(answer))
+    # The tips of a job that runs are advertisements (3.3).
+    news = message(answer, ("message", "messege", "error")) if answer.status < 400 else said
+    return JobState(Phase.RUNNING, job, message=news, wait=wait, metadata=_metadata(answer))
 
 
 def _finished(answer: Answer, job: str) -> JobState:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from controlstack.api_clients.credentials import find_credentials
 from controlstack.api_clients.jobs import run_job
@@ -79,6 +80,12 @@ def seconds_of_remote_nodes(comfy: ComfyServer, nodes: Mapping[str, Any]) -> flo
     return moments[-1] - moments[0]
 
 
+def processor_seconds(comfy: ComfyServer) -> float:
+    """What ComfyUI's process has computed so far, whatever else the machine does."""
+    times = psutil.Process(comfy.server.process.pid).cpu_times()
+    return times.user + times.system
+
+
 def prepare_pictures(double: Double) -> None:
     """Draw once, so that the machine's time goes to the nodes and not to the service."""
     wish = Wish("a lighthouse", SIDE, SIDE, 1)
@@ -87,18 +94,23 @@ def prepare_pictures(double: Double) -> None:
 
 
 def overheads(comfy: ComfyServer) -> None:
-    print(f"One node, {SIDE}x{SIDE} in and out, the service takes {LATENCY:g} s; median and worst of {ROUNDS} runs")
-    print("| node | overhead | worst |\n|---|---|---|")
+    if hasattr(os, "getloadavg"):
+        print(f"Other work wants {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores: a busy machine measures itself.")
+    print(f"One node, {SIDE}x{SIDE} in and out, the service takes {LATENCY:g} s; median and best of {ROUNDS} runs")
+    print("| node | overhead | best | of ComfyUI's processor time |\n|---|---|---|---|")
     worst = 0.0
     for place, (kind, fields) in enumerate(KINDS.items()):
         first = 1000 * (place + 1)
         seconds_of_remote_nodes(comfy, graph(range(first, first + 1), kind, fields))  # warms up
+        before = processor_seconds(comfy)
         taken = [
             seconds_of_remote_nodes(comfy, graph(range(seed, seed + 1), kind, fields)) - LATENCY
             for seed in range(first + 1, first + 1 + ROUNDS)
         ]
         worst = max(worst, statistics.median(taken))
-        print(f"| {kind} | {statistics.median(taken):.2f} s | {max(taken):.2f} s |", flush=True)
+        computed = (processor_seconds(comfy) - before) / ROUNDS
+        times = " | ".join(f"{seconds:.2f} s" for seconds in (statistics.median(taken), min(taken), computed))
+        print(f"| {kind} | {times} |", flush=True)
     print(f"The bar is {MOST_OVERHEAD} s: {'kept' if worst <= MOST_OVERHEAD else 'MISSED'}.\n")
 
 

@@ -465,6 +465,11 @@ def test_a_queued_job_is_read_whatever_stands_for_no_output(empty: Any) -> None:
     assert state.metadata["meta"]["seed"] == 7
 
 
+def test_advertisements_are_not_news_of_a_job() -> None:
+    assert V5.read_submit(said(PROCESSING)).message == "Try to fetch request after seconds estimated"
+    assert V5.read_poll(said({"status": "processing", "tip": "Get 20x faster"})).message == ""
+
+
 @pytest.mark.parametrize(("eta", "wait"), [(0.25, 1.0), (416.9, 30.0), ("13.07", 13.07), (None, None)])
 def test_the_estimate_is_kept_between_1_and_30_seconds(eta: Any, wait: Any) -> None:
     assert V5.read_submit(said({**PROCESSING, "eta": eta})).wait == wait

@@ -142,5 +142,7 @@ def test_what_cannot_be_a_key_is_refused_without_repeating_it(
 
 
 def test_the_editor_s_own_page_may_store(remote_comfy: ComfyServer, keys_file: Path) -> None:
-    same = {"Origin": remote_comfy.url, "Sec-Fetch-Site": "same-origin"}
-    assert store(remote_comfy, GOOD, same, "/api" + ROUTE).status_code == 200
+    port = remote_comfy.url.rpartition(":")[2]
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}"):
+        same = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+        assert store(remote_comfy, GOOD, same, "/api" + ROUTE).status_code == 200
