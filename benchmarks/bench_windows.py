@@ -18,7 +18,7 @@ from controlstack.local.generate import generate
 ROUNDS = 3
 THREADS = 2
 STEPS = 6
-SIDE = 128
+SIDE = 64
 CASES = {
     "1 net, 0-0.5": ([(0, 0.5)], 0.90),
     "3 nets, a third each": ([(0, 1 / 3), (1 / 3, 2 / 3), (2 / 3, 1)], 0.72),

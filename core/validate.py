@@ -25,6 +25,12 @@ def ensure_valid(request: GenerationRequest, capabilities: Capabilities) -> None
         raise InvalidRequest(capabilities.target, problems)
 
 
+def steps_of(request: GenerationRequest, capabilities: Capabilities) -> int:
+    """The steps that are gone: of an init_image, only the last ones."""
+    partial = request.init_image is not None and capabilities.denoise_steps
+    return int(request.steps * request.denoise) if partial else request.steps
+
+
 def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
     for name, allowed in capabilities.ranges.items():
@@ -58,7 +64,7 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
     if request.denoise < 1 and request.init_image is None:
         meaning = "it is the share of init_image to replace, and there is none"
         yield Problem("denoise", f"{request.denoise:g}", meaning, "Set it to 1, or connect init_image.")
-    if request.init_image is not None and capabilities.denoise_steps and int(request.steps * request.denoise) < 1:
+    if steps_of(request, capabilities) < 1 <= request.steps:
         limit = f"that share of {request.steps} steps leaves none"
         yield Problem("denoise", f"{request.denoise:g}", limit, f"Set it to {1 / max(1, request.steps):.2g} or more.")
     yield from _scheduler_start(request, capabilities)
@@ -124,7 +130,7 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
             remedy = capabilities.control_remedies.get(control.modality, capabilities.control_remedy)
             yield Problem(name, "not available", f"{target} has {known}", remedy)
         yield from _weight(f"{name} strength", control.strength, capabilities.ranges.get("strength"))
-        yield from _window(name, control, request.steps)
+        yield from _window(name, control, steps_of(request, capabilities))
         if not capabilities.control_windows and (control.start > 0 or control.end < 1):
             yield Problem(f"{name} window", _span(control), f"{target} applies a control at every step", "Set 0 and 1.")
         if control.detect is Detect.SERVICE and not capabilities.detects:
@@ -145,7 +151,7 @@ def _references(request: GenerationRequest, capabilities: Capabilities) -> Itera
             known = ", ".join(sorted(kind.value for kind in capabilities.reference_kinds))
             yield Problem(f"{name} kind", reference.kind.value, f"{target} has {known}", "Choose one of these.")
         yield from _weight(f"{name} scale", reference.scale, capabilities.ranges.get("scale"))
-        yield from _window(name, reference, request.steps)
+        yield from _window(name, reference, steps_of(request, capabilities))
         if not capabilities.reference_windows and (reference.start > 0 or reference.end < 1):
             yield Problem(f"{name} window", _span(reference), f"{target} applies it at every step", "Set 0 and 1.")
         if reference.mask is not None and not capabilities.reference_masks:

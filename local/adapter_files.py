@@ -142,7 +142,8 @@ def load_image_encoder(path: Path, dtype: torch.dtype) -> Any:
             # OpenAI's own encoder, ViT-L, is the only one with the approximated activation.
             hidden_act="quick_gelu" if facts.width == 1024 else "gelu",
         )
-        encoder = CLIPVisionModelWithProjection(config).to(dtype)
+        encoder: Any = CLIPVisionModelWithProjection(config)
+        encoder.to(dtype)
         missing, _ = encoder.load_state_dict(tensors, strict=False)
         if lost := [name for name in missing if not name.endswith("position_ids")]:
             raise ValueError(f"{len(lost)} tensors are missing, the first is {lost[0]}")

@@ -71,10 +71,14 @@ def adapters_applied(
             pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
         return _Fitting.of(denoiser)
 
+    now: list[float] = []
+
     def scale(step: int, steps: int) -> None:
         scales = [r.scale if acts_at(r, step, steps) else 0.0 for r in references]
-        # FLUX takes a list of one as the scales of the layers.
-        pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
+        if scales != now:
+            now[:] = scales
+            # FLUX takes a list of one as the scales of the layers.
+            pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
 
     try:
         fitting = model.remembered.get(("adapters", *((path, path.stat().st_mtime_ns) for path in paths)), load)

@@ -38,7 +38,7 @@ def unet_control_stack(controls: Sequence[Control], guided: bool) -> Any:
 
     # One averaging net in front would make the pipelines treat all of them so.
     faces = [_face(control.net, global_pool_conditions=False) for control in controls]
-    stack = MultiControlNetModel(faces)
+    stack: Any = MultiControlNetModel(faces)
     stack.forward = _UNetStack(controls, guided)
     return stack
 
@@ -51,7 +51,7 @@ def flux_control_stack(controls: Sequence[Control], transformer: Any) -> Any:
     faces = [_face(control.net, guidance_embeds=guided) for control in controls]
     for face, control in zip(faces, controls, strict=True):
         face.input_hint_block = control.net.input_hint_block
-    stack = FluxMultiControlNetModel(faces)
+    stack: Any = FluxMultiControlNetModel(faces)
     layers = len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
     stack.forward = _FluxStack(controls, layers)
     return stack
@@ -61,9 +61,9 @@ def _face(net: Any, **config: object) -> Any:
     """What a pipeline sees of a net: its weights, and a configuration of our own."""
     import torch
 
-    face = torch.nn.Module()
+    face: Any = torch.nn.Module()
     face.net = net
-    face.config = SimpleNamespace(**config)  # pyright: ignore[reportAttributeAccessIssue]
+    face.config = SimpleNamespace(**config)
     return face
 
 

@@ -71,7 +71,7 @@ def folder_family(folder: Path, index: Mapping[str, Any]) -> Family:
     if not denoiser.is_dir():
         raise ModelNotFound(f"The model lacks its folder {denoiser}. Download the model again.")
     found = facts_of(denoiser).family
-    if found not in families:
+    if found is None or found not in families:
         title = found.value if found else "of an unknown family"
         raise ModelUnreadable(f"The {denoiser.name} in {folder} is {title}: the local engine runs {known}.")
     return found
@@ -109,7 +109,7 @@ def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _tokenizer(folder: Path, t5: bool) -> Any:
-    from transformers import CLIPTokenizer, T5TokenizerFast
+    from transformers import CLIPTokenizer, T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
     with reading(folder):
         return (T5TokenizerFast if t5 else CLIPTokenizer).from_pretrained(folder, local_files_only=True)

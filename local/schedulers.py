@@ -88,6 +88,8 @@ _FLOW: Mapping[SchedulerName, str] = {
 
 # Left to the defaults of some classes, these clamp latents to -1..1 or move the last step: both are for pixel models.
 _LATENT_MODEL = {"clip_sample": False, "set_alpha_to_one": False, "thresholding": False, "skip_prk_steps": True}
+# Their steps are all of one whole length, whatever the distance of the timesteps: only "leading" has such timesteps.
+_EVEN_STEPS = frozenset({SchedulerName.DDIM, SchedulerName.IPNDM})
 _FLOW_SOLVER = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 
 
@@ -110,11 +112,12 @@ def make_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> 
 
     if str(model_config["_class_name"]).startswith("FlowMatch"):
         return _make_flow_scheduler(choice, model_config)
-    if choice.name in _ADAPTERS:
+    if choice.name is not None and choice.name in _ADAPTERS:
         kind = _own(*_ADAPTERS[choice.name])
     else:
         kind = getattr(diffusers, choice.name.value if choice.name else model_config["_class_name"])
-    return _make(kind, model_config, {**_LATENT_MODEL, **_options(choice)})
+    spacing = {"timestep_spacing": "leading"} if choice.name in _EVEN_STEPS else {}
+    return _make(kind, model_config, {**_LATENT_MODEL, **spacing, **_options(choice)})
 
 
 def make_inversion(model_config: Mapping[str, Any], denoise: float) -> Inversion:
@@ -123,8 +126,7 @@ def make_inversion(model_config: Mapping[str, Any], denoise: float) -> Inversion
     Both take the same number of steps. The inverse run has no guidance (scale 1) and an empty prompt: what the picture
     shows is not known. Latents enter and leave both unscaled, as DDIM has them.
     """
-    # DDIMInverse does not know "linspace"; the two must visit the same timesteps.
-    config = {**model_config, "timestep_spacing": "leading"}
+    config = {**model_config, "timestep_spacing": "leading"}  # as for DDIM alone; the two visit the same timesteps
     kinds = ("PartialDDIMInverseScheduler", "PartialDDIMScheduler")
     runs = [_make(_own("scheduling_ddim_inverse", kind), config, _LATENT_MODEL) for kind in kinds]
     for run in runs:

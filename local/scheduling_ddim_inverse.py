@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from diffusers import DDIMInverseScheduler, DDIMScheduler
-
-if TYPE_CHECKING:
-    import torch
 
 
 class PartialDDIMInverseScheduler(DDIMInverseScheduler):
@@ -15,7 +12,7 @@ class PartialDDIMInverseScheduler(DDIMInverseScheduler):
 
     share = 1.0
 
-    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         super().set_timesteps(num_inference_steps, device=device)
         self.timesteps = self.timesteps[: _steps(num_inference_steps, self.share)]
 
@@ -25,7 +22,7 @@ class PartialDDIMScheduler(DDIMScheduler):
 
     share = 1.0
 
-    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         super().set_timesteps(num_inference_steps, device=device)
         self.timesteps = self.timesteps[-_steps(num_inference_steps, self.share) :]
 

@@ -32,7 +32,7 @@ class FlowHeunScheduler(FlowMatchEulerDiscreteScheduler):
     def set_timesteps(  # type: ignore[override]
         self,
         num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
+        device: Any = None,
         sigmas: list[float] | None = None,
         mu: float | None = None,
     ) -> None:
@@ -41,7 +41,7 @@ class FlowHeunScheduler(FlowMatchEulerDiscreteScheduler):
         self._begun: tuple[Tensor, Tensor, Tensor] | None = None
 
     def step(  # type: ignore[override]
-        self, model_output: Tensor, timestep: float | Tensor, sample: Tensor, return_dict: bool = True
+        self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True
     ) -> Any:
         if self.step_index is None:
             self._init_step_index(timestep)
@@ -67,7 +67,7 @@ class FlowLMSScheduler(FlowMatchEulerDiscreteScheduler):
     def set_timesteps(  # type: ignore[override]
         self,
         num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
+        device: Any = None,
         sigmas: list[float] | None = None,
         mu: float | None = None,
     ) -> None:
@@ -75,12 +75,12 @@ class FlowLMSScheduler(FlowMatchEulerDiscreteScheduler):
         self._known: list[tuple[float, Tensor]] = []
 
     def step(  # type: ignore[override]
-        self, model_output: Tensor, timestep: float | Tensor, sample: Tensor, return_dict: bool = True
+        self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True
     ) -> Any:
         if self.step_index is None:
             self._init_step_index(timestep)
         place = self._step_index or 0
-        sigma, following = (float(level) for level in self.sigmas[place : place + 2])
+        sigma, following = _ends(self.sigmas, place)
         self._known = [(sigma, model_output.float()), *self._known[:3]]
         weights = _integrals([level for level, _ in self._known], sigma, following)
         x = sample.float()
@@ -101,7 +101,7 @@ class FlowEulerAncestralScheduler(FlowMatchEulerDiscreteScheduler):
     def step(  # type: ignore[override]
         self,
         model_output: Tensor,
-        timestep: float | Tensor,
+        timestep: Any,
         sample: Tensor,
         generator: torch.Generator | None = None,
         return_dict: bool = True,
@@ -109,7 +109,7 @@ class FlowEulerAncestralScheduler(FlowMatchEulerDiscreteScheduler):
         if self.step_index is None:
             self._init_step_index(timestep)
         place = self._step_index or 0
-        sigma, following = (float(level) for level in self.sigmas[place : place + 2])
+        sigma, following = _ends(self.sigmas, place)
         below = following**2 / sigma
         x = sample.float() + (below - sigma) * model_output.float()
         if following > 0:
@@ -129,7 +129,7 @@ class _OnFlowSchedule:
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
+        device: Any = None,
         sigmas: list[float] | None = None,
         mu: float | None = None,
     ) -> None:
@@ -155,6 +155,11 @@ class FlowDPMSolverSinglestepScheduler(_OnFlowSchedule, DPMSolverSinglestepSched
 
 class FlowUniPCMultistepScheduler(_OnFlowSchedule, UniPCMultistepScheduler):
     """UniPC (arXiv:2302.04867)."""
+
+
+def _ends(sigmas: Any, place: int) -> tuple[float, float]:
+    """The levels that the step at a place goes from and to."""
+    return float(sigmas[place]), float(sigmas[place + 1])
 
 
 def _ends_twice(levels: Tensor) -> Tensor:

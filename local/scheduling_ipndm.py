@@ -8,7 +8,6 @@ from diffusers import DDIMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 # Adams-Bashforth weights by the number of known slopes, the newest first.
@@ -26,7 +25,7 @@ class IPNDMLatentScheduler(DDIMScheduler):
     diffusers' IPNDMScheduler has a noise schedule of its own and ignores the model's, so that it runs and is wrong.
     """
 
-    def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         super().set_timesteps(num_inference_steps, device=device)
         self._noises: list[Tensor] = []
 

@@ -26,7 +26,8 @@ class SigmaScheduler(EulerDiscreteScheduler):
 
     def _known(self) -> np.ndarray:
         """The noise levels of the model's timesteps, rising."""
-        return np.sqrt((1 - self.alphas_cumprod) / self.alphas_cumprod).numpy().astype(np.float64)
+        signal = self.alphas_cumprod.double().numpy()
+        return np.sqrt((1 - signal) / signal)
 
     def _visit(self, levels: Sequence[float] | np.ndarray, device: str | torch.device | None) -> None:
         """Have the network called at these noise levels, in this order."""

@@ -56,7 +56,7 @@ def runnable(facts: FileFacts, path: Path) -> Family:
     """The family of a checkpoint or denoiser that can be run; raises ModelUnreadable in words for any other file."""
     if facts.kind not in (Kind.CHECKPOINT, Kind.DENOISER):
         raise ModelUnreadable(f"{path.name} is a {facts}: it is not a model by itself. Choose a checkpoint.")
-    if facts.family not in FACTS:
+    if facts.family is None or facts.family not in FACTS:
         title = facts.family.value if facts.family else "unknown"
         known = ", ".join(family.value for family in FACTS)
         raise ModelUnreadable(f"{path.name} is of the family {title}: the local engine runs {known}. Choose another.")
@@ -115,7 +115,7 @@ def load_vae(path: Path, config: Mapping[str, Any], dtype: dtype) -> Any:
 
 def tokenizers(family: Family, library: Library) -> dict[str, Any]:
     """The tokenizers of a family, from those ComfyUI ships."""
-    from transformers import CLIPTokenizer, T5TokenizerFast
+    from transformers import CLIPTokenizer, T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
     facts = FACTS[family]
     made: dict[str, Any] = {}
@@ -132,7 +132,7 @@ def tokenizers(family: Family, library: Library) -> dict[str, Any]:
                 made[name] = T5TokenizerFast.from_pretrained(folder, model_max_length=512, local_files_only=True)
             else:
                 # SDXL's second encoder was trained with another filler.
-                filler = {"pad_token": "!"} if number == 1 else {}
+                filler: dict[str, Any] = {"pad_token": "!"} if number == 1 else {}
                 made[name] = CLIPTokenizer.from_pretrained(folder, model_max_length=77, local_files_only=True, **filler)
     return made
 

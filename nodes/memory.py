@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.memory import Offload
 from .comfy import ModelPatcher, device, memory
@@ -77,7 +77,8 @@ class ComfyMemory:
             for loaded in memory.current_loaded_models
             if loaded.device == self.device and loaded.model is not None
         )
-        return int(memory.get_free_memory(self.device) + evictable - memory.extra_reserved_memory())
+        spare: Any = memory.get_free_memory(self.device)
+        return int(spare + evictable - memory.extra_reserved_memory())
 
 
 def _patchers(modules: Sequence[Managed]) -> list[ModelPatcher]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from controlstack.core.capabilities import Capabilities, Range
+from controlstack.core.capabilities import Capabilities, Conflict, Range
 from controlstack.core.errors import InvalidRequest
 from controlstack.core.modality import Modality
 from controlstack.core.request import (
@@ -132,6 +132,57 @@ def test_a_mask_needs_an_initial_image() -> None:
     masked = replace(GOOD, mask=torch.ones(1, 8, 8))
     assert "Connect init_image" in messages(masked, able)[0]
     assert messages(replace(masked, init_image=IMAGE), able) == []
+
+
+LATENT = replace(
+    TARGET,
+    image_to_image=True,
+    inpainting=True,
+    denoise_steps=True,
+    negative_prompt=False,
+    reference_windows=True,
+    image_schedulers=frozenset({SchedulerName.DDIM}),
+    conflicts=(Conflict(("controls", "init_image"), "it has no net for pictures", "Disconnect one of them."),),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"negative_prompt": "blurred"}, ("negative_prompt is set", "Test Target has none", "Leave it empty.")),
+        ({"init_image": IMAGE, "denoise": 0.01}, ("denoise is 0.01", "leaves none", "Set it to 0.048 or more.")),
+        (
+            {"scheduler": SchedulerChoice(SchedulerName.DDIM)},
+            ("scheduler is DDIMScheduler", "begins with a picture", "Connect init_image"),
+        ),
+        (
+            {"scheduler": SchedulerChoice(SchedulerName.DDIM), "init_image": IMAGE, "mask": IMAGE[..., 0]},
+            ("scheduler is DDIMScheduler", "cannot inpaint", "Disconnect the mask"),
+        ),
+        (
+            {"init_image": IMAGE, "controls": (CANNY,)},
+            ("controls with init_image is connected", "no net for pictures", "Disconnect one of them."),
+        ),
+        (
+            {"init_image": IMAGE, "denoise": 0.2, "references": (replace(STYLE, end=0.1),)},
+            ("reference 1 window is 0 to 0.1", "none of the 4 steps lies in it", "Widen it."),
+        ),
+    ],
+)
+def test_what_a_latent_model_lacks_is_said(changes: dict[str, object], parts: tuple[str, ...]) -> None:
+    (message,) = messages(replace(GOOD, **{"controls": (), **changes}), LATENT)
+    assert all(part in message for part in parts), message
+
+
+def test_controls_of_strength_zero_conflict_with_nothing() -> None:
+    request = replace(GOOD, init_image=IMAGE, controls=(replace(CANNY, strength=0.0),))
+    assert messages(request, LATENT) == []
+
+
+def test_an_inpainting_model_asks_for_a_mask() -> None:
+    (message,) = messages(replace(GOOD, controls=()), replace(LATENT, needs_mask=True))
+    assert "mask is not connected" in message
+    assert "Connect init_image and mask" in message
 
 
 def test_all_problems_are_raised_at_once() -> None:

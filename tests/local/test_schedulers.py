@@ -158,3 +158,11 @@ def test_every_algorithm_type_of_a_flow_model_gives_the_data(name: SchedulerName
     scheduler = make_scheduler(SchedulerChoice(name, algorithm_type=kind), FLUX)
     assert scheduler.config["algorithm_type"] == kind.value
     assert_is_the_data(sample_flow(scheduler, 31), name)
+
+
+@pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
+@pytest.mark.parametrize("name", [SchedulerName.DDIM, SchedulerName.IPNDM])
+def test_steps_of_one_length_meet_their_timesteps(name: SchedulerName, spacing: str) -> None:
+    scheduler = make_scheduler(SchedulerChoice(name), {**SD15, "timestep_spacing": spacing})
+    scheduler.set_timesteps(21)
+    assert set((scheduler.timesteps[:-1] - scheduler.timesteps[1:]).tolist()) == {1000 // 21}

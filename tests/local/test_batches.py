@@ -1,0 +1,83 @@
+"""Every image of a batch can be made alone from its seed, in every family and task; large pictures decode in tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from controlstack.core.memory import PlainMemory
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
+from controlstack.local.families import Family
+from controlstack.local.generate import generate
+from controlstack.local.model import LocalModel
+from controlstack.local.pipelines import Task
+from controlstack.tests.local.stocked import SIZE, picture
+
+Models = Callable[[Family], LocalModel]
+
+LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
+STARTS: dict[Task, dict[str, Any]] = {
+    Task.TEXT_TO_IMAGE: {"references": (ImageReference(picture(4), scale=0.6),)},
+    Task.IMAGE_TO_IMAGE: {"init_image": picture(3, batch=2), "denoise": 0.7},
+    Task.INPAINT: {"init_image": picture(3), "mask": torch.cat([LEFT, 1 - LEFT]), "denoise": 0.9},
+}
+
+
+@pytest.mark.parametrize("task", list(Task))
+@pytest.mark.parametrize("family", [Family.SD15, Family.SDXL, Family.FLUX_DEV])
+def test_each_image_of_a_batch_can_be_made_alone(stocked: Models, family: Family, task: Task) -> None:
+    model = stocked(family)
+    controls = (
+        ControlUnit(Modality.CANNY, 0.4 * picture(1, batch=2), mask=torch.cat([LEFT, 1 - LEFT])),
+        ControlUnit(Modality.DEPTH, picture(2), mask=LEFT),
+    )
+    both = GenerationRequest(
+        "a red circle",
+        width=SIZE,
+        height=SIZE,
+        steps=3,
+        guidance_scale=3.5,
+        seed=11,
+        batch_size=2,
+        controls=controls,
+        **STARTS[task],
+    )
+    result = generate(model, both)
+    assert result.seeds == (11, 12)
+
+    def second(image: torch.Tensor | None) -> torch.Tensor | None:
+        return image[1:] if image is not None and image.shape[0] == 2 else image
+
+    alone = replace(
+        both,
+        seed=12,
+        batch_size=1,
+        controls=tuple(replace(c, image=second(c.image), mask=second(c.mask)) for c in controls),
+        init_image=second(both.init_image),
+        mask=second(both.mask),
+    )
+    assert (generate(model, alone).images[0] - result.images[1]).abs().max() < 2e-3
+    assert (result.images[0] - result.images[1]).abs().max() > 0.02
+
+
+def test_a_picture_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_said(
+    stocked: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = stocked(Family.SD15)
+    request = GenerationRequest("a red circle", width=2 * SIZE, height=2 * SIZE, steps=2, guidance_scale=3.5)
+    whole = generate(model, request)
+    assert whole.notes == ()
+    vae = model.components["vae"]
+    tiled_calls = []
+    decode = vae.tiled_decode
+    monkeypatch.setattr(vae, "tiled_decode", lambda *a, **k: tiled_calls.append(1) or decode(*a, **k))
+    monkeypatch.setattr(PlainMemory, "free", lambda self: 1)
+    tiled = generate(model, request)
+    assert tiled_calls == [1]
+    assert "decoded in tiles" in tiled.notes[0]
+    assert not vae.use_tiling
+    assert (tiled.images - whole.images).abs().mean() < 0.05

@@ -1,0 +1,72 @@
+"""What each scheduler draws with the demo model: it follows the control and the prompt as DPMSolverMultistep does.
+
+A method that wants more steps gets them; `WANTED_STEPS` is what the node tells the user. LCM loses colours on models
+that were not made for it, which the node says too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from controlstack.core.modality import Modality
+from controlstack.core.scheduler import SchedulerChoice, SchedulerName
+from controlstack.local.model import LocalModel
+from controlstack.local.schedulers import NOTES, WANTED_STEPS
+from controlstack.tools.demo_figures import (
+    HELD_OUT,
+    control,
+    edge_f1,
+    picture_of,
+    request_for,
+    shape_colour,
+    to_tensor,
+)
+from controlstack.tools.demo_scenes import draw_scene
+
+SCENES = [draw_scene(HELD_OUT + number, objects=1, person=False) for number in range(3)]
+START = draw_scene(HELD_OUT + 500)  # what DDIMInverse begins with: another picture
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Edge F1 against the control, and the share of pictures whose shape has the colour of the prompt."""
+
+    control: float
+    colour: float
+
+
+def figures_of(demo: LocalModel, name: SchedulerName, steps: int) -> Figures:
+    scores, hits = [], []
+    for seed, scene in enumerate(SCENES):
+        request = replace(
+            request_for(scene, seed),
+            controls=(control(Modality.CANNY, scene),),
+            scheduler=SchedulerChoice(name),
+            steps=steps,
+            init_image=to_tensor(START.image) if name is SchedulerName.DDIM_INVERSE else None,
+        )
+        picture = picture_of(demo, request)
+        scores.append(edge_f1(picture, scene.canny))
+        hits.append(shape_colour(picture) == scene.palette.colours[0])
+    return Figures(float(np.mean(scores)), float(np.mean(hits)))
+
+
+@pytest.fixture(scope="module")
+def reference(demo: LocalModel) -> Figures:
+    return figures_of(demo, SchedulerName.DPM_MULTISTEP, 21)
+
+
+@pytest.mark.parametrize("name", sorted(set(SchedulerName) - {SchedulerName.DPM_MULTISTEP}))
+def test_control_and_prompt_are_followed_as_with_the_default(
+    demo: LocalModel, reference: Figures, name: SchedulerName
+) -> None:
+    figures = figures_of(demo, name, WANTED_STEPS.get(name, 21))
+    assert figures.control >= 0.9 * reference.control
+    if name is not SchedulerName.LCM:
+        assert figures.colour >= 0.9 * reference.colour
+
+
+def test_the_node_says_which_methods_want_more() -> None:
+    assert set(WANTED_STEPS) | {SchedulerName.LCM, SchedulerName.DDIM_INVERSE} == set(NOTES)
