@@ -179,7 +179,11 @@ def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names_are_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: [time.sleep(2)] and [])
+    def slow(*args: object, **options: object) -> list:
+        time.sleep(2)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
 
 
 def offline_is_wished(monkeypatch: pytest.MonkeyPatch) -> None:
