@@ -64,20 +64,6 @@ def obtain(weights: Weights, store: WeightStore) -> Path:
     return find(weights, store) or _fetch(weights, store)
 
 
-def obtain_folder(files: Sequence[Weights], store: WeightStore) -> Path:
-    """The folder that holds all `files`, which are of one folder of one repository; raises as `obtain` does.
-
-    For libraries that load from a folder: a configuration and the weights beside it.
-    """
-    places = [[_in_folders(weights, (folder,)) for weights in files] for folder in store.weight_folders]
-    for found in (*places, [_in_hub_cache(weights) for weights in files]):
-        parents = {path and path.parent for path in found}
-        if len(parents) == 1 and (parent := parents.pop()):
-            return parent
-    first = store.weight_folders[:1]
-    return [_in_folders(weights, first) or _fetch(weights, store) for weights in files][-1].parent
-
-
 def read_state(file: Path) -> dict[str, Any]:
     """The tensors of a weights file by their names, on the CPU; some files nest them. Of a pickle nothing is executed.
 

@@ -16,7 +16,7 @@ from controlstack.core.errors import ModelNotFound, ModelUnreadable
 from controlstack.core.memory import PlainMemory
 from controlstack.preprocessors import fetch
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.weights import Weights, obtain, obtain_folder, read_state
+from controlstack.preprocessors.weights import Weights, obtain, read_state
 from controlstack.tests.preprocessors.hub_double import HubDouble, hub_double
 
 CONTENT = bytes(range(256)) * 8192  # 2 MB
@@ -25,7 +25,6 @@ NET = Weights(
     "someone/nets", REVISION, "net.pth", len(CONTENT), hashlib.sha256(CONTENT).hexdigest(), ("lines/net.pth",)
 )
 CONFIG = Weights("someone/segmenter", REVISION, "config.json", 2)
-MODEL = Weights("someone/segmenter", REVISION, "model.safetensors", len(CONTENT), NET.sha256)
 
 
 @pytest.fixture
@@ -38,7 +37,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubDouble]:
         monkeypatch.setenv("HF_ENDPOINT", double.url)
         double.put("someone/nets", REVISION, "net.pth", CONTENT)
         double.put("someone/segmenter", REVISION, "config.json", b"{}")
-        double.put("someone/segmenter", REVISION, "model.safetensors", CONTENT)
         yield double
 
 
@@ -82,15 +80,6 @@ def test_a_users_own_file_is_never_overwritten(hub: HubDouble, host: PlainHost, 
     with pytest.raises(ModelUnreadable, match=rf"net\.pth has 15 bytes instead of {len(CONTENT)}.*Move it elsewhere"):
         obtain(NET, host)
     assert mine.read_bytes() == b"my own training"
-
-
-def test_files_of_one_model_are_taken_from_one_folder(hub: HubDouble, host: PlainHost, tmp_path: Path) -> None:
-    place(tmp_path / "theirs" / "someone" / "segmenter" / "config.json", b"{}")
-    folder = obtain_folder((CONFIG, MODEL), host)
-    assert folder == tmp_path / "own" / "someone" / "segmenter"
-    assert sorted(file.name for file in folder.iterdir()) == ["config.json", "model.safetensors"]
-    assert obtain_folder((CONFIG, MODEL), host) == folder
-    assert len(hub.transfers) == 1
 
 
 # --- fetched
@@ -190,7 +179,11 @@ def nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names_are_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: [time.sleep(2)] and [])
+    def slow(*args: object, **options: object) -> list:
+        time.sleep(2)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
 
 
 def offline_is_wished(monkeypatch: pytest.MonkeyPatch) -> None:
