@@ -13,13 +13,14 @@ from ..core.errors import Problem, ServiceError, ServiceUnreachable
 from ..core.request import GenerationRequest
 from .endpoint import Carrier, Endpoint, ImageSlot
 from .image_host import ImageHost
-from .images import Encoded, digest, encode, pixels
+from .images import Encoded, Encoder, digest, pixels
 from .transport import Transport
 from .waiting import Stop, interruptible
 
 if TYPE_CHECKING:
     import numpy as np
 
+_ENCODER = Encoder()
 _HOST_SECONDS = 180.0
 _LONGEST_TEXT = 2000
 _SIGNATURE = re.compile(r"([?&][\w-]*(?:signature|credential|token|policy|sig)=)[^&\s\"']+", re.IGNORECASE)
@@ -98,7 +99,7 @@ def carry(
         if parcel.pixels is None:
             texts[slot.key] = slot.url
             continue
-        encoded = encode(parcel.pixels, slot.key, endpoint.target, slot.max_bytes)
+        encoded = _ENCODER.encode(parcel.pixels, slot.key, endpoint.target, slot.max_bytes)
         if encoded.note:
             notes.append(f"{slot.key}: {encoded.note}")
         texts[slot.key] = text = _bring(endpoint, slot, encoded, transport, host, should_stop)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import getpass
 import json
 import logging
@@ -213,12 +214,7 @@ def read_profiles(file: Path) -> dict[tuple[str, str], dict[str, str]]:
 
 def redact(text: str, secrets: Iterable[str]) -> str:
     """The text without the secrets: plain, quoted for a URL or JSON, and in base64 however it is aligned."""
-    found = [secret for secret in secrets if len(secret) >= 4]
-    forms: set[str] = set()
-    for secret in [*found, ":".join(found)]:
-        forms |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
-        forms |= _base64_forms(secret)
-    for form in sorted(forms, key=len, reverse=True):
+    for form in _forms(tuple(secret for secret in secrets if len(secret) >= 4)):
         text = text.replace(form, REDACTED)
     return text
 
@@ -232,6 +228,16 @@ def redact_json(value: Any, secrets: Sequence[str]) -> Any:
     if isinstance(value, list | tuple):
         return [redact_json(item, secrets) for item in value]
     return value
+
+
+@functools.lru_cache(maxsize=16)
+def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """What must not stand in a text, the longest first."""
+    forms: set[str] = set()
+    for secret in [*secrets, ":".join(secrets)] if secrets else []:
+        forms |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+        forms |= _base64_forms(secret)
+    return tuple(sorted(forms, key=len, reverse=True))
 
 
 def _base64_forms(secret: str) -> set[str]:

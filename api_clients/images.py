@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import io
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -102,6 +103,25 @@ def encode(array: np.ndarray, name: str, target: str, max_bytes: int = 0) -> Enc
             return encoded
     problem = Problem(name, _size(len(encoded.data)), f"{target} takes {_size(max_bytes)}", "Use a smaller picture.")
     raise InvalidRequest(target, [problem])
+
+
+class Encoder:
+    """Encodes a picture once for all nodes of a graph that send it; keeps the last few files. Threads may share it."""
+
+    def __init__(self, most: int = 4) -> None:
+        self._most = most
+        self._files: dict[tuple[str, str, int], Encoded] = {}
+        self._one_at_a_time = threading.Lock()
+
+    def encode(self, array: np.ndarray, name: str, target: str, max_bytes: int = 0) -> Encoded:
+        """As the function of that name."""
+        key = digest(array), target, max_bytes
+        with self._one_at_a_time:
+            encoded = self._files.pop(key, None) or encode(array, name, target, max_bytes)
+            self._files[key] = encoded  # at the end: the first one is the one that was not used for longest
+            if len(self._files) > self._most:
+                del self._files[next(iter(self._files))]
+            return encoded
 
 
 def decode(data: bytes, max_pixels: int = MOST_PIXELS) -> Tensor:

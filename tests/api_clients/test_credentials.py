@@ -182,3 +182,7 @@ def test_the_documented_command_runs(tmp_path: Path, name: str) -> None:
     command = [sys.executable, "-I", "-W", "error", "-m", name, "--user-directory", str(tmp_path), "list"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "modelslab" in result.stdout and result.stderr == ""
+
+
+def test_without_secrets_a_text_stays_as_it_is() -> None:
+    assert redact("nothing to hide", []) == redact("nothing to hide", ["abc"]) == "nothing to hide"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from controlstack.api_clients.image_host import S3Host, find_image_host
-from controlstack.api_clients.images import decode, digest, encode, gather, is_flat, is_inline, pixels
+from controlstack.api_clients.images import Encoder, decode, digest, encode, gather, is_flat, is_inline, pixels
 from controlstack.core.errors import CredentialsMissing, InvalidRequest, ResultRefused, ServiceError
 from controlstack.tests.api_clients.scripted_service import Reply, image_file, loopback_only, service
 from PIL import Image, ImageFile
@@ -92,6 +92,17 @@ def test_results_are_decoded_by_content(kind: str, dress: str) -> None:
     image = decode(dressed)
     assert image.shape == (1, 10, 20, 3) and image.dtype == torch.float32
     assert 0 <= image.min() < 0.1 and 0.9 < image.max() <= 1
+
+
+def test_a_picture_that_several_nodes_send_is_encoded_once_for_each_limit() -> None:
+    encoder = Encoder(most=2)
+    picture = pixels(torch.full((1, 8, 8, 3), 0.5), "image", "Toy")
+    first = encoder.encode(picture, "image", "Toy")
+    assert encoder.encode(picture.copy(), "other", "Toy") is first
+    assert encoder.encode(picture, "image", "Toy", 10_000) is not first
+    assert encoder.encode(picture + 1, "image", "Toy").data != first.data
+    again = encoder.encode(picture, "image", "Toy")
+    assert again is not first and again == first
 
 
 def test_exif_rotation_is_applied() -> None:
