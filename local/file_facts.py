@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from .families import Family
-from .headers import Header, Tensor, read_header
+from .headers import Header, Stamp, Tensor, read_header, stamps_of
 
 
 class Kind(str, Enum):
@@ -171,10 +171,15 @@ _NOTES = ("modelspec.architecture", "ss_base_model_version")
 
 def facts_of(path: Path) -> FileFacts:
     """The verdict over a file or diffusers folder. Raises ModelNotFound or ModelUnreadable when it cannot be read."""
+    return _facts_of(stamps_of(path), path)
+
+
+# Far more than anybody has nets: a verdict is small, and every generation asks for all of them.
+@lru_cache(maxsize=8192)
+def _facts_of(stamps: tuple[Stamp, ...], path: Path) -> FileFacts:
     return file_facts(read_header(path))
 
 
-@lru_cache(maxsize=512)
 def file_facts(header: Header) -> FileFacts:
     """The verdict over a file with this header. Pure: the same header gives the same verdict."""
     names = _Names(header.tensors)

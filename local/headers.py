@@ -23,12 +23,9 @@ class Tensor:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Header:
-    """The tensors of a file or of all files of a diffusers folder, by name, and the file's own notes.
-
-    An unchanged file gives the same object again, so that what is told from it can be kept by it.
-    """
+    """The tensors of a file or of all files of a diffusers folder, by name, and the file's own notes."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -40,11 +37,18 @@ def read_header(path: Path) -> Header:
     A pickle is opened with torch's restricted unpickler, which runs no code, and its tensors are not read. Raises
     ModelNotFound or ModelUnreadable.
     """
+    return _read(stamps_of(path))
+
+
+Stamp = tuple[Path, int, int]
+
+
+def stamps_of(path: Path) -> tuple[Stamp, ...]:
+    """The files a model consists of, with their times and sizes: what stays the same as long as the model does."""
     files = weight_files(path)
     if not files:
         raise ModelNotFound(f"There are no weights in {path}. Download the model again, or choose another.")
-    stamps = tuple((file, stat.st_mtime_ns, stat.st_size) for file in files for stat in [file.stat()])
-    return _read(stamps)
+    return tuple((file, stat.st_mtime_ns, stat.st_size) for file in files for stat in [file.stat()])
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -63,8 +67,8 @@ def weight_files(path: Path) -> list[Path]:
     return sets[min(sets)] if sets else []
 
 
-@lru_cache(maxsize=512)
-def _read(stamps: Sequence[tuple[Path, int, int]]) -> Header:
+@lru_cache(maxsize=16)
+def _read(stamps: Sequence[Stamp]) -> Header:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file, _, size in stamps:

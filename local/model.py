@@ -39,7 +39,8 @@ class LocalModel:
     them, and are brought to the device, as far as `offload` says, when they compute in `offload.run_offloaded`. Nets,
     adapters, LoRAs and VAEs are looked for in the library when a request needs them, so that one that was added
     meanwhile is found, and stay with the model once loaded. `nets_chosen` names a file per modality, before the search.
-    `files` says where each component came from. `remembered` holds what was computed with the components before.
+    `files` says where each component came from, `resting` in which format the denoiser's weights are kept, if that is
+    another than they compute in. `remembered` holds what was computed with the components before.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LocalModel:
     offload: Offload = Offload.AUTO
     nets_chosen: Mapping[Modality, str] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
+    resting: torch.dtype | None = None
     remembered: Remembered = field(default_factory=Remembered)
     _loaded: dict[Path, Any] = field(default_factory=dict)
     _managed: dict[int, Managed] = field(default_factory=dict)
@@ -139,6 +141,8 @@ class LocalModel:
             control_remedies=self._net_search().remedies(),
             max_references=table.max_references if kinds else 0,
             reference_kinds=kinds,
+            # A LoRA's layers would be made in the format the weights rest in, which cannot be computed with.
+            max_loras=0 if self.resting else table.max_loras,
             ranges={**table.ranges, "clip_skip": Range(0, self._most_clip_skip())},
             needs_mask=self.denoiser.config.in_channels == 9,
         )
@@ -174,12 +178,14 @@ def load_model(
     dtype: torch.dtype,
     library: Library | None = None,
     parts: Parts | None = None,
+    resting: torch.dtype | None = None,
 ) -> LocalModel:
     """Load a model of any family: a diffusers folder, a checkpoint, or a UNet or transformer with parts from elsewhere.
 
     The header decides what `source` is, before anything is loaded. The `controlnet` and `ip_adapter` folders of a
-    diffusers folder come before the library's when something is looked for. Raises ModelNotFound or ModelUnreadable
-    with the path and the remedy.
+    diffusers folder come before the library's when something is looked for. `dtype` is what is computed in, `resting`
+    the format that the denoiser's large layers have between two uses, where that is another. Raises ModelNotFound or
+    ModelUnreadable with the path and the remedy.
     """
     library, parts = library or Library(), parts or Parts()
     family_of(source)  # says in words what cannot be run
@@ -191,6 +197,9 @@ def load_model(
             loaded.files["vae"] = file
     else:
         loaded = load_single_file(source, dtype, library, parts)
+    if resting is not None:
+        denoiser = loaded.components[FACTS[loaded.family].denoiser]
+        denoiser.enable_layerwise_casting(storage_dtype=resting, compute_dtype=dtype)
     return LocalModel(
         name=name,
         family=loaded.family,
@@ -201,4 +210,5 @@ def load_model(
         scheduler_config=loaded.scheduler_config,
         library=library,
         files=loaded.files,
+        resting=resting,
     )

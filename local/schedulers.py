@@ -88,7 +88,7 @@ _FLOW: Mapping[SchedulerName, str] = {
 
 # Left to the defaults of some classes, these clamp latents to -1..1 or move the last step: both are for pixel models.
 _LATENT_MODEL = {"clip_sample": False, "set_alpha_to_one": False, "thresholding": False, "skip_prk_steps": True}
-# Their steps are all of one whole length, whatever the distance of the timesteps: only "leading" has such timesteps.
+# Their steps are all of one whole length, 1000 // steps, whatever the distance of their timesteps.
 _EVEN_STEPS = frozenset({SchedulerName.DDIM, SchedulerName.IPNDM})
 _FLOW_SOLVER = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 
@@ -116,8 +116,8 @@ def make_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> 
         kind = _own(*_ADAPTERS[choice.name])
     else:
         kind = getattr(diffusers, choice.name.value if choice.name else model_config["_class_name"])
-    spacing = {"timestep_spacing": "leading"} if choice.name in _EVEN_STEPS else {}
-    return _make(kind, model_config, {**_LATENT_MODEL, **spacing, **_options(choice)})
+    config = _evenly_spaced(model_config) if choice.name in _EVEN_STEPS else model_config
+    return _make(kind, config, {**_LATENT_MODEL, **_options(choice)})
 
 
 def make_inversion(model_config: Mapping[str, Any], denoise: float) -> Inversion:
@@ -126,7 +126,7 @@ def make_inversion(model_config: Mapping[str, Any], denoise: float) -> Inversion
     Both take the same number of steps. The inverse run has no guidance (scale 1) and an empty prompt: what the picture
     shows is not known. Latents enter and leave both unscaled, as DDIM has them.
     """
-    config = {**model_config, "timestep_spacing": "leading"}  # as for DDIM alone; the two visit the same timesteps
+    config = _evenly_spaced(model_config)
     kinds = ("PartialDDIMInverseScheduler", "PartialDDIMScheduler")
     runs = [_make(_own("scheduling_ddim_inverse", kind), config, _LATENT_MODEL) for kind in kinds]
     for run in runs:
@@ -149,6 +149,12 @@ def _make_flow_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any
     own = getattr(diffusers, str(model_config["_class_name"]))
     solver.schedule = _make(own, model_config, {"use_karras_sigmas": True} if karras else {})
     return solver
+
+
+def _evenly_spaced(model_config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With "linspace" the timesteps lie up to three further apart than such steps go; "trailing" begins at the same."""
+    linspace = model_config.get("timestep_spacing", "leading") == "linspace"
+    return {**model_config, "timestep_spacing": "trailing"} if linspace else model_config
 
 
 def _options(choice: SchedulerChoice) -> dict[str, Any]:

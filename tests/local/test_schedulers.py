@@ -165,4 +165,5 @@ def test_every_algorithm_type_of_a_flow_model_gives_the_data(name: SchedulerName
 def test_steps_of_one_length_meet_their_timesteps(name: SchedulerName, spacing: str) -> None:
     scheduler = make_scheduler(SchedulerChoice(name), {**SD15, "timestep_spacing": spacing})
     scheduler.set_timesteps(21)
-    assert set((scheduler.timesteps[:-1] - scheduler.timesteps[1:]).tolist()) == {1000 // 21}
+    distances = scheduler.timesteps[:-1] - scheduler.timesteps[1:]
+    assert (distances - 1000 // 21).abs().max() <= 1

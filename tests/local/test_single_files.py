@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from accelerate import init_empty_weights
-from controlstack.core.errors import ModelNotFound, ModelUnreadable
+from controlstack.core.errors import InvalidRequest, ModelNotFound, ModelUnreadable
 from controlstack.core.memory import PlainMemory
-from controlstack.core.request import GenerationRequest
+from controlstack.core.request import GenerationRequest, Lora
 from controlstack.local.assemble import network_class
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
@@ -159,6 +160,22 @@ def test_scaled_fp8_is_multiplied_by_its_scale(family: Family, spelling: str, ow
         pairs = zip(network.state_dict().values(), model.components[name].state_dict().values(), strict=True)
         worst = max((a - b).norm() / a.norm() for a, b in pairs if a.ndim > 1)
         assert worst < 0.04, name  # fp8 has three bits behind the point
+
+
+@pytest.mark.parametrize("family", [Family.SD15, Family.FLUX_DEV])
+def test_weights_can_rest_in_8_bits_and_compute_in_more(family: Family, own: Library) -> None:
+    path = write(own, "checkpoints/all.safetensors", stored(checkpoint(family, components(family))))
+    full, small = (
+        load_model(path, "test", CPU, torch.float32, own, resting=resting) for resting in (None, torch.float8_e4m3fn)
+    )
+    sizes = [sum(p.nbytes for p in model.denoiser.parameters()) for model in (full, small)]
+    assert sizes[1] < 0.6 * sizes[0]  # norms and ends stay as they are, which counts in a tiny one
+    assert small.denoiser.dtype == torch.float32
+    request = GenerationRequest("a red circle", width=64, height=64, steps=2, guidance_scale=3.0, seed=1)
+    exact, near = (generate(model, request).images for model in (full, small))
+    assert 0 < (exact - near).abs().max() < 0.1
+    with pytest.raises(InvalidRequest, match=r"loras is 1: test has none\. Disconnect loras"):
+        generate(small, replace(request, loras=(Lora("x.safetensors"),)))
 
 
 def test_fp16_keeps_the_layers_of_t5_that_overflow_in_fp32(own: Library) -> None:

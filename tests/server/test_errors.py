@@ -65,7 +65,7 @@ def test_numbers_outside_their_range_are_refused_with_the_field(
         ("21", {"10": {"mask": ["1", 1]}}, "mask is connected: it needs the picture to change."),
         ("2", {"2": {"detect": "guess"}}, "detect is 'guess': it must be one of local, service, none."),
         ("2", {"2": {"resize": "bend"}}, "resize is 'bend': it must be one of crop, fit, stretch."),
-        ("20", {"20": {"precision": "fp99"}}, "precision is 'fp99': it must be one of auto, fp32, fp16, bf16."),
+        ("20", {"20": {"precision": "fp99"}}, "precision is 'fp99': it must be one of auto, fp32, fp16, bf16, fp8."),
         ("20", {"20": {"model_name": "gone"}}, "model_name is 'gone', which is not among ComfyUI's models any more."),
     ],
 )
