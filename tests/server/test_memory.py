@@ -26,6 +26,7 @@ sys.path.insert(0, {comfyui!r})
 sys.argv = ["main.py", "--cpu"]
 import comfy.options
 comfy.options.enable_args_parsing()
+import utils.extra_config, server
 import comfy.model_management as mm
 import nodes, torch
 spec = importlib.util.spec_from_file_location("pack", {init!r}, submodule_search_locations=[{root!r}])
