@@ -77,13 +77,6 @@ class LocalModel:
         """The UNet or transformer."""
         return self.components[self.facts.denoiser]
 
-    def bring(self, *modules: Any, room: int = 0) -> None:
-        """Have these networks on the device, all at once, with `room` bytes left beside them.
-
-        Raises torch.OutOfMemoryError when they do not fit.
-        """
-        self.memory.load([self.managed(module) for module in modules], room)
-
     def managed(self, module: Any) -> Managed:
         """One of the networks as the memory knows it."""
         if id(module) not in self._managed:
