@@ -81,7 +81,7 @@ class S3Host:
 @functools.lru_cache(maxsize=4)
 def _client(endpoint_url: str, region: str, access_key: str, secret_key: str) -> Any:
     """A client for an S3-compatible service, kept: making one takes longer than a picture's way. Threads share it."""
-    import boto3  # pyright: ignore[reportMissingImports]
+    from boto3.session import Session  # pyright: ignore[reportMissingImports]
     from botocore.config import Config  # pyright: ignore[reportMissingImports]
 
     config = Config(
@@ -94,7 +94,7 @@ def _client(endpoint_url: str, region: str, access_key: str, secret_key: str) ->
         response_checksum_validation="when_required",
         proxies={} if is_loopback_name(urlsplit(endpoint_url).hostname or "") else None,
     )
-    return boto3.session.Session().client(
+    return Session().client(
         "s3",
         endpoint_url=endpoint_url or None,
         region_name=region or None,

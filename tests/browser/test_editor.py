@@ -7,36 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
+from controlstack.tests.browser.conftest import open_editor
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tools.example_graphs import CANNY, EXAMPLE_GRAPHS, ExampleGraph
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).resolve().parents[2]
-# Without these the browser talks to its maker at every start.
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
-READY = "() => window.app?.extensionManager && window.LiteGraph?.registered_node_types?.ControlStackCanny"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=str(chromium), args=FLAGS.split())
-        yield instance
-        instance.close()
 
 
 @pytest.fixture(params=[False, True], ids=["classic nodes", "vue nodes"])
 def editor(browser: Browser, comfy: ComfyServer, request: pytest.FixtureRequest) -> Iterator[Page]:
-    """The editor, ready, with nothing but the server reachable."""
-    for key, value in {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": request.param}.items():
-        requests.post(f"{comfy.url}/settings/{key}", json=value, timeout=10).raise_for_status()
-    page = browser.new_page(viewport={"width": 1700, "height": 1100})
-    page.route(lambda url: url.startswith("http") and not url.startswith(comfy.url), lambda route: route.abort())
-    page.goto(comfy.url)
-    page.wait_for_function(READY)
-    yield page
-    page.close()
+    with open_editor(browser, comfy.url, request.param) as page:
+        yield page
 
 
 def open_example(page: Page, graph: ExampleGraph) -> None:

@@ -7,37 +7,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import requests
-from controlstack.tests.browser.test_editor import FLAGS
+from controlstack.tests.browser.conftest import open_editor
 from controlstack.tests.comfy_server import ComfyServer
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 KEY = "fake-typed-key-4Gd7Qs"
 SECRET = "fake-typed-secret-9Wn2"
-READY = "() => window.app?.extensionManager && window.LiteGraph?.registered_node_types?.ControlStackScenario"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: Path) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=str(chromium), args=FLAGS.split())
-        yield instance
-        instance.close()
 
 
 @pytest.fixture
 def settings_page(browser: Browser, remote_comfy: ComfyServer) -> Iterator[Page]:
     """The pack's own settings, open."""
-    # Else the template browser opens over them.
-    requests.post(f"{remote_comfy.url}/settings/Comfy.TutorialCompleted", json=True, timeout=10).raise_for_status()
-    page = browser.new_page(viewport={"width": 1500, "height": 1000})
-    page.route(lambda url: url.startswith("http") and not url.startswith(remote_comfy.url), lambda route: route.abort())
-    page.goto(remote_comfy.url)
-    page.wait_for_function(READY)
-    page.evaluate("() => app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
-    page.locator(".settings-container").get_by_text("ControlStack", exact=True).click()
-    yield page
-    page.close()
+    with open_editor(browser, remote_comfy.url) as page:
+        page.evaluate("() => app.extensionManager.command.execute('Comfy.ShowSettingsDialog')")
+        page.locator(".settings-container").get_by_text("ControlStack", exact=True).click()
+        yield page
 
 
 def test_a_key_is_typed_stored_and_seen_nowhere(
