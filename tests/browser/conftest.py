@@ -30,6 +30,7 @@ def open_editor(browser: Browser, url: str, vue_nodes: bool = False) -> Iterator
     for key, value in {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": vue_nodes}.items():
         requests.post(f"{url}/settings/{key}", json=value, timeout=10).raise_for_status()
     page = browser.new_page(viewport={"width": 1700, "height": 1100})
+    page.set_default_timeout(90_000)  # of a machine with other things to do
     page.route(lambda asked: asked.startswith("http") and not asked.startswith(url), lambda route: route.abort())
     page.goto(url)
     page.wait_for_function(READY)
