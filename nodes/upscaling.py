@@ -54,7 +54,7 @@ def _load(path: Path) -> Any:
     from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
 
     with reading(path):
-        tensors = load_torch_file(str(path), safe_load=True)
+        tensors: Any = load_torch_file(str(path), safe_load=True)
         try:
             model = ModelLoader().load_from_state_dict(tensors).eval()
         except UnsupportedModelError as error:

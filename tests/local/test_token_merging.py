@@ -9,11 +9,13 @@ import pytest
 import torch
 from controlstack.core.errors import InvalidRequest
 from controlstack.core.memory import Offload
-from controlstack.core.request import GenerationRequest
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, Lora
 from controlstack.local import token_merging
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
+from controlstack.tests.local.stocked import picture
 from torch import Tensor
 
 Models = Callable[[Family], LocalModel]
@@ -66,6 +68,27 @@ def test_the_unets_of_both_families_merge_in_every_mode_of_memory(
     before = image(model, 0)
     assert differ(image(model, 0.5), before)
     assert torch.equal(image(model, 0), before)
+
+
+def test_a_seed_gives_the_same_picture_whatever_else_draws_random_numbers(demo: LocalModel) -> None:
+    torch.manual_seed(1)
+    first = image(demo, 0.5)
+    torch.manual_seed(2)
+    assert torch.equal(image(demo, 0.5), first)
+
+
+@pytest.mark.parametrize("family", [Family.SD15, Family.SDXL])
+def test_controls_references_and_loras_act_together_with_it(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    control = ControlUnit(Modality.CANNY, picture(1))
+    everything = {"references": (ImageReference(picture(2)),), "loras": (Lora("diffusers.safetensors"),)}
+    before = image(model, 0)
+    full = image(model, 0.5, controls=(control,), **everything)
+    assert differ(full, image(model, 0.5, controls=(control,)))
+    assert differ(full, image(model, 0.5, **everything))
+    assert differ(full, image(model, 0, controls=(control,), **everything))
+    assert torch.equal(image(model, 0), before)
+    assert [kind.__name__ for kind, _, _ in parts(model)].count("ToMeBlock") == 0
 
 
 def test_an_image_of_a_batch_can_still_be_made_alone(demo: LocalModel) -> None:
