@@ -20,6 +20,7 @@ from .offload import run_offloaded
 from .pipelines import Task, task_of
 from .run import Listener, Prepared, Run
 from .schedulers import make_inversion, make_scheduler
+from .token_merging import tokens_merged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,15 +57,26 @@ def generate(
     request: GenerationRequest,
     on_step: Listener = lambda step: None,
     upscaler: Upscaler | None = None,
+    merge_tokens: float = 0.0,
 ) -> Generation:
     """Run the request on the model.
 
     `on_step` is called after every step; what it raises stops the generation and is passed on. Where the picture is to
     be twice as large, `upscaler` enlarges images [batch, h, w, 3]; without one the model draws the picture again over
-    its own enlarged result. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
+    its own enlarged result. `merge_tokens` is the share of tokens that are merged (0 to 0.75), which is faster and
+    makes another picture. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
     GenerationFailed when the result is not an image.
     """
     ensure_valid(request, model.capabilities())
+    with tokens_merged(model, merge_tokens):
+        result = _generate_at_size(model, request, on_step, upscaler)
+    return replace(result, notes=(*result.notes, *_merging_notes(merge_tokens)))
+
+
+def _generate_at_size(
+    model: LocalModel, request: GenerationRequest, on_step: Listener, upscaler: Upscaler | None
+) -> Generation:
+    """The pictures, enlarged where that is asked for."""
     if not request.upscale:
         return _generate(model, request, on_step)
     again = _drawn_again(request)
@@ -140,6 +152,11 @@ def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) 
 def _memory_notes(asked: Offload, ran: Offload) -> Iterator[str]:
     if asked not in (Offload.AUTO, ran):
         yield f"Memory ran out with offload {asked.value}, so it ran once more with {ran.value}."
+
+
+def _merging_notes(share: float) -> Iterator[str]:
+    if share:
+        yield f"A share of {share:.2g} of the tokens was merged: the picture is another than without."
 
 
 def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared, dict[str, Any]]:

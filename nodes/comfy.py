@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import comfy.model_management as memory
 import folder_paths
 from comfy.model_patcher import ModelPatcher
-from comfy.utils import ProgressBar
+from comfy.utils import ProgressBar, load_torch_file, tiled_scale
 from comfy_api.latest import ComfyExtension, io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
@@ -37,6 +37,7 @@ __all__ = [
     "device",
     "io",
     "library",
+    "load_torch_file",
     "lora_names",
     "memory",
     "offer_detector_folder",
@@ -45,6 +46,7 @@ __all__ = [
     "show_progress",
     "show_text",
     "stop_if_interrupted",
+    "tiled_scale",
     "ui",
     "user_folder",
 ]

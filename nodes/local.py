@@ -19,16 +19,19 @@ from ..local.model import DEMO_MODEL, LocalModel
 from ..local.model_cache import ModelCache, stamp
 from ..local.nets import NetSearch
 from ..local.single_files import Parts
+from ..local.token_merging import MOST_MERGED
 from . import comfy
 from .comfy import io
 from .memory import ComfyMemory
 from .sockets import Model, Nets, Request, choose
+from .upscaling import FOLDER, load_upscaler
 
 if TYPE_CHECKING:
     import torch
 
 DEMO_NAME = "demo (embedded)"
 AUTOMATIC = "automatic"
+DRAW_AGAIN = "none (draw again)"
 # ComfyUI's folders with models, in the order they are listed.
 SOURCES = ("checkpoints", "diffusers", "diffusion_models")
 
@@ -213,6 +216,24 @@ class ControlStackGenerateLocal(io.ComfyNode):
             inputs=[
                 Model.Input("model", tooltip="From Load Local Model."),
                 Request.Input("request", tooltip="From Generation Request."),
+                io.Combo.Input(
+                    "upscale_model",
+                    options=[DRAW_AGAIN, *(file.name for file in comfy.library().files(FOLDER))],
+                    default=DRAW_AGAIN,
+                    optional=True,
+                    tooltip="What makes the result twice as large, if upscale is on in the request; else it is not "
+                    "used. none = the model draws its enlarged picture again.",
+                ),
+                io.Float.Input(
+                    "merge_tokens",
+                    default=0.0,
+                    min=0.0,
+                    max=MOST_MERGED,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Share of the UNet's tokens to merge: faster for large pictures, but it changes the "
+                    "picture. 0 = off. SD 1.5 and SDXL only; needs the package tomesd.",
+                ),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="The pictures, one batch."),
@@ -222,10 +243,18 @@ class ControlStackGenerateLocal(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: LocalModel, request: GenerationRequest) -> io.NodeOutput:
+    def execute(
+        cls,
+        model: LocalModel,
+        request: GenerationRequest,
+        upscale_model: str = DRAW_AGAIN,
+        merge_tokens: float = 0.0,
+    ) -> io.NodeOutput:
         from ..local.generate import generate
 
-        result = generate(model, request, comfy.report_steps(cls.hidden.unique_id))
+        enlarges = request.upscale and upscale_model != DRAW_AGAIN
+        upscaler = load_upscaler(comfy.library(), upscale_model) if enlarges else None
+        result = generate(model, request, comfy.report_steps(cls.hidden.unique_id), upscaler, merge_tokens)
         info = {
             "target": "local",
             "model": model.name,
@@ -235,6 +264,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
             "scheduler": result.scheduler,
             "steps": request.steps,
             "nets": result.nets,
+            "upscale_model": upscale_model if enlarges else None,
             "offload": result.offload,
             "notes": result.notes,
             "seconds": result.seconds,

@@ -50,7 +50,7 @@ def _control(kind: str, image: Link, detect: str, strength: float = 1.0, **more:
     }
     modality = next(modality for modality in Modality if modality.value.replace("_", "") == kind.lower())
     defaults = {parameter.name: parameter.default for parameter in detector_for(modality).parameters()}
-    return node(f"ControlStack{kind}", image=image, **common, **{**defaults, **more})
+    return node(f"ControlStack{kind}", image=image, **{**common, **defaults, **more})
 
 
 def _reference(image: Link, scale: float) -> dict[str, Any]:
@@ -80,7 +80,13 @@ def _generate(request: Link, prefix: str, **more: Any) -> dict[str, dict[str, An
     model = {"model_name": "demo (embedded)", "precision": "auto", "offload": "auto", **found, **more}
     return {
         "20": node("ControlStackLoadModel", **model),
-        "21": node("ControlStackGenerateLocal", model=["20", 0], request=request),
+        "21": node(
+            "ControlStackGenerateLocal",
+            model=["20", 0],
+            request=request,
+            upscale_model="none (draw again)",
+            merge_tokens=0.0,
+        ),
         "22": node("SaveImage", images=["21", 0], filename_prefix=prefix),
     }
 
@@ -139,6 +145,27 @@ STYLE = ExampleGraph(
         **_generate(["10", 0], "controlstack_style"),
     },
     {"1": 0, "2": 1, "3": 0, "4": 1, **_END},
+)
+
+
+# The demo model has no net for tiles, so the control is off: with a model that has one, it keeps the picture's content
+# where `denoise` draws new detail. And it draws no other size well than 128, so what it enlarges is made small before.
+ENLARGE = ExampleGraph(
+    "Enlarge with a tile control",
+    {
+        "1": node("LoadImage", image="controlstack_scene.png"),
+        "2": node("ImageScale", image=["1", 0], upscale_method="area", width=64, height=64, crop="disabled"),
+        "3": node("PreviewImage", images=["2", 0]),
+        "4": _control("Tile", ["2", 0], "local", enabled=False),
+        "10": _request(
+            "a green person with arms up right of an orange star on a gray background",
+            denoise=0.4,
+            controls=["4", 0],
+            init_image=["2", 0],
+        ),
+        **_generate(["10", 0], "controlstack_enlarge"),
+    },
+    {"1": 0, "2": 0, "3": 1, "4": 1, **_END},
 )
 
 
@@ -205,7 +232,7 @@ LEARNED = ExampleGraph(
     fetches=True,
 )
 
-LOCAL_GRAPHS = (CANNY, THREE, STYLE)
+LOCAL_GRAPHS = (CANNY, THREE, STYLE, ENLARGE)
 MAP_GRAPHS = (MAPS, LEARNED)
 
 # Those that end at a service load without a key, and run without one against `dev.py fake-services`.

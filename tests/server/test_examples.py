@@ -41,10 +41,12 @@ def test_an_example_runs_with_progress_and_previews_and_saves_its_graph(
     result = comfy.run(graph.nodes)
     assert result.succeeded, result.error
     (picture,) = comfy.images(result, "22")
-    assert picture.size == (128, 128)
+    request = graph.nodes["10"]["inputs"]
+    assert picture.size == (request["width"], request["height"])
     assert as_sent(json.loads(picture.info["prompt"])) == graph.nodes
-    steps = [step for node, step, total in result.progress if node == "21" and total == 21]
-    assert steps[-1] == 21
+    wanted = int(request["steps"] * request["denoise"])
+    steps = [step for node, step, total in result.progress if node == "21" and total == wanted]
+    assert steps[-1] == wanted
     assert steps == sorted(steps)
     assert result.previews >= 1
 
