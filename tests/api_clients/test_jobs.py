@@ -29,6 +29,7 @@ from controlstack.core.errors import (
     InvalidRequest,
     JobUnfinished,
     OutcomeUnknown,
+    ResultGone,
     ResultRefused,
     ServiceError,
     ServiceUnreachable,
@@ -245,13 +246,44 @@ def test_an_expired_link_is_asked_for_anew_before_anything_is_bought(toy: Servic
     assert toy.paid == 1
 
 
-def test_results_that_are_gone_for_good_are_bought_anew_and_it_is_said(toy: Service, journal: Journal) -> None:
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_results_that_cannot_be_fetched_are_never_bought_again_unasked(
+    toy: Service, journal: Journal, status: int
+) -> None:
+    toy.on("/a.png", Reply(b"<Error>no", status))
+    assert "is done and paid for" in fails(ResultGone, toy, journal)
+    for _ in range(2):
+        message = fails(ResultGone, toy, journal)
+        assert "results are gone" in message and "nothing was sent now" in message and "force new" in message
+    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+    toy.on("/a.png", Reply(image_file()))
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+    assert not go(toy, journal, force_new=True).info["resumed"] and toy.paid == 2
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_done_job_that_the_service_does_not_tell_of_stays_done_and_is_not_bought_again(
+    toy: Service, journal: Journal, status: int
+) -> None:
     go(toy, journal)
-    toy.on("/a.png", Reply(b"expired", 410), Reply(b"expired", 410), Reply(image_file()))
-    toy.on("/jobs/7", Reply({"error": "unknown"}, 404), done(toy, "/a.png?new"))
-    toy.on("/a.png", Reply(b"expired", 410), Reply(image_file()))
-    result = go(toy, journal)
-    assert toy.paid == 2 and "results are gone" in result.info["notes"][0]
+    toy.on("/a.png", Reply(b"expired", 410))
+    toy.on("/jobs/7", Reply({"error": "no"}, status))
+    message = fails(ServiceError, toy, journal)
+    assert "job 7" in message and "no new address" in message and "force new" in message
+    with pytest.raises(ServiceError):
+        fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    fails(ServiceError, toy, journal)
+    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+
+
+def test_a_done_job_that_the_service_now_calls_failed_is_not_bought_again(toy: Service, journal: Journal) -> None:
+    go(toy, journal)
+    toy.on("/a.png", Reply(b"expired", 410))
+    toy.on("/jobs/7", Reply({"state": "failed", "message": "no such job"}))
+    with pytest.raises(ServiceError, match="no such job"):
+        fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    assert "results are gone" in fails(ResultGone, toy, journal)
+    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
 
 
 def test_a_fresh_link_that_has_expired_is_an_error_with_the_job(toy: Service, journal: Journal) -> None:
@@ -430,14 +462,19 @@ def test_pending_forever_ends_at_the_deadline_with_the_way_to_fetch_it(toy: Serv
     assert toy.paid == 1 and entries(journal)[0].standing is Standing.RUNNING
 
 
-def test_a_job_that_is_pending_after_four_hours_is_given_up(toy: Service, journal: Journal) -> None:
+def test_a_job_that_is_pending_after_four_hours_is_said_to_be_lost_and_not_bought_again(
+    toy: Service, journal: Journal
+) -> None:
     toy.on("/jobs/7", RUNNING)
     fails(JobUnfinished, toy, journal)
-    toy.on("/jobs/7", RUNNING, done(toy, "/a.png"))
     late = QuickClock()
     late.slept = 5 * 3600
-    result = go(toy, journal, settings=settings(toy, clock=late))
-    assert "never ended" in result.info["notes"][0] and toy.paid == 2
+    for _ in range(2):
+        message = fails(JobUnfinished, toy, journal, settings=settings(toy, clock=late))
+        assert "after 5 hours: it seems lost" in message and "force new" in message
+    assert toy.paid == 1 and entries(journal)[0].standing is Standing.RUNNING
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    assert go(toy, journal, settings=settings(toy, clock=late)).info["resumed"] and toy.paid == 1
 
 
 def test_a_poll_that_cannot_be_read_does_not_lose_the_job(toy: Service, journal: Journal) -> None:

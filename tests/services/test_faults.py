@@ -21,6 +21,7 @@ from controlstack.core.errors import (
     JobUnfinished,
     OutcomeUnknown,
     RateLimited,
+    ResultGone,
     ResultRefused,
     ServiceError,
     ServiceUnreachable,
@@ -377,14 +378,18 @@ def test_results_are_asked_for_without_credentials(account: Account, services: S
 
 
 @EVERY
-def test_results_that_are_gone_for_good_are_bought_anew_and_it_is_said(
+def test_results_that_are_gone_for_good_are_never_bought_again_unasked(
     account: Account, services: Services, case: Case
 ) -> None:
     double = double_of(services, case)
     account.run(case)
-    double.plan(Step.RESULT, Reply(b"expired", 410))
-    result = account.run(case)
-    assert double.paid == 2 and any("results are gone" in note for note in result.info["notes"])
+    double.plan(Step.RESULT, Reply(b"expired", 410), forever=True)
+    for _ in range(2):
+        message = fails(account, services, case, ResultGone)
+        assert "results are gone" in message and "force new" in message
+    assert double.paid == 1 and standings(account) == [Standing.DONE]
+    double.plans.clear()
+    assert account.run(case).info["resumed"] and double.paid == 1
 
 
 @EVERY
