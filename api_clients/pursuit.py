@@ -20,6 +20,7 @@ from ..core.errors import (
     ServiceError,
     ServiceUnreachable,
 )
+from .answers import AccountRefused
 from .carriage import show, tidy
 from .credentials import Credentials, redact, redact_json
 from .doorbell import Bell
@@ -184,9 +185,10 @@ class Pursuit:
             return self._read_poll(answer)
         except (OutcomeUnknown, RateLimited) as failure:
             raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
+        except AccountRefused as error:
+            raise ServiceError(f"{error} This was about job {job_id}. {self._later(job_id)}") from None
         except ServiceError as error:
-            if answer.status not in (401, 402, 403):  # these are about the account, not the job
-                self.note(number, Standing.FAILED, message=str(error))
+            self.note(number, Standing.FAILED, message=str(error))
             raise ServiceError(f"{error} This was about job {job_id}.") from None
 
     def follow(self, number: int | None, known: JobState, *, fresh: bool = False, cancel: bool = True) -> JobState:

@@ -483,12 +483,16 @@ def test_a_poll_that_cannot_be_read_does_not_lose_the_job(toy: Service, journal:
     assert entries(journal)[0].standing is Standing.RUNNING
 
 
-@pytest.mark.parametrize(("status", "standing"), [(401, Standing.RUNNING), (404, Standing.FAILED)])
+@pytest.mark.parametrize(
+    ("status", "standing"),
+    [(401, Standing.RUNNING), (402, Standing.RUNNING), (403, Standing.RUNNING), (404, Standing.FAILED)],
+)
 def test_a_job_is_kept_where_only_the_key_is_refused(
     toy: Service, journal: Journal, status: int, standing: Standing
 ) -> None:
     toy.on("/jobs/7", Reply({"error": "no"}, status))
-    assert "job 7" in fails(ServiceError, toy, journal)
+    message = fails(ServiceError, toy, journal)
+    assert "job 7" in message and ("not lost" in message) == (standing is Standing.RUNNING)
     assert entries(journal)[0].standing is standing and toy.paid == 1
 
 

@@ -223,6 +223,21 @@ def test_a_failed_job_is_told_in_the_services_words(
     assert double.paid == 1 and double.count(Step.POLL) == 1 and standings(account) == [Standing.FAILED]
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.endpoint.service.startswith("modelslab")], ids=str)
+@pytest.mark.parametrize("name", ["bad key, old", "bad key", "credits, old", "credits", "plan"])
+def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
+    account: Account, services: Services, case: Case, name: str
+) -> None:
+    double = double_of(services, case)
+    shape = double.errors[name]
+    double.plan(Step.POLL, shape.reply)
+    message = fails(account, services, case, ServiceError)
+    (job_id,) = double.jobs
+    assert shape.says in message and "paid for and not lost" in message and f"job id {job_id}" in message
+    assert (double.paid, double.count(Step.POLL)) == (1, 1) and standings(account) == [Standing.RUNNING]
+    assert account.run(case).info["resumed"] and double.paid == 1
+
+
 # waiting
 
 
