@@ -35,6 +35,7 @@ _HEARTBEAT_SECONDS = 3.0
 _REPORT_SECONDS = 1.0
 _POLL_PATIENCE = 180.0
 _CANCEL_PATIENCE = 15.0
+_UNTOLD = (408, 502, 504)  # somebody on the way gave up waiting: the service may have taken a paid request all the same
 _STANDINGS = {Phase.DONE: Standing.DONE, Phase.FAILED: Standing.FAILED, Phase.CANCELED: Standing.CANCELED}
 
 
@@ -254,7 +255,7 @@ class Pursuit:
         target = self.endpoint.target
         try:
             answer = outcome()
-            if answer.status in (502, 504) or (answer.json is None and answer.status not in range(400, 500)):
+            if answer.status in _UNTOLD or (answer.json is None and answer.status not in range(400, 500)):
                 said = " ".join(answer.text.split())[:200] or "nothing"
                 what = f"{target} answered HTTP {answer.status} with nothing to read a job from ({said})"
                 raise OutcomeUnknown(f"{what}. The request may have been taken and charged.")
