@@ -88,17 +88,18 @@ class Pursuit:
         self.bell: Bell | None = None
         self._secrets = credentials.reveal()
         self._on_state, self._should_stop = on_state, should_stop
-        self._stopped = self._given_up = False
+        self._stop: BaseException | None = None
+        self._given_up = False
         self._began = self._beaten = self._reported = self.clock.monotonic()
         self._last = Report(Phase.QUEUED)
         self.transport = self._transport(self.check_stop)
 
     def check_stop(self) -> None:
-        """The caller's stop-callback, noting that it raised, and whether the job is to be canceled."""
+        """The caller's stop-callback, noting what it raised, and whether the job is to be canceled."""
         try:
             self._should_stop()
         except BaseException as reason:
-            self._stopped, self._given_up = True, not isinstance(reason, Leave)
+            self._stop, self._given_up = reason, not isinstance(reason, Leave)
             raise
 
     def clean(self, value: Any) -> Any:
@@ -274,11 +275,13 @@ class Pursuit:
             raise
         except Abandoned:
             raise
-        except BaseException:
-            if self._stopped:  # between two attempts that were refused
+        except BaseException as error:
+            if error is self._stop:  # between two attempts that were refused; one under way is Abandoned
                 self.journal.forget(number)
             else:
-                self.note(number, Standing.UNKNOWN, message="The request was cut off by an error in this program.")
+                what = f"The request was cut off by an error in this program ({type(error).__name__})."
+                message = f"{what} It may have been taken and charged."
+                self.note(number, Standing.UNKNOWN, message=message, only_after=Standing.SUBMITTING)
             raise
         if not state.phase.final:
             self.note(
@@ -307,8 +310,12 @@ class Pursuit:
         """The same in the background, for a caller that has gone: nobody waits for the job, so it is canceled."""
         try:
             state = self._settle(number, outcome)
-        except (ControlStackError, Abandoned) as error:
+        except ControlStackError as error:
             logging.getLogger(__name__).info("%s", redact(str(error), self._secrets))
+            return
+        except Exception as error:  # nobody waits for it: the journal knows, and here it is told
+            said = redact(f"{type(error).__name__}: {error}", self._secrets)
+            logging.getLogger(__name__).error("The answer to a paid request could not be read (%s).", said)
             return
         if not state.phase.final and self._given_up:
             self.cancel(number, state.job_id)

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
+from controlstack.api_clients import transport
 from controlstack.api_clients.carriage import preview
 from controlstack.api_clients.endpoint import Carrier, Phase
 from controlstack.api_clients.jobs import fetch_job, run_job
@@ -564,6 +565,12 @@ class Stopped(Exception):
     pass
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
 def stop_when(condition: Callable[[], bool]) -> Callable[[], None]:
     def check() -> None:
         if condition():
@@ -611,6 +618,30 @@ def test_an_interrupt_of_the_paid_call_keeps_its_job_and_cancels_it(toy: Service
     entry = entries(journal)[0]
     assert entry.standing is Standing.RUNNING and entry.job_id == "7" and entry.cancel_asked
     assert go(toy, journal).images and toy.paid == 1
+
+
+@pytest.mark.parametrize("reason", [Stopped, Leave])
+def test_an_error_in_the_background_after_an_interrupt_does_not_forget_what_was_sent(
+    toy: Service, journal: Journal, monkeypatch: pytest.MonkeyPatch, reason: type[BaseException]
+) -> None:
+    def break_down(*_: Any) -> NoReturn:
+        raise MemoryError("while reading the answer")
+
+    def stop() -> None:
+        if toy.paid:
+            raise reason
+
+    toy.on("/generate", replace(QUEUED, fault=Fault.SILENT))
+    monkeypatch.setattr(transport, "_answer", break_down)
+    with pytest.raises(reason):
+        go(toy, journal, should_stop=stop)
+    toy.released.set()
+    wait_until(lambda: [entry.standing for entry in entries(journal)] != [Standing.SUBMITTING])
+    (entry,) = entries(journal)
+    assert entry.standing is Standing.UNKNOWN and "MemoryError" in entry.message
+    monkeypatch.undo()
+    message = fails(OutcomeUnknown, toy, journal)
+    assert "error in this program" in message and "nothing was sent now" in message and toy.paid == 1
 
 
 def test_an_interrupt_between_two_429_leaves_nothing_behind(toy: Service, journal: Journal) -> None:
