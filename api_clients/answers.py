@@ -19,9 +19,14 @@ _HINTS: Mapping[int, str] = {
     404: "The model, the job or this endpoint is not there (any more): check the ids.",
     413: "The pictures are too large for one request: make them smaller, or let them be uploaded.",
 }
+_ACCOUNT_STATUSES = (401, 402, 403)
 _WAIT_FIELDS = ("retry_after", "retryAfter", "remainingSeconds")
 _WAIT_IN_WORDS = re.compile(r"(\d+(?:\.\d+)?)\s*(second|minute)", re.IGNORECASE)
 _LONGEST_TEXT = 500
+
+
+class AccountRefused(ServiceError):
+    """A refusal that is about the key, the plan or the credits: it tells nothing of a job that was asked for."""
 
 
 def field(answer: Answer, name: str) -> Any:
@@ -89,14 +94,16 @@ def worth_asking_again(answer: Answer) -> bool:
     return answer.status in _TRANSIENT or answer.status >= 500
 
 
-def refusal(target: str, answer: Answer, said: str) -> ServiceError:
-    """The error for a request that the service did not take."""
+def refusal(target: str, answer: Answer, said: str, *, account: bool = False) -> ServiceError:
+    """The error for a request that the service did not take; `account` where the words, not the status, say so."""
     what = said or f"no reason given (HTTP {answer.status})"
     text = f"{target} refused the request: {what if what.endswith(('.', '!', '?')) else what + '.'}"
     if answer.status >= 400:
         text += f" The HTTP status was {answer.status}."
     if answer.status == 429:
         return RateLimited(text, seconds_to_wait(answer, said))
+    if account or answer.status in _ACCOUNT_STATUSES:
+        return AccountRefused(f"{text} {_HINTS.get(answer.status, 'Check the key, its plan and its credits.')}")
     return ServiceError(f"{text} {_HINTS.get(answer.status, '')}".strip())
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import (
     InvalidRequest,
+    JobUnfinished,
     OutcomeUnknown,
     Problem,
     ResultGone,
@@ -79,7 +81,8 @@ def run_job(
     and the job is canceled where the service can. `most_jobs` is how many of this account run at once.
 
     Raises InvalidRequest, ServiceUnreachable (nothing was charged), OutcomeUnknown, ServiceError, JobUnfinished,
-    ResultRefused and JournalUnusable. No message has secrets in it.
+    ResultRefused (ResultGone where a paid result is not there any more) and JournalUnusable. No message has secrets in
+    it.
     """
     if problems := request_problems(endpoint, request, options, host_is_set=host is not None):
         raise InvalidRequest(endpoint.target, problems)
@@ -133,7 +136,9 @@ def fetch_job(
     pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
     with pursuit.redacted():
         entry = journal.find(credentials.service, credentials.profile, job_id)
-        number, body = (entry.number, entry.order.body) if entry else (None, None)
+        # What was done stays done: a service that knows it no longer must not make the next run buy it again.
+        number = entry.number if entry and entry.standing is not Standing.DONE else None
+        body = entry.order.body if entry else None
         known = _known(entry) if entry else JobState(Phase.QUEUED, job_id)
         if known.outputs:
             try:
@@ -192,11 +197,7 @@ def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | Non
     if entry is None or entry.standing in (Standing.FAILED, Standing.CANCELED):
         return None
     if entry.standing is Standing.UNKNOWN:
-        target = pursuit.endpoint.target
-        raise OutcomeUnknown(
-            f"{entry.message} That was earlier; nothing was sent now. Look into the job list or the bill of {target}; "
-            f"to send the request again, switch on force new."
-        )
+        raise OutcomeUnknown(f"{entry.message} That was earlier; {_buy_again(pursuit)}")
     known, body = _known(entry), entry.order.body
     if entry.standing is Standing.DONE:
         return _fetch_again(pursuit, entry, known)
@@ -205,33 +206,53 @@ def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | Non
     if pursuit.clock.wall() - entry.created > _STALE_SECONDS:
         state = pursuit.ask(entry.number, entry.job_id)
         if not state.phase.final:
-            return _give_up(pursuit, entry, "never ended")
+            hours = (pursuit.clock.wall() - entry.created) / 3600
+            raise JobUnfinished(
+                f"Job {entry.job_id} of this request is still {state.phase.value} at {pursuit.endpoint.target} after "
+                f"{hours:.0f} hours: it seems lost, but {_buy_again(pursuit)}"
+            )
     with pursuit.timed("wait"):
         state = pursuit.follow(entry.number, known)
     if state.phase is Phase.CANCELED and entry.cancel_asked:
-        return _give_up(pursuit, entry, "was canceled on request")
+        note = f"job {entry.job_id} of the same request was canceled on request; the request was sent anew"
+        pursuit.notes.append(note)
+        return None
     return _result(pursuit, entry.number, state, body, resumed=True)
 
 
-def _fetch_again(pursuit: Pursuit, entry: Entry, known: JobState) -> JobResult | None:
-    """The pictures of a job that was done before, by the known links or new ones; None where there are none."""
+def _fetch_again(pursuit: Pursuit, entry: Entry, known: JobState) -> JobResult:
+    """The pictures of a job that was done before, by the known links or new ones.
+
+    Raises ResultGone where there are none any more, and what a service raises that does not tell: in no case is the
+    job bought again.
+    """
     if known.outputs:
-        try:
+        with suppress(ResultGone):
             return _result(pursuit, entry.number, known, entry.order.body, resumed=True)
-        except ResultGone:
-            pass
     if entry.job_id:
-        try:
-            state = merged(known, pursuit.ask(entry.number, entry.job_id))
-            if state.phase is Phase.DONE and state.outputs and state.outputs != known.outputs:
+        state = merged(known, _asked_again(pursuit, entry.job_id))
+        if state.phase is Phase.DONE and state.outputs and state.outputs != known.outputs:
+            with suppress(ResultGone):
                 return _result(pursuit, entry.number, state, entry.order.body, resumed=True)
-        except (ResultGone, ServiceError):
-            pass
-    return _give_up(pursuit, entry, "was done, but its results are gone")
+    raise ResultGone(
+        f"Job {entry.job_id or '(without an id)'} of this request was done and paid for, but its results are gone: "
+        f"{pursuit.endpoint.target} names no address that has them; {_buy_again(pursuit)}"
+    )
 
 
-def _give_up(pursuit: Pursuit, entry: Entry, why: str) -> None:
-    pursuit.notes.append(f"job {entry.job_id} of the same request {why}; the request was sent anew")
+def _asked_again(pursuit: Pursuit, job_id: str) -> JobState:
+    """Where a job stands that was done before; the journal keeps that, whatever the service says now."""
+    try:
+        return pursuit.ask(None, job_id)
+    except ServiceError as error:
+        raise ServiceError(
+            f"{error} Its results are not where they were, and no new address was told; {_buy_again(pursuit)}"
+        ) from None
+
+
+def _buy_again(pursuit: Pursuit) -> str:
+    look = f"Look into the job list or the bill of {pursuit.endpoint.target}"
+    return f"nothing was sent now. {look}; to send and pay for the request again, switch on force new."
 
 
 def _result(pursuit: Pursuit, number: int | None, state: JobState, body: Any, resumed: bool = False) -> JobResult:

@@ -60,7 +60,12 @@ from .modelslab_tables import (
 _HOSTS = ("modelslab.com", "www.modelslab.com", "stablediffusionapi.com", "www.stablediffusionapi.com")
 _FETCH_PATH = re.compile(r"/fetch/([\w-]+)/?$", re.ASCII)
 _RATE_LIMIT = re.compile(r"rate limit|queued requests", re.IGNORECASE)
-_WORDS = ("message", "messege", "error", "tip", "tips")
+# A poll may say so with HTTP 200 (3.4); whoever is mistaken here asks for the job again and does not pay again.
+_ACCOUNT = re.compile(
+    r"\bkeys?\b|api_?key|credit|subscri|\bplans?\b|limit exceeded|balance|payment|billing|quota|upgrade", re.IGNORECASE
+)
+_NEWS = ("message", "messege", "error")
+_WORDS = (*_NEWS, "tip", "tips")
 _BUSY = ("processing", "queued", "pending")
 
 Options = TypeVar("Options", bound=SharedOptions)
@@ -164,6 +169,8 @@ class _ModelsLab(Endpoint[Options]):
             return _finished(answer, job)
         if state == "failed":
             return JobState(Phase.FAILED, job, message=said or "no reason given", metadata=_metadata(answer))
+        if state == "error" and _is_about_account(answer):
+            raise refusal(self.target, answer, said, account=True)
         if state == "error" and answer.status < 400 and not _RATE_LIMIT.search(said):
             return JobState(Phase.FAILED, job, message=said or "no reason given", metadata=_metadata(answer))
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
@@ -255,6 +262,11 @@ def _job_id(answer: Answer) -> str:
     return found[1] if found else identifier(field(answer, "id"))
 
 
+def _is_about_account(answer: Answer) -> bool:
+    said = message(answer, _NEWS)  # tips advertise plans in any answer
+    return bool(_ACCOUNT.search(said)) and not _RATE_LIMIT.search(said) and not worth_asking_again(answer)
+
+
 def _metadata(answer: Answer) -> dict[str, Any]:
     """All the answer says except the pictures; the first answer's `meta` has the seed, later ones have none."""
     return {name: value for name, value in (answer.json or {}).items() if name != "output"}
@@ -266,7 +278,7 @@ def _waiting(answer: Answer, job: str) -> JobState:
     if eta is not None:
         wait = min(max(eta, 1.0), 30.0)
     # The tips of a job that runs are advertisements (3.3).
-    news = message(answer, ("message", "messege", "error")) if answer.status < 400 else said
+    news = message(answer, _NEWS) if answer.status < 400 else said
     return JobState(Phase.RUNNING, job, message=news, wait=wait, metadata=_metadata(answer))
 
 

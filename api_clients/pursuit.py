@@ -20,6 +20,7 @@ from ..core.errors import (
     ServiceError,
     ServiceUnreachable,
 )
+from .answers import AccountRefused
 from .carriage import show, tidy
 from .credentials import Credentials, redact, redact_json
 from .doorbell import Bell
@@ -34,6 +35,7 @@ _HEARTBEAT_SECONDS = 3.0
 _REPORT_SECONDS = 1.0
 _POLL_PATIENCE = 180.0
 _CANCEL_PATIENCE = 15.0
+_UNTOLD = (408, 502, 504)  # somebody on the way gave up waiting: the service may have taken a paid request all the same
 _STANDINGS = {Phase.DONE: Standing.DONE, Phase.FAILED: Standing.FAILED, Phase.CANCELED: Standing.CANCELED}
 
 
@@ -86,17 +88,18 @@ class Pursuit:
         self.bell: Bell | None = None
         self._secrets = credentials.reveal()
         self._on_state, self._should_stop = on_state, should_stop
-        self._stopped = self._given_up = False
+        self._stop: BaseException | None = None
+        self._given_up = False
         self._began = self._beaten = self._reported = self.clock.monotonic()
         self._last = Report(Phase.QUEUED)
         self.transport = self._transport(self.check_stop)
 
     def check_stop(self) -> None:
-        """The caller's stop-callback, noting that it raised, and whether the job is to be canceled."""
+        """The caller's stop-callback, noting what it raised, and whether the job is to be canceled."""
         try:
             self._should_stop()
         except BaseException as reason:
-            self._stopped, self._given_up = True, not isinstance(reason, Leave)
+            self._stop, self._given_up = reason, not isinstance(reason, Leave)
             raise
 
     def clean(self, value: Any) -> Any:
@@ -184,9 +187,10 @@ class Pursuit:
             return self._read_poll(answer)
         except (OutcomeUnknown, RateLimited) as failure:
             raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
+        except AccountRefused as error:
+            raise ServiceError(f"{error} This was about job {job_id}. {self._later(job_id)}") from None
         except ServiceError as error:
-            if answer.status not in (401, 402, 403):  # these are about the account, not the job
-                self.note(number, Standing.FAILED, message=str(error))
+            self.note(number, Standing.FAILED, message=str(error))
             raise ServiceError(f"{error} This was about job {job_id}.") from None
 
     def follow(self, number: int | None, known: JobState, *, fresh: bool = False, cancel: bool = True) -> JobState:
@@ -252,7 +256,7 @@ class Pursuit:
         target = self.endpoint.target
         try:
             answer = outcome()
-            if answer.status in (502, 504) or (answer.json is None and answer.status not in range(400, 500)):
+            if answer.status in _UNTOLD or (answer.json is None and answer.status not in range(400, 500)):
                 said = " ".join(answer.text.split())[:200] or "nothing"
                 what = f"{target} answered HTTP {answer.status} with nothing to read a job from ({said})"
                 raise OutcomeUnknown(f"{what}. The request may have been taken and charged.")
@@ -271,11 +275,13 @@ class Pursuit:
             raise
         except Abandoned:
             raise
-        except BaseException:
-            if self._stopped:  # between two attempts that were refused
+        except BaseException as error:
+            if error is self._stop:  # between two attempts that were refused; one under way is Abandoned
                 self.journal.forget(number)
             else:
-                self.note(number, Standing.UNKNOWN, message="The request was cut off by an error in this program.")
+                what = f"The request was cut off by an error in this program ({type(error).__name__})."
+                message = f"{what} It may have been taken and charged."
+                self.note(number, Standing.UNKNOWN, message=message, only_after=Standing.SUBMITTING)
             raise
         if not state.phase.final:
             self.note(
@@ -304,8 +310,12 @@ class Pursuit:
         """The same in the background, for a caller that has gone: nobody waits for the job, so it is canceled."""
         try:
             state = self._settle(number, outcome)
-        except (ControlStackError, Abandoned) as error:
+        except ControlStackError as error:
             logging.getLogger(__name__).info("%s", redact(str(error), self._secrets))
+            return
+        except Exception as error:  # nobody waits for it: the journal knows, and here it is told
+            said = redact(f"{type(error).__name__}: {error}", self._secrets)
+            logging.getLogger(__name__).error("The answer to a paid request could not be read (%s).", said)
             return
         if not state.phase.final and self._given_up:
             self.cancel(number, state.job_id)

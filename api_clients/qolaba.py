@@ -167,7 +167,7 @@ class _Qolaba(Endpoint[Options]):
         task = identifier(field(answer, "task_id"))
         if state == "success" or (answer.status < 400 and _links(answer)):
             return _finished(answer, task)
-        if state in _FAILED and answer.status not in (401, 403, 429):
+        if state in _FAILED and answer.status not in (401, 402, 403, 429):
             return JobState(Phase.FAILED, task, message=said or "no reason given", metadata=_metadata(answer))
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)

@@ -155,7 +155,7 @@ class Scenario(Endpoint[ScenarioOptions]):
                 return JobState(Phase.DONE, metadata=_metadata(answer, {}), cost=cost, estimate=True)
             if _job_id(job):
                 return replace(_state(answer, job), cost=cost if cost is not None else _billed(job))
-        if 400 <= answer.status < 500 and answer.status != 408:
+        if 400 <= answer.status < 500:
             error = refusal(self.target, answer, said)
             raise ServiceError(f"{error} {_LEGACY}") if answer.status in (400, 403, 404) else error
         raise unclear(self.target, answer, said)

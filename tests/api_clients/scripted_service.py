@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from controlstack.api_clients.answers import refusal
 from controlstack.api_clients.credentials import Credentials, Secret
 from controlstack.api_clients.endpoint import Answer, Call, Carrier, Endpoint, ImageSlot, JobState, Pace, Phase
 from controlstack.api_clients.journal import Entry, Journal
@@ -127,7 +128,7 @@ class Toy(Endpoint[ToyOptions]):
     def read_poll(self, answer: Answer) -> JobState:
         if answer.json is None or "state" not in answer.json:
             if 400 <= answer.status < 500:
-                raise ServiceError(f"Toy does not know the job: {answer.text[:60]}")
+                raise refusal("Toy", answer, answer.text[:60])
             return JobState(Phase.RUNNING)
         told = answer.json
         return JobState(

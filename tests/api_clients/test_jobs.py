@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
+from controlstack.api_clients import transport
 from controlstack.api_clients.carriage import preview
 from controlstack.api_clients.endpoint import Carrier, Phase
 from controlstack.api_clients.jobs import fetch_job, run_job
@@ -29,6 +30,7 @@ from controlstack.core.errors import (
     InvalidRequest,
     JobUnfinished,
     OutcomeUnknown,
+    ResultGone,
     ResultRefused,
     ServiceError,
     ServiceUnreachable,
@@ -245,13 +247,44 @@ def test_an_expired_link_is_asked_for_anew_before_anything_is_bought(toy: Servic
     assert toy.paid == 1
 
 
-def test_results_that_are_gone_for_good_are_bought_anew_and_it_is_said(toy: Service, journal: Journal) -> None:
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_results_that_cannot_be_fetched_are_never_bought_again_unasked(
+    toy: Service, journal: Journal, status: int
+) -> None:
+    toy.on("/a.png", Reply(b"<Error>no", status))
+    assert "is done and paid for" in fails(ResultGone, toy, journal)
+    for _ in range(2):
+        message = fails(ResultGone, toy, journal)
+        assert "results are gone" in message and "nothing was sent now" in message and "force new" in message
+    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+    toy.on("/a.png", Reply(image_file()))
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+    assert not go(toy, journal, force_new=True).info["resumed"] and toy.paid == 2
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_done_job_that_the_service_does_not_tell_of_stays_done_and_is_not_bought_again(
+    toy: Service, journal: Journal, status: int
+) -> None:
     go(toy, journal)
-    toy.on("/a.png", Reply(b"expired", 410), Reply(b"expired", 410), Reply(image_file()))
-    toy.on("/jobs/7", Reply({"error": "unknown"}, 404), done(toy, "/a.png?new"))
-    toy.on("/a.png", Reply(b"expired", 410), Reply(image_file()))
-    result = go(toy, journal)
-    assert toy.paid == 2 and "results are gone" in result.info["notes"][0]
+    toy.on("/a.png", Reply(b"expired", 410))
+    toy.on("/jobs/7", Reply({"error": "no"}, status))
+    message = fails(ServiceError, toy, journal)
+    assert "job 7" in message and "no new address" in message and "force new" in message
+    with pytest.raises(ServiceError):
+        fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    fails(ServiceError, toy, journal)
+    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+
+
+def test_a_done_job_that_the_service_now_calls_failed_is_not_bought_again(toy: Service, journal: Journal) -> None:
+    go(toy, journal)
+    toy.on("/a.png", Reply(b"expired", 410))
+    toy.on("/jobs/7", Reply({"state": "failed", "message": "no such job"}))
+    with pytest.raises(ServiceError, match="no such job"):
+        fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    assert "results are gone" in fails(ResultGone, toy, journal)
+    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
 
 
 def test_a_fresh_link_that_has_expired_is_an_error_with_the_job(toy: Service, journal: Journal) -> None:
@@ -346,12 +379,13 @@ def test_a_slow_answer_is_an_unknown_outcome_until_it_comes_after_all(toy: Servi
     [
         (Reply(b"<html><h1>502 Bad Gateway</h1></html>", 502), "HTTP 502"),
         (Reply({"error": "timed out"}, 504), "HTTP 504"),
+        (Reply({"error": "timed out"}, 408), "HTTP 408"),
         (Reply(b'{"id": 7, "sta', 200), "nothing to read a job from"),
         (Reply(b"OK", 200, {"Content-Type": "text/plain"}), "(OK)"),
         (Reply({"state": "queued"}), "without naming a job"),
         (Reply({"state": "sleeping", "id": 1}), "cannot be read"),
     ],
-    ids=["HTML 502", "JSON 504", "truncated JSON", "wrong type", "no id", "unknown state"],
+    ids=["HTML 502", "JSON 504", "JSON 408", "truncated JSON", "wrong type", "no id", "unknown state"],
 )
 def test_an_unreadable_answer_is_an_unknown_outcome(toy: Service, journal: Journal, reply: Reply, words: str) -> None:
     toy.on("/generate", reply)
@@ -430,14 +464,19 @@ def test_pending_forever_ends_at_the_deadline_with_the_way_to_fetch_it(toy: Serv
     assert toy.paid == 1 and entries(journal)[0].standing is Standing.RUNNING
 
 
-def test_a_job_that_is_pending_after_four_hours_is_given_up(toy: Service, journal: Journal) -> None:
+def test_a_job_that_is_pending_after_four_hours_is_said_to_be_lost_and_not_bought_again(
+    toy: Service, journal: Journal
+) -> None:
     toy.on("/jobs/7", RUNNING)
     fails(JobUnfinished, toy, journal)
-    toy.on("/jobs/7", RUNNING, done(toy, "/a.png"))
     late = QuickClock()
     late.slept = 5 * 3600
-    result = go(toy, journal, settings=settings(toy, clock=late))
-    assert "never ended" in result.info["notes"][0] and toy.paid == 2
+    for _ in range(2):
+        message = fails(JobUnfinished, toy, journal, settings=settings(toy, clock=late))
+        assert "after 5 hours: it seems lost" in message and "force new" in message
+    assert toy.paid == 1 and entries(journal)[0].standing is Standing.RUNNING
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    assert go(toy, journal, settings=settings(toy, clock=late)).info["resumed"] and toy.paid == 1
 
 
 def test_a_poll_that_cannot_be_read_does_not_lose_the_job(toy: Service, journal: Journal) -> None:
@@ -446,12 +485,16 @@ def test_a_poll_that_cannot_be_read_does_not_lose_the_job(toy: Service, journal:
     assert entries(journal)[0].standing is Standing.RUNNING
 
 
-@pytest.mark.parametrize(("status", "standing"), [(401, Standing.RUNNING), (404, Standing.FAILED)])
+@pytest.mark.parametrize(
+    ("status", "standing"),
+    [(401, Standing.RUNNING), (402, Standing.RUNNING), (403, Standing.RUNNING), (404, Standing.FAILED)],
+)
 def test_a_job_is_kept_where_only_the_key_is_refused(
     toy: Service, journal: Journal, status: int, standing: Standing
 ) -> None:
     toy.on("/jobs/7", Reply({"error": "no"}, status))
-    assert "job 7" in fails(ServiceError, toy, journal)
+    message = fails(ServiceError, toy, journal)
+    assert "job 7" in message and ("not lost" in message) == (standing is Standing.RUNNING)
     assert entries(journal)[0].standing is standing and toy.paid == 1
 
 
@@ -522,6 +565,12 @@ class Stopped(Exception):
     pass
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+
+
 def stop_when(condition: Callable[[], bool]) -> Callable[[], None]:
     def check() -> None:
         if condition():
@@ -569,6 +618,30 @@ def test_an_interrupt_of_the_paid_call_keeps_its_job_and_cancels_it(toy: Service
     entry = entries(journal)[0]
     assert entry.standing is Standing.RUNNING and entry.job_id == "7" and entry.cancel_asked
     assert go(toy, journal).images and toy.paid == 1
+
+
+@pytest.mark.parametrize("reason", [Stopped, Leave])
+def test_an_error_in_the_background_after_an_interrupt_does_not_forget_what_was_sent(
+    toy: Service, journal: Journal, monkeypatch: pytest.MonkeyPatch, reason: type[BaseException]
+) -> None:
+    def break_down(*_: Any) -> NoReturn:
+        raise MemoryError("while reading the answer")
+
+    def stop() -> None:
+        if toy.paid:
+            raise reason
+
+    toy.on("/generate", replace(QUEUED, fault=Fault.SILENT))
+    monkeypatch.setattr(transport, "_answer", break_down)
+    with pytest.raises(reason):
+        go(toy, journal, should_stop=stop)
+    toy.released.set()
+    wait_until(lambda: [entry.standing for entry in entries(journal)] != [Standing.SUBMITTING])
+    (entry,) = entries(journal)
+    assert entry.standing is Standing.UNKNOWN and "MemoryError" in entry.message
+    monkeypatch.undo()
+    message = fails(OutcomeUnknown, toy, journal)
+    assert "error in this program" in message and "nothing was sent now" in message and toy.paid == 1
 
 
 def test_an_interrupt_between_two_429_leaves_nothing_behind(toy: Service, journal: Journal) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from controlstack.api_clients.answers import AccountRefused
 from controlstack.api_clients.endpoint import Carrier, Phase
 from controlstack.api_clients.modelslab import ModelsLab, ModelsLabEnterprise
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
@@ -559,6 +560,29 @@ def test_a_busy_server_does_not_end_a_job(status: int) -> None:
 def test_a_wrong_key_does_not_end_a_job_but_asking_again_is_useless() -> None:
     with pytest.raises(ServiceError, match="Invalid API key"):
         V5.read_poll(said({"status": "error", "message": "Invalid API key"}, 401))
+
+
+ABOUT_THE_ACCOUNT = [
+    (200, "Invalid API Key"),
+    (200, "Invalid Api Key"),
+    (400, "API key required"),
+    (200, "You have run out of credits"),
+    (200, "Insufficient credits. Please add more credits to continue."),
+    (200, "Your monthly limit exceeded, upgrade subscription now on https://stablediffusionapi.com/pricing"),
+    (200, "This feature requires a premium subscription"),
+]
+
+
+@pytest.mark.parametrize(("status", "text"), ABOUT_THE_ACCOUNT)
+@pytest.mark.parametrize("name", ["message", "messege", "error"])
+def test_words_about_the_account_do_not_end_a_job_whatever_the_http_status(status: int, text: str, name: str) -> None:
+    with pytest.raises(AccountRefused, match="Check the key, its plan and its credits"):
+        V5.read_poll(said({"status": "error", name: text}, status))
+
+
+def test_an_advertisement_is_not_about_the_account() -> None:
+    answer = {"status": "error", "message": "CUDA out of memory", "tip": "Get 20x faster with the enterprise plan"}
+    assert V5.read_poll(said(answer)).phase is Phase.FAILED
 
 
 def test_jobs_are_asked_for_by_id_with_the_key_in_the_body() -> None:

@@ -421,6 +421,8 @@ def test_a_wrong_key_is_refused_and_does_not_end_a_job() -> None:
     for read in (CONTROLNET.read_submit, CONTROLNET.read_poll):
         with pytest.raises(ServiceError, match="python -m controlstack"):
             read(denied)
+    with pytest.raises(ServiceError, match="Add credits"):
+        CONTROLNET.read_poll(said({"error": "credits", "status": "FAILED"}, 402))
     with pytest.raises(ServiceError, match="Not authenticated"):
         CONTROLNET.read_submit(said({"detail": "Not authenticated"}, 403))
 

@@ -21,6 +21,7 @@ from controlstack.core.errors import (
     JobUnfinished,
     OutcomeUnknown,
     RateLimited,
+    ResultGone,
     ResultRefused,
     ServiceError,
     ServiceUnreachable,
@@ -95,6 +96,8 @@ LOST = (
     Lost("1 GB promised", Reply(b"{", fault=Fault.PROMISE), "broke after the request was sent"),
     Lost("HTML 502", BAD_GATEWAY, "HTTP 502"),
     Lost("JSON 504", Reply({"message": "Endpoint request timed out"}, 504), "HTTP 504"),
+    Lost("JSON 408", Reply({"status": "error", "message": "Request timed out"}, 408), "HTTP 408"),
+    Lost("HTML 408", Reply(b"<html><h1>408 Request Time-out</h1></html>", 408, HTML), "HTTP 408"),
     Lost("truncated JSON", Reply(b'{"id": 120539115, "task_id": "x", "job": {"jobI'), "nothing to read a job from"),
     Lost("wrong content type", Reply(b"OK", headers={"Content-Type": "text/plain"}), "(OK)"),
     Lost("an empty answer", Reply({}), "charged"),
@@ -220,6 +223,21 @@ def test_a_failed_job_is_told_in_the_services_words(
     message = fails(account, services, case, ServiceError)
     assert double.errors[name].says in message and next(iter(double.jobs)) in message
     assert double.paid == 1 and double.count(Step.POLL) == 1 and standings(account) == [Standing.FAILED]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.endpoint.service.startswith("modelslab")], ids=str)
+@pytest.mark.parametrize("name", ["bad key, old", "bad key", "credits, old", "credits", "plan"])
+def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
+    account: Account, services: Services, case: Case, name: str
+) -> None:
+    double = double_of(services, case)
+    shape = double.errors[name]
+    double.plan(Step.POLL, shape.reply)
+    message = fails(account, services, case, ServiceError)
+    (job_id,) = double.jobs
+    assert shape.says in message and "paid for and not lost" in message and f"job id {job_id}" in message
+    assert (double.paid, double.count(Step.POLL)) == (1, 1) and standings(account) == [Standing.RUNNING]
+    assert account.run(case).info["resumed"] and double.paid == 1
 
 
 # waiting
@@ -377,14 +395,18 @@ def test_results_are_asked_for_without_credentials(account: Account, services: S
 
 
 @EVERY
-def test_results_that_are_gone_for_good_are_bought_anew_and_it_is_said(
+def test_results_that_are_gone_for_good_are_never_bought_again_unasked(
     account: Account, services: Services, case: Case
 ) -> None:
     double = double_of(services, case)
     account.run(case)
-    double.plan(Step.RESULT, Reply(b"expired", 410))
-    result = account.run(case)
-    assert double.paid == 2 and any("results are gone" in note for note in result.info["notes"])
+    double.plan(Step.RESULT, Reply(b"expired", 410), forever=True)
+    for _ in range(2):
+        message = fails(account, services, case, ResultGone)
+        assert "results are gone" in message and "force new" in message
+    assert double.paid == 1 and standings(account) == [Standing.DONE]
+    double.plans.clear()
+    assert account.run(case).info["resumed"] and double.paid == 1
 
 
 @EVERY
