@@ -28,14 +28,14 @@ def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLo
     The layers stay in place afterwards, switched off: the model then computes what it would without them, to the last
     bit. Raises ModelNotFound for a missing file and ModelUnreadable for one that does not fit.
     """
-    wanted = [(_file_of(model, lora), lora.strength) for lora in loras if lora.strength != 0]
+    wanted = _strengths(model, loras)
     if not wanted:
         yield ()
         return
     pipeline = pipeline_kind(model.family, Task.TEXT_TO_IMAGE, False).build({**model.components, "scheduler": None})
-    state = tuple((_name_of(path), strength) for path, strength in wanted)
+    state = tuple((_name_of(path), strength) for path, strength in wanted.items())
     names = [name for name, _ in state]
-    for (path, _), name in zip(wanted, names, strict=True):
+    for path, name in zip(wanted, names, strict=True):
         if name not in _loaded(pipeline):
             _load(model, pipeline, path, name)
     spare = [name for name in _loaded(pipeline) if name not in names]
@@ -47,6 +47,16 @@ def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLo
         yield state
     finally:
         _switch(pipeline, on=False)
+
+
+def _strengths(model: LocalModel, loras: Sequence[Lora]) -> dict[Path, float]:
+    """How much each file acts. One that is asked for twice acts with the sum: PEFT would take the last strength."""
+    wanted: dict[Path, float] = {}
+    for lora in loras:
+        if lora.strength != 0:
+            path = _file_of(model, lora)
+            wanted[path] = wanted.get(path, 0.0) + lora.strength
+    return {path: strength for path, strength in wanted.items() if strength != 0}
 
 
 def _file_of(model: LocalModel, lora: Lora) -> Path:

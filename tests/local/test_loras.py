@@ -94,6 +94,13 @@ def test_two_loras_add_up(fresh: Models, tmp_path: Path) -> None:
     assert (halves - image(model, Lora(DIFFUSERS))).abs().max() < 1e-4
 
 
+def test_the_same_lora_twice_acts_with_the_sum_of_its_strengths(fresh: Models) -> None:
+    model = fresh(Family.SD15)
+    twice = image(model, Lora(DIFFUSERS, strength=0.5), Lora(DIFFUSERS, strength=0.25))
+    assert torch.equal(twice, image(model, Lora(DIFFUSERS, strength=0.75)))
+    assert torch.equal(image(model, Lora(DIFFUSERS), Lora(DIFFUSERS, strength=-1.0)), image(model))
+
+
 def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
     fresh: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
