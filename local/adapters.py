@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
@@ -128,7 +129,7 @@ def _embedding(model: LocalModel, reference: ImageReference, guided: bool) -> Te
             both = [encoder(p, output_hidden_states=True).hidden_states[-2] for p in (pixels, torch.zeros_like(pixels))]
             return both[0].cpu(), both[1].cpu()
 
-    key = ("reference", digest.digest(), id(encoder), adapter.hidden)
+    key = ("reference", digest.digest(), ref(encoder), adapter.hidden)
     positive, negative = model.remembered.get(key, make)
     return torch.stack([negative, positive] if guided and not model.facts.flow else [positive])
 
