@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, OutOfMemory
 from ..core.images import fit_image
-from ..core.memory import Offload
+from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
 from ..core.validate import ensure_valid
@@ -97,8 +97,6 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
 
 
 def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) -> Generation:
-    import torch
-
     started = time.perf_counter()
     run = Run.of(model, request)
     task = task_of(request)
@@ -111,7 +109,9 @@ def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) 
 
     try:
         (prepared, ready, planes), offload = run_offloaded(model.memory, run.stages(), model.offload, attempt)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise OutOfMemory(
             f"{model.device} has too little memory for {request.batch_size} x {request.width}x{request.height} with "
             f"{len(run.controls)} controls. Lower batch_size or the size, or close other programs that use it."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ModelNotFound, ModelUnreadable
+from ..core.memory import is_out_of_memory
 from ..core.request import Lora
 from .file_facts import Kind, facts_of
 from .model import LocalModel
@@ -88,6 +89,8 @@ def _load(model: LocalModel, pipeline: Any, path: Path, name: str) -> None:
     except Exception as error:
         if name in _loaded(pipeline):
             pipeline.delete_adapters(name)
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelUnreadable(
             f"The LoRA {path} does not fit the model, or is broken ({reason}). Choose one that was made for its family."
