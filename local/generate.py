@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import GenerationFailed, OutOfMemory
+from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory
 from ..core.images import fit_image
 from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
-from ..core.validate import ensure_valid
 from .inputs import init_latents, keep_unmasked
 from .loras import ActiveLoras, loras_applied
 from .model import LocalModel
@@ -64,13 +63,13 @@ def generate(
     its own enlarged result. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
     GenerationFailed when the result is not an image.
     """
-    ensure_valid(request, model.capabilities())
+    _ensure_possible(model, request)
     if not request.upscale:
         return _generate(model, request, on_step)
     again = _drawn_again(request)
     size = (again.width, again.height)
     if upscaler is None:
-        ensure_valid(again, model.capabilities())
+        _ensure_possible(model, again)
     first = _generate(model, replace(request, upscale=False), on_step)
     if upscaler is not None:
         return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
@@ -78,6 +77,11 @@ def generate(
     second = _generate(model, replace(again, init_image=larger), on_step)
     seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
     return replace(second, task=first.task, scheduler=first.scheduler, seconds=seconds)
+
+
+def _ensure_possible(model: LocalModel, request: GenerationRequest) -> None:
+    if problems := model.problems(request):
+        raise InvalidRequest(model.name, problems)
 
 
 def _drawn_again(request: GenerationRequest) -> GenerationRequest:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ModelNotFound, ModelUnreadable
+from ..core.errors import ModelUnreadable
 from ..core.memory import is_out_of_memory
 from ..core.request import Lora
 from .file_facts import Kind, facts_of
@@ -55,17 +55,9 @@ def _strengths(model: LocalModel, loras: Sequence[Lora]) -> dict[Path, float]:
     wanted: dict[Path, float] = {}
     for lora in loras:
         if lora.strength != 0:
-            path = _file_of(model, lora)
+            path = model.library.find("loras", lora.name)
             wanted[path] = wanted.get(path, 0.0) + lora.strength
     return {path: strength for path, strength in wanted.items() if strength != 0}
-
-
-def _file_of(model: LocalModel, lora: Lora) -> Path:
-    if not lora.name:
-        raise ModelNotFound(
-            f"The LoRA '{lora.remote_id}' lies with a service, and this machine needs a file. Choose one of ComfyUI's."
-        )
-    return model.library.find("loras", lora.name)
 
 
 def _name_of(path: Path) -> str:

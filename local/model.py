@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..core.capabilities import Capabilities, Range
-from ..core.errors import ModelNotFound
+from ..core.errors import ModelNotFound, Problem
 from ..core.memory import Managed, Memory, Offload
 from ..core.modality import Modality
-from ..core.request import ReferenceKind
+from ..core.request import GenerationRequest, ReferenceKind
+from ..core.validate import validate
 from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
 from .capabilities import TABLES
 from .families import FACTS, Family, FamilyFacts
@@ -144,6 +145,22 @@ class LocalModel:
             ranges={**table.ranges, "clip_skip": Range(0, self._most_clip_skip())},
             needs_mask=self.denoiser.config.in_channels == 9,
         )
+
+    def problems(self, request: GenerationRequest) -> list[Problem]:
+        """Everything that keeps the request from running: what the model cannot do, and which files are not there."""
+        return [*validate(request, self.capabilities()), *self._missing_files(request)]
+
+    def _missing_files(self, request: GenerationRequest) -> Iterator[Problem]:
+        loras = [(f"lora {index}", lora) for index, lora in enumerate(request.loras, 1) if lora.strength != 0]
+        for field_name, lora in loras:
+            if not lora.name:
+                limit = "it lies with a service, and this machine needs a file"
+                yield Problem(field_name, f"'{lora.remote_id}'", limit, "Choose one of ComfyUI's.")
+        wanted = [(field_name, "loras", lora.name) for field_name, lora in loras]
+        for field_name, folder, name in (*wanted, ("vae", "vae", request.vae)):
+            if name and not self.library.has(folder, name):
+                limit = f"it is not in {self.library.places(folder)}"
+                yield Problem(field_name, f"'{name}'", limit, "Put it there or choose another file.")
 
     def _net_search(self) -> NetSearch:
         return search_for(self.family, self.denoiser.config, self.library, self.source / "controlnet", self.nets_chosen)
