@@ -54,7 +54,7 @@ class Memory(Protocol):
     def load(self, modules: Sequence[Managed], room: int = 0) -> None:
         """Bring modules to the device, with `room` bytes left beside them; what is needed less is moved off for it.
 
-        To be called before every use. Raises torch.OutOfMemoryError when they do not fit.
+        To be called before every use. Raises what `is_out_of_memory` knows when they do not fit.
         """
         ...
 
@@ -70,6 +70,17 @@ class Memory(Protocol):
 def size_of(module: torch.nn.Module) -> int:
     """Bytes of a module's parameters and buffers."""
     return sum(tensor.nbytes for tensors in (module.parameters(), module.buffers()) for tensor in tensors)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether the device, or the computer, had too little memory; only CUDA has an error class of its own for it."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,6 +156,10 @@ def _references(request: GenerationRequest, capabilities: Capabilities) -> Itera
             yield Problem(f"{name} window", _span(reference), f"{target} applies it at every step", "Set 0 and 1.")
         if reference.mask is not None and not capabilities.reference_masks:
             yield Problem(f"{name} mask", "connected", f"{target} cannot limit it to an area", "Disconnect it.")
+        elif reference.mask is not None and len(reference.mask) not in (1, images := len(reference.image)):
+            limit = f"the reference has {images} image{'s' if images > 1 else ''}"
+            remedy = "Connect one mask for all of them, or one for each."
+            yield Problem(f"{name} mask", f"a batch of {len(reference.mask)}", limit, remedy)
 
 
 def _window(name: str, unit: ControlUnit | ImageReference, steps: int) -> Iterator[Problem]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
@@ -38,7 +39,16 @@ class _Fitting:
         denoiser.encoder_hid_proj = self.projection
         denoiser.config.encoder_hid_dim_type = self.kind
 
-    def to(self, device: Any) -> None:
+    @contextmanager
+    def on(self, device: Any) -> Iterator[None]:
+        """Its parts on the device only while this lasts: whoever manages the memory there does not know of them."""
+        try:
+            self._to(device)
+            yield
+        finally:
+            self._to("cpu")
+
+    def _to(self, device: Any) -> None:
         for part in (*self.processors.values(), self.projection):
             if hasattr(part, "to"):
                 part.to(device)
@@ -82,9 +92,9 @@ def adapters_applied(
 
     try:
         fitting = model.remembered.get(("adapters", *((path, path.stat().st_mtime_ns) for path in paths)), load)
-        fitting.to(model.device)
-        fitting.put_into(denoiser)
-        yield scale
+        with fitting.on(model.device):
+            fitting.put_into(denoiser)
+            yield scale
     finally:
         before.put_into(denoiser)
 
@@ -128,7 +138,7 @@ def _embedding(model: LocalModel, reference: ImageReference, guided: bool) -> Te
             both = [encoder(p, output_hidden_states=True).hidden_states[-2] for p in (pixels, torch.zeros_like(pixels))]
             return both[0].cpu(), both[1].cpu()
 
-    key = ("reference", digest.digest(), id(encoder), adapter.hidden)
+    key = ("reference", digest.digest(), ref(encoder), adapter.hidden)
     positive, negative = model.remembered.get(key, make)
     return torch.stack([negative, positive] if guided and not model.facts.flow else [positive])
 
@@ -141,7 +151,7 @@ def _mask(reference: ImageReference, width: int, height: int) -> Tensor:
     if reference.mask is None:
         return torch.ones(1, images, height, width)
     mask = fit_image(reference.mask[..., None], width, height, Resize.CROP)[..., 0]
-    return mask.expand(images, -1, -1)[None] if mask.shape[0] == 1 else mask[:images][None]
+    return mask.expand(images, -1, -1)[None] if mask.shape[0] == 1 else mask[None]
 
 
 def _to_picture(frame: Tensor) -> Any:

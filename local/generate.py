@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import GenerationFailed, OutOfMemory
+from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory
 from ..core.images import fit_image
-from ..core.memory import Offload
+from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
-from ..core.validate import ensure_valid
 from .inputs import init_latents, keep_unmasked
 from .loras import ActiveLoras, loras_applied
 from .model import LocalModel
@@ -67,7 +66,7 @@ def generate(
     makes another picture. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
     GenerationFailed when the result is not an image.
     """
-    ensure_valid(request, model.capabilities())
+    _ensure_possible(model, request)
     with tokens_merged(model, merge_tokens):
         result = _generate_at_size(model, request, on_step, upscaler)
     return replace(result, notes=(*result.notes, *_merging_notes(merge_tokens)))
@@ -82,7 +81,7 @@ def _generate_at_size(
     again = _drawn_again(request)
     size = (again.width, again.height)
     if upscaler is None:
-        ensure_valid(again, model.capabilities())
+        _ensure_possible(model, again)
     first = _generate(model, replace(request, upscale=False), on_step)
     if upscaler is not None:
         return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
@@ -90,6 +89,11 @@ def _generate_at_size(
     second = _generate(model, replace(again, init_image=larger), on_step)
     seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
     return replace(second, task=first.task, scheduler=first.scheduler, seconds=seconds)
+
+
+def _ensure_possible(model: LocalModel, request: GenerationRequest) -> None:
+    if problems := model.problems(request):
+        raise InvalidRequest(model.name, problems)
 
 
 def _drawn_again(request: GenerationRequest) -> GenerationRequest:
@@ -109,8 +113,6 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
 
 
 def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) -> Generation:
-    import torch
-
     started = time.perf_counter()
     run = Run.of(model, request)
     task = task_of(request)
@@ -123,7 +125,9 @@ def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) 
 
     try:
         (prepared, ready, planes), offload = run_offloaded(model.memory, run.stages(), model.offload, attempt)
-    except torch.OutOfMemoryError as error:
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
         raise OutOfMemory(
             f"{model.device} has too little memory for {request.batch_size} x {request.width}x{request.height} with "
             f"{len(run.controls)} controls. Lower batch_size or the size, or close other programs that use it."

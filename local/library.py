@@ -55,14 +55,23 @@ class Library:
 
     def find(self, folder: str, name: str) -> Path:
         """The file or diffusers folder of that name. Raises ModelNotFound."""
+        if path := self._path(folder, name):
+            return path
+        raise ModelNotFound(
+            f"'{name}' is not in {self.places(folder)} any more. Put it back there or choose another file."
+        )
+
+    def has(self, folder: str, name: str) -> bool:
+        """Whether `find` finds it."""
+        return self._path(folder, name) is not None
+
+    def _path(self, folder: str, name: str) -> Path | None:
         for root in self.folders.get(folder, ()):
             path = root / name
             # A name comes from a saved graph: it must not lead out of the folder.
             if ".." not in Path(name).parts and not Path(name).is_absolute() and path.exists():
                 return path
-        raise ModelNotFound(
-            f"'{name}' is not in {self.places(folder)} any more. Put it back there or choose another file."
-        )
+        return None
 
     def places(self, *folders: str) -> str:
         """The folders in words, for messages."""

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import ModelNotFound, ModelUnreadable
+from ..core.errors import ModelUnreadable
+from ..core.memory import is_out_of_memory
 from ..core.request import Lora
 from .file_facts import Kind, facts_of
 from .model import LocalModel
@@ -28,14 +29,14 @@ def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLo
     The layers stay in place afterwards, switched off: the model then computes what it would without them, to the last
     bit. Raises ModelNotFound for a missing file and ModelUnreadable for one that does not fit.
     """
-    wanted = [(_file_of(model, lora), lora.strength) for lora in loras if lora.strength != 0]
+    wanted = _strengths(model, loras)
     if not wanted:
         yield ()
         return
     pipeline = pipeline_kind(model.family, Task.TEXT_TO_IMAGE, False).build({**model.components, "scheduler": None})
-    state = tuple((_name_of(path), strength) for path, strength in wanted)
+    state = tuple((_name_of(path), strength) for path, strength in wanted.items())
     names = [name for name, _ in state]
-    for (path, _), name in zip(wanted, names, strict=True):
+    for path, name in zip(wanted, names, strict=True):
         if name not in _loaded(pipeline):
             _load(model, pipeline, path, name)
     spare = [name for name in _loaded(pipeline) if name not in names]
@@ -49,12 +50,14 @@ def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLo
         _switch(pipeline, on=False)
 
 
-def _file_of(model: LocalModel, lora: Lora) -> Path:
-    if not lora.name:
-        raise ModelNotFound(
-            f"The LoRA '{lora.remote_id}' lies with a service, and this machine needs a file. Choose one of ComfyUI's."
-        )
-    return model.library.find("loras", lora.name)
+def _strengths(model: LocalModel, loras: Sequence[Lora]) -> dict[Path, float]:
+    """How much each file acts. One that is asked for twice acts with the sum: PEFT would take the last strength."""
+    wanted: dict[Path, float] = {}
+    for lora in loras:
+        if lora.strength != 0:
+            path = model.library.find("loras", lora.name)
+            wanted[path] = wanted.get(path, 0.0) + lora.strength
+    return {path: strength for path, strength in wanted.items() if strength != 0}
 
 
 def _name_of(path: Path) -> str:
@@ -78,6 +81,8 @@ def _load(model: LocalModel, pipeline: Any, path: Path, name: str) -> None:
     except Exception as error:
         if name in _loaded(pipeline):
             pipeline.delete_adapters(name)
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelUnreadable(
             f"The LoRA {path} does not fit the model, or is broken ({reason}). Choose one that was made for its family."

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from ..core.capabilities import Capabilities, Range
-from ..core.errors import ModelNotFound
+from ..core.errors import ModelNotFound, Problem
 from ..core.memory import Managed, Memory, Offload
 from ..core.modality import Modality
-from ..core.request import ReferenceKind
+from ..core.request import GenerationRequest, ReferenceKind
+from ..core.validate import validate
 from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
 from .capabilities import TABLES
 from .families import FACTS, Family, FamilyFacts
 from .file_facts import facts_of
 from .folders import folder_family, load_folder
-from .headers import weight_files
+from .headers import Stamp, stamps_of, weight_files
 from .library import Library, read_config
 from .net_files import load_net
 from .nets import Net, NetSearch, search_for
@@ -56,7 +58,7 @@ class LocalModel:
     files: Mapping[str, Path] = field(default_factory=dict)
     resting: torch.dtype | None = None
     remembered: Remembered = field(default_factory=Remembered)
-    _loaded: dict[Path, Any] = field(default_factory=dict)
+    _loaded: dict[Path, tuple[tuple[Stamp, ...], Any]] = field(default_factory=dict)
     _managed: dict[int, Managed] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -89,20 +91,15 @@ class LocalModel:
 
     def net(self, net: Net) -> Any:
         """The network of a ControlNet."""
-        if net.path not in self._loaded:
-            averaging = self.family is Family.SD15 and net.modality is Modality.SHUFFLE
-            self._loaded[net.path] = load_net(net.path, self.denoiser.config, self.dtype, averaging)
-        return self._loaded[net.path]
+        averaging = self.family is Family.SD15 and net.modality is Modality.SHUFFLE
+        return self._kept(net.path, lambda: load_net(net.path, self.denoiser.config, self.dtype, averaging))
 
     def vae(self, name: str = "") -> Any:
         """The model's autoencoder, or the one of that name in the library's `vae`."""
         if not name:
             return self.components["vae"]
         path = self.library.find("vae", name)
-        if path not in self._loaded:
-            config = family_configs(self.family, self.library)["vae"]
-            self._loaded[path] = load_vae(path, config, self.dtype)
-        return self._loaded[path]
+        return self._kept(path, lambda: load_vae(path, family_configs(self.family, self.library)["vae"], self.dtype))
 
     def adapters(self) -> dict[ReferenceKind, Adapter]:
         """The IP-Adapters that fit the model, as they lie on the disk now."""
@@ -119,9 +116,18 @@ class LocalModel:
         if own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim):
             return own, self.components["feature_extractor"]
         path = find_image_encoder(self.library, adapter)
+        encoder = self._kept(path, lambda: load_image_encoder(path, self.dtype))
+        return encoder, image_processor(encoder)
+
+    def _kept(self, path: Path, load: Callable[[], Any]) -> Any:
+        """The network in a file or folder, read once, and once more when the file was replaced."""
+        stamps = stamps_of(path)
+        if path in self._loaded and self._loaded[path][0] != stamps:
+            _, outdated = self._loaded.pop(path)
+            self._managed.pop(id(outdated), None)
         if path not in self._loaded:
-            self._loaded[path] = load_image_encoder(path, self.dtype)
-        return self._loaded[path], image_processor(self._loaded[path])
+            self._loaded[path] = (stamps, load())
+        return self._loaded[path][1]
 
     def capabilities(self) -> Capabilities:
         """The family's table, narrowed to what this model and the nets and adapters that are there can do."""
@@ -140,6 +146,22 @@ class LocalModel:
             needs_mask=self.denoiser.config.in_channels == 9,
         )
 
+    def problems(self, request: GenerationRequest) -> list[Problem]:
+        """Everything that keeps the request from running: what the model cannot do, and which files are not there."""
+        return [*validate(request, self.capabilities()), *self._missing_files(request)]
+
+    def _missing_files(self, request: GenerationRequest) -> Iterator[Problem]:
+        loras = [(f"lora {index}", lora) for index, lora in enumerate(request.loras, 1) if lora.strength != 0]
+        for field_name, lora in loras:
+            if not lora.name:
+                limit = "it lies with a service, and this machine needs a file"
+                yield Problem(field_name, f"'{lora.remote_id}'", limit, "Choose one of ComfyUI's.")
+        wanted = [(field_name, "loras", lora.name) for field_name, lora in loras]
+        for field_name, folder, name in (*wanted, ("vae", "vae", request.vae)):
+            if name and not self.library.has(folder, name):
+                limit = f"it is not in {self.library.places(folder)}"
+                yield Problem(field_name, f"'{name}'", limit, "Put it there or choose another file.")
+
     def _net_search(self) -> NetSearch:
         return search_for(self.family, self.denoiser.config, self.library, self.source / "controlnet", self.nets_chosen)
 
@@ -152,7 +174,7 @@ class LocalModel:
 
     def preview(self, vae: Any) -> LatentPreview:
         """What turns unfinished latents into small pictures, fitted to the autoencoder they are for."""
-        return self.remembered.get(("preview", id(vae)), lambda: LatentPreview(vae, self.device))
+        return self.remembered.get(("preview", ref(vae)), lambda: LatentPreview(vae, self.device))
 
 
 def family_of(source: Path) -> Family:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
-from ..core.memory import Managed, Memory, Offload, size_of
+from ..core.memory import Managed, Memory, Offload, is_out_of_memory, size_of
 
 if TYPE_CHECKING:
     import torch
@@ -70,17 +70,15 @@ def run_offloaded(
 ) -> tuple[Result, Offload]:
     """What `run` gives, with every part on the device when it computes, and the mode that it ran in.
 
-    When memory runs out it is run once more in the next leaner mode. Raises torch.OutOfMemoryError when that fails too.
+    When memory runs out it is run once more in the next leaner mode; when it runs out again, its error is passed on.
     """
-    import torch
-
     mode = choose_offload(stages, memory, wanted)
     leaner = _LEANER.get(mode)
     try:
         with _placed(memory, stages, mode):
             return run(), mode
-    except torch.OutOfMemoryError as error:
-        if leaner is None:
+    except Exception as error:
+        if leaner is None or not is_out_of_memory(error):
             raise
         log.warning(
             "%s ran out of memory with offload %s (%s); trying %s.", memory.device, mode.value, error, leaner.value

@@ -15,6 +15,7 @@ from ..core.validate import steps_of
 from .adapters import adapters_applied, reference_inputs
 from .capabilities import TABLES
 from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
+from .families import Family
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
 from .model import LocalModel
@@ -91,7 +92,13 @@ class Run:
 
     def decoding_room(self) -> int:
         """Bytes that decoding a picture takes in one piece."""
-        return decoding_room(self.request.width, self.request.height, self.model.dtype.itemsize)
+        import torch
+
+        vae = self.vae
+        # The SDXL pipelines decode in fp32 where fp16 would overflow.
+        in_half = self.model.family is Family.SDXL and vae.dtype == torch.float16
+        upcast = in_half and vae.config.get("force_upcast", False)
+        return decoding_room(self.request.width, self.request.height, 4 if upcast else vae.dtype.itemsize)
 
     def notes(self) -> Iterator[str]:
         """What the user should know about how the request runs."""
@@ -138,7 +145,7 @@ class Prepared:
         run, request = self.run, self.run.request
         in_tiles = _decoding_in_tiles(run.vae) if self.in_tiles else nullcontext()
         adapters = adapters_applied(self.pipeline, run.model, run.references)
-        with in_tiles, hints_encoded_once(self.units), adapters as scale:
+        with in_tiles, _format_kept(run.vae), hints_encoded_once(self.units), adapters as scale:
             scale(0, steps_of(request, TABLES[run.model.family]))
             return self.pipeline(
                 **self.inputs,
@@ -194,3 +201,13 @@ def _decoding_in_tiles(vae: Any) -> Iterator[None]:
         yield
     finally:
         vae.disable_tiling()
+
+
+@contextmanager
+def _format_kept(vae: Any) -> Iterator[None]:
+    """A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it."""
+    dtype = vae.dtype
+    try:
+        yield
+    finally:
+        vae.to(dtype=dtype)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from zipfile import is_zipfile
 
 from ..core.errors import ModelUnreadable
+from ..core.memory import is_out_of_memory
 from .headers import read_header, weight_files
 from .library import PICKLES
 
@@ -81,13 +82,13 @@ def _flat(content: Mapping, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever a library raises over a file becomes one sentence with its path."""
-    import torch
-
+    """Whatever a library raises over a file becomes one sentence with its path; that memory ran out is passed on."""
     try:
         yield
-    except (torch.OutOfMemoryError, ModelUnreadable):
+    except ModelUnreadable:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelUnreadable(f"{path} cannot be read ({reason}). Download the model again.") from error

@@ -73,17 +73,19 @@ class ControlStackExplain(io.ComfyNode):
     ) -> io.NodeOutput:
         if target not in LOCAL and target not in REMOTE:
             raise UnknownChoice("target", target, [*LOCAL, *REMOTE])
-        if model or target in LOCAL:
-            text = _local(request, model.capabilities() if model else LOCAL[target])
+        if model:
+            text = _local(request, model.name, model.problems(request))
+        elif target in LOCAL:
+            text = _local(request, target, validate(request, LOCAL[target]))
         else:
             text = explain_remote(request, REMOTE[target], fields, _has_image_host())
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
-def _local(request: GenerationRequest, table: Capabilities) -> str:
-    if problems := validate(request, table):
+def _local(request: GenerationRequest, target: str, problems: list[Problem]) -> str:
+    if problems:
         return _lines(problems)
-    return f"{table.target} can run this request:\n{json.dumps(describe(request), indent=2)}"
+    return f"{target} can run this request:\n{json.dumps(describe(request), indent=2)}"
 
 
 def explain_remote(request: GenerationRequest, endpoint: Endpoint[Any], fields: str, host_is_set: bool) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..core.errors import OutOfMemory
-from ..core.memory import Managed
+from ..core.memory import Managed, is_out_of_memory
 from .detector import Method
 from .host import Host
 from .parameters import Value
@@ -103,17 +103,6 @@ def open_network(build: Callable[..., nn.Module], files: tuple[Path, ...], host:
         _kept.move_to_end(key)
         _forget_oldest()
     return Network(managed, memory.device, dtype)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or the computer, had too little memory."""
-    import torch
-
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
 
 
 class NetworkMethod(Method):

@@ -174,6 +174,18 @@ def test_what_a_latent_model_lacks_is_said(changes: dict[str, object], parts: tu
     assert all(part in message for part in parts), message
 
 
+def test_a_reference_takes_one_mask_or_one_for_each_image() -> None:
+    able = replace(TARGET, reference_masks=True)
+    for count in range(1, 5):
+        reference = replace(STYLE, image=torch.rand(3, 16, 16, 3), mask=torch.ones(count, 16, 16))
+        found = messages(replace(GOOD, references=(reference,)), able)
+        if count in (1, 3):
+            assert found == []
+        else:
+            (message,) = found
+            assert message.startswith(f"reference 1 mask is a batch of {count}: the reference has 3 images. Connect")
+
+
 def test_controls_of_strength_zero_conflict_with_nothing() -> None:
     request = replace(GOOD, init_image=IMAGE, controls=(replace(CANNY, strength=0.0),))
     assert messages(request, LATENT) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
+from controlstack.local.run import Step
 from controlstack.tests.local.stocked import SIZE, adapters, picture
 from controlstack.tests.local.tiny_models import WIDTH, clip_vision, tiny_model
 from safetensors.torch import save_file
@@ -134,6 +136,31 @@ def test_references_of_three_kinds_with_several_images_and_masks_act_together(st
         assert not torch.equal(image(model, *references[:index], *references[index + 1 :]), whole)
     unmasked = (replace(references[0], mask=None), *references[1:])
     assert not torch.equal(image(model, *unmasked), whole)
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["done", "broken off"])
+def test_an_adapter_lies_on_the_device_only_while_it_acts(
+    stocked: Models, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    model = stocked(Family.SD15)
+    image(model, STYLE)  # loads it
+    places: list[str] = []
+    move = torch.nn.Module.to
+
+    def note(module: torch.nn.Module, *place: object, **more: object) -> torch.nn.Module:
+        if type(module).__name__ == "MultiIPAdapterImageProjection":
+            places.append("device" if isinstance(place[0], torch.device) else str(place[0]))
+        return move(module, *place, **more)  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+    def listen(step: Step) -> None:
+        assert places == ["device"]
+        if fails:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.nn.Module, "to", note)
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
+        generate(model, replace(REQUEST, references=(STYLE,)), listen)
+    assert places == ["device", "cpu"]
 
 
 def test_a_white_mask_changes_nothing(stocked: Models) -> None:

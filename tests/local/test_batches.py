@@ -15,7 +15,10 @@ from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
 from controlstack.local.pipelines import Task
+from controlstack.local.run import Run
 from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.tiny_models import tiny_model
+from torch import Tensor
 
 Models = Callable[[Family], LocalModel]
 
@@ -81,3 +84,41 @@ def test_a_picture_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_said
     assert "decoded in tiles" in tiled.notes[0]
     assert not vae.use_tiling
     assert (tiled.images - whole.images).abs().mean() < 0.05
+
+
+def test_memory_that_runs_out_while_sdxl_decodes_in_fp32_leaves_a_model_that_can_decode(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = tiny_model(Family.SDXL)
+    for part in model.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.to(torch.float16)
+    half = replace(model, dtype=torch.float16)
+    vae = half.components["vae"]
+    vae.register_to_config(force_upcast=True)
+    request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=1, guidance_scale=1)
+    whole = generate(half, request)
+    failures = [torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")]
+    decode = vae.decoder.forward
+
+    def fails_once(*values: Tensor) -> Tensor:
+        assert values[0].dtype == torch.float32
+        if failures:
+            raise failures.pop()
+        return decode(*values)
+
+    monkeypatch.setattr(vae.decoder, "forward", fails_once)
+    assert torch.equal(generate(half, request).images, whole.images)
+    assert failures == []
+    assert vae.dtype == torch.float16
+
+
+def test_decoding_in_fp32_takes_the_room_of_fp32() -> None:
+    request = GenerationRequest("a red circle", width=SIZE, height=SIZE)
+    model = tiny_model(Family.SDXL)
+    vae = model.components["vae"].to(torch.float16)
+    rooms = []
+    for upcast in (False, True):
+        vae.register_to_config(force_upcast=upcast)
+        rooms.append(Run.of(model, request).decoding_room())
+    assert rooms[1] == 2 * rooms[0]

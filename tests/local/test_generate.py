@@ -228,9 +228,17 @@ def test_an_adapter_that_cannot_be_loaded_leaves_the_model_usable(demo: LocalMod
     assert torch.equal(image(demo, REQUEST), before)
 
 
-def test_out_of_memory_is_a_sentence(demo: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB). Tried to allocate 20.00 GB on private pool."),
+    ],
+    ids=["cuda", "mps"],
+)
+def test_out_of_memory_is_a_sentence(demo: LocalModel, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        raise error
 
     monkeypatch.setattr(demo.components["vae"].decoder, "forward", fail)
     with pytest.raises(OutOfMemory, match=r"cpu has too little memory for 1 x 128x128 with 1 controls\. Lower"):

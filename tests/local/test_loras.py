@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.core.errors import ModelNotFound, ModelUnreadable
+from controlstack.core.errors import InvalidRequest, ModelUnreadable
 from controlstack.core.request import GenerationRequest, Lora
 from controlstack.local import loras
 from controlstack.local.families import Family
@@ -94,6 +94,13 @@ def test_two_loras_add_up(fresh: Models, tmp_path: Path) -> None:
     assert (halves - image(model, Lora(DIFFUSERS))).abs().max() < 1e-4
 
 
+def test_the_same_lora_twice_acts_with_the_sum_of_its_strengths(fresh: Models) -> None:
+    model = fresh(Family.SD15)
+    twice = image(model, Lora(DIFFUSERS, strength=0.5), Lora(DIFFUSERS, strength=0.25))
+    assert torch.equal(twice, image(model, Lora(DIFFUSERS, strength=0.75)))
+    assert torch.equal(image(model, Lora(DIFFUSERS), Lora(DIFFUSERS, strength=-1.0)), image(model))
+
+
 def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
     fresh: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,11 +128,18 @@ def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
     assert torch.equal(image(model), before)
 
 
-def test_a_missing_file_is_a_sentence(fresh: Models) -> None:
-    with pytest.raises(ModelNotFound, match=r"'gone.safetensors' is not in .* any more"):
-        image(fresh(Family.SD15), Lora("gone.safetensors"))
-    with pytest.raises(ModelNotFound, match="'style-7' lies with a service"):
-        image(fresh(Family.SD15), Lora(remote_id="style-7"))
+def test_files_that_are_not_there_are_said_before_anything_runs(fresh: Models, tmp_path: Path) -> None:
+    model = fresh(Family.SD15)
+    wanted = (Lora(DIFFUSERS), Lora("gone.safetensors"), Lora(remote_id="style-7"), Lora("unused", strength=0.0))
+    request = replace(REQUEST, loras=wanted, vae="nope.safetensors")
+    assert [str(problem) for problem in model.problems(request)] == [
+        "lora 3 is 'style-7': it lies with a service, and this machine needs a file. Choose one of ComfyUI's.",
+        f"lora 2 is 'gone.safetensors': it is not in {tmp_path}. Put it there or choose another file.",
+        "vae is 'nope.safetensors': it is not in models/vae. Put it there or choose another file.",
+    ]
+    with pytest.raises(InvalidRequest, match="for 3 reasons"):
+        generate(model, request)
+    assert model.problems(replace(REQUEST, loras=wanted[:1])) == []
 
 
 def test_a_lora_for_another_family_is_a_sentence_and_leaves_no_trace(fresh: Models, tmp_path: Path) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,25 @@ def test_nets_come_from_the_controlnet_folders_and_are_found_when_they_are_added
     added = (shared / "unused").rename(shared / "sd15" / "control_v11p_sd15_canny")
     assert model.nets()[Modality.CANNY].path == added
     assert model.capabilities().modalities == {Modality.CANNY}
+
+
+def test_a_net_whose_file_was_replaced_is_read_again_and_the_old_one_forgotten(copy: Path) -> None:
+    model = load(copy)
+    canny = model.nets()[Modality.CANNY]
+    first = model.net(canny)
+    model.managed(first)
+    gone = weakref.ref(first)
+    (weights,) = canny.path.glob("*.safetensors")
+    tensors = load_file(weights)
+    name = sorted(tensors)[0]
+    save_file({**tensors, name: torch.full_like(tensors[name], 2)}, weights, metadata={"format": "pt"})
+    os.utime(weights, ns=(0, 0))
+    second = model.net(canny)
+    assert (second.state_dict()[name] == 2).all()
+    assert model.net(canny) is second
+    del first
+    gc.collect()
+    assert gone() is None
 
 
 def test_half_precision_files_are_taken_where_there_are_no_others(copy: Path) -> None:

@@ -37,6 +37,13 @@ class Gpu(SmallMemory):
         super().__init__(torch.device("meta"), offload, total=total)
 
 
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 9.06 GB). Tried to allocate 2.00 GB on private pool."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory"),
+]
+
+
 def linear(numbers: int) -> torch.nn.Module:
     return torch.nn.Linear(numbers, 1, bias=False)
 
@@ -117,22 +124,36 @@ def test_layer_by_layer_never_loads_the_large_network_as_a_whole(pipeline: Stabl
     assert memory.loads == [(["AutoencoderTiny"], 10)]
 
 
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:3])
 @pytest.mark.parametrize(("first", "second"), [(Offload.NONE, Offload.MODEL), (Offload.MODEL, Offload.SEQUENTIAL)])
 def test_a_run_that_is_out_of_memory_gets_one_more_in_the_next_mode(
-    pipeline: StableDiffusionPipeline, first: Offload, second: Offload
+    pipeline: StableDiffusionPipeline, first: Offload, second: Offload, error: Exception
 ) -> None:
     calls: list[int] = []
 
     def short_of_memory_once() -> torch.Tensor:
         calls.append(len(calls))
         if len(calls) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise error
         return run(pipeline)
 
     memory = SmallMemory(CPU)
     images, ran = run_offloaded(memory, stages_of(pipeline, memory), first, short_of_memory_once)
     assert (ran, calls) == (second, [0, 1])
     assert torch.equal(images, run(pipeline))
+
+
+def test_a_run_that_fails_for_another_reason_is_not_repeated(pipeline: StableDiffusionPipeline) -> None:
+    calls: list[int] = []
+
+    def broken() -> None:
+        calls.append(0)
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    memory = SmallMemory(CPU)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        run_offloaded(memory, stages_of(pipeline, memory), Offload.NONE, broken)
+    assert calls == [0]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -57,6 +57,19 @@ def test_problems_are_listed_one_a_line_without_a_key_or_an_image_host(comfy: Co
     assert any(line.startswith("prompt is empty:") for line in lines)
 
 
+def test_a_connected_model_is_asked_for_the_files_that_generating_would_need(comfy: ComfyServer) -> None:
+    graph = request_graph(420, vae="nope.safetensors", loras=["5", 0])
+    graph["5"] = node("ControlStackLora", lora_name="(remote)", remote_id="style-7", strength=0.5)
+    graph["20"] = node("ControlStackLoadModel", model_name="demo (embedded)", precision="auto")
+    graph["30"] = node("ControlStackExplain", request=["10", 0], target="Local SD 1.5", model=["20", 0])
+    result = comfy.run(graph)
+    assert result.succeeded, result.error
+    text = "".join(result.outputs["30"]["text"])
+    assert "lora 1 is 'style-7': it lies with a service" in text
+    assert "vae is 'nope.safetensors': it is not in" in text
+    assert "can run" not in text
+
+
 def test_a_picture_that_has_no_way_to_the_service_is_a_problem(comfy: ComfyServer) -> None:
     text = explained(comfy, "Qolaba ControlNet", 402)
     assert text.startswith("image is a picture on this machine: Qolaba ControlNet takes only pictures with a public")

@@ -130,7 +130,7 @@ def test_free_unloads_the_networks_and_the_next_run_loads_them(comfy: ComfyServe
     assert {name: loads(comfy, name) for name in NETWORKS} == {name: count + 1 for name, count in first.items()}
 
 
-def test_free_memory_drops_the_model_too_and_the_next_run_reads_it_again(comfy: ComfyServer) -> None:
+def test_after_free_memory_the_next_run_asks_for_the_model_again(comfy: ComfyServer) -> None:
     run(comfy, 7005)
     assert "20" in run(comfy, 7006).cached
     free(comfy, free_memory=True)
