@@ -204,7 +204,4 @@ _CONVENTIONS: Mapping[tuple[NetKind, Modality], _Convention] = {
     ),
     (NetKind.FLUX_UNION, Modality.GRAY): _Convention(_gray),
     (NetKind.FLUX_UNION_PRO_2, Modality.GRAY): _Convention(_gray),
-    (NetKind.SD15, Modality.SHUFFLE): _Convention(
-        unmet="The net needs its outputs averaged over the picture (global_pool_conditions in its configuration)."
-    ),
 }
