@@ -7,12 +7,12 @@ cards of InstantX/FLUX.1-dev-Controlnet-Union and Shakker-Labs/FLUX.1-dev-Contro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from .errors import InvalidRequest, Problem
-from .images import fit_image, luminance
+from .images import control_image, fit_image, luminance, to_rgb
 from .modality import Modality
 from .request import ControlUnit, Resize
 
@@ -116,9 +116,17 @@ def _masked(unit: ControlUnit, height: int, width: int) -> Tensor:
 
 
 def _white_on_black(image: Tensor, unit: ControlUnit) -> Tensor:
-    """Lines drawn on white paper, as a user may bring them, turned round; lines are the smaller part of a map."""
-    on_paper = image.mean(dim=(1, 2, 3), keepdim=True) > 0.5
-    return (1 - image).where(on_paper, image) if bool(on_paper.any()) else image
+    """Lines drawn on white paper, as a user may bring them, turned round; lines are the smaller part of a map.
+
+    They are turned round before the map is fitted: the bars of `fit` are no paper, and the brightest pixel of a thin
+    black line is the paper beside it.
+    """
+    drawn = to_rgb(unit.image)
+    on_paper = drawn.mean(dim=(1, 2, 3), keepdim=True) > 0.5
+    if not bool(on_paper.any()):
+        return image
+    turned = replace(unit, image=(1 - drawn).where(on_paper, drawn))
+    return control_image(turned, image.shape[2], image.shape[1])
 
 
 def _gray(image: Tensor, unit: ControlUnit) -> Tensor:

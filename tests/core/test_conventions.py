@@ -96,6 +96,17 @@ def test_line_maps_are_white_on_black_for_every_net(kind: NetKind, modality: Mod
     assert adapted(ControlUnit(modality, lines), kind) is lines, "a map that is right is not touched"
 
 
+@pytest.mark.parametrize("resize", Resize)
+@pytest.mark.parametrize("modality", LINE_MAPS)
+def test_black_lines_on_paper_are_what_white_ones_on_black_are_at_any_size(modality: Modality, resize: Resize) -> None:
+    """The bars of `fit` are three quarters of this picture, and it reduces the lines of one pixel by three."""
+    lines = torch.zeros(1, 96, 384, 3)
+    lines[:, 30] = lines[:, :, 100] = 1
+    expected = adapted(ControlUnit(modality, lines, resize=resize), NetKind.SD15, 128, 128)
+    paper = adapted(ControlUnit(modality, 1 - lines, resize=resize), NetKind.SD15, 128, 128)
+    assert expected.any() and torch.equal(paper, expected)
+
+
 @pytest.mark.parametrize(
     ("longer", "factor"), [(499, 1), (500, 2), (1024, 3), (2048, 4), (3000, 5), (4999, 6), (5000, 7)]
 )
