@@ -12,9 +12,9 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from .errors import InvalidRequest, Problem
-from .images import control_image, fit_image, luminance, to_rgb
+from .images import control_image, fit_mask, luminance, to_rgb
 from .modality import Modality
-from .request import ControlUnit, Resize
+from .request import ControlUnit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,10 +109,7 @@ def _masked(unit: ControlUnit, height: int, width: int) -> Tensor:
     if unit.mask is None:
         missing = Problem("mask", "not connected", "it says what to fill in", "Connect a mask to the Inpaint Control.")
         raise InvalidRequest(f"{unit.modality.title} Control", [missing])
-    map_height, map_width = unit.image.shape[1:3]
-    mask = (unit.mask[..., None] >= 0.5).float()
-    at_map = fit_image(mask, map_width, map_height, Resize.STRETCH)
-    return fit_image(at_map, width, height, unit.resize)[..., 0] > 0
+    return fit_mask((unit.mask >= 0.5).float(), unit.image, width, height, unit.resize)[..., 0] > 0
 
 
 def _white_on_black(image: Tensor, unit: ControlUnit) -> Tensor:
