@@ -29,11 +29,6 @@ class NetKind(Enum):
     FLUX_UNION = "ControlNet Union (FLUX)"
     FLUX_UNION_PRO_2 = "ControlNet Union Pro 2.0 (FLUX)"
 
-    @property
-    def takes_mode(self) -> bool:
-        """Whether the net is told by a number which modality a map shows."""
-        return self in _MODES
-
 
 # A net that was published with fewer modes than these (the first SDXL union has 0 to 5) cannot do the later ones.
 _MODES: Mapping[NetKind, Mapping[Modality, int]] = {

@@ -40,7 +40,6 @@ def adapted(unit: ControlUnit, kind: NetKind, width: int = 64, height: int = 48)
 
 @pytest.mark.parametrize("kind", UNION_MODES)
 def test_union_nets_get_the_number_of_the_modality(kind: NetKind) -> None:
-    assert kind.takes_mode
     expected = {modality: mode for mode, group in enumerate(UNION_MODES[kind]) for modality in group}
     assert {modality: union_mode(kind, modality) for modality in Modality} == {
         modality: expected.get(modality) for modality in Modality
@@ -49,7 +48,6 @@ def test_union_nets_get_the_number_of_the_modality(kind: NetKind) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in NetKind if kind not in UNION_MODES])
 def test_other_nets_take_no_number(kind: NetKind) -> None:
-    assert not kind.takes_mode
     assert all(union_mode(kind, modality) is None for modality in Modality)
 
 
