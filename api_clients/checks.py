@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..core.errors import Problem
-from ..core.images import control_image, fit_image, to_rgb
+from ..core.images import control_image, fit_image, fit_mask, to_rgb
 from ..core.request import ControlUnit, Detect, GenerationRequest, ImageReference, Lora, Resize
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def fitted_picture(image: Tensor, request: GenerationRequest) -> Tensor:
     return fit_image(to_rgb(image), request.width, request.height, Resize.CROP)
 
 
-def fitted_mask(mask: Tensor, request: GenerationRequest, resize: Resize) -> Tensor:
-    """[1, height, width, 3]: a mask at the size of the generation, white where it acts."""
-    return to_rgb(fit_image(mask[..., None], request.width, request.height, resize))
+def fitted_mask(mask: Tensor, picture: Tensor, resize: Resize, request: GenerationRequest) -> Tensor:
+    """[1, height, width, 3]: a mask of a picture at the size of the generation, white where it acts."""
+    return to_rgb(fit_mask(mask, picture, request.width, request.height, resize))
 
 
 def batches(request: GenerationRequest, target: str) -> Iterator[Problem]:

@@ -52,11 +52,15 @@ def conditioning_scale(controls: Sequence[ControlUnit], options: SharedOptions) 
     return options.controlnet_conditioning_scale or controls[0].strength
 
 
-def _masks(request: GenerationRequest) -> list[tuple[Tensor, Resize]]:
-    """The request's mask and those of its inpaint controls, each with the way it is brought to size."""
-    own = [] if request.mask is None else [(request.mask, Resize.CROP)]
+def _masks(request: GenerationRequest) -> list[tuple[Tensor, Tensor, Resize]]:
+    """The request's mask and those of its inpaint controls, each with its picture and how both are fitted."""
+    own = []
+    if request.mask is not None:
+        # Without init_image, which is a problem of its own, there is nothing else to measure it by.
+        picture = request.mask[..., None] if request.init_image is None else request.init_image
+        own = [(request.mask, picture, Resize.CROP)]
     inpaints = (control for control in acting_controls(request) if control.modality is Modality.INPAINT)
-    return own + [(control.mask, control.resize) for control in inpaints if control.mask is not None]
+    return own + [(control.mask, control.image, control.resize) for control in inpaints if control.mask is not None]
 
 
 def pictures(request: GenerationRequest, options: SharedOptions) -> dict[str, tuple[Tensor | None, str]]:
@@ -78,7 +82,7 @@ def pictures(request: GenerationRequest, options: SharedOptions) -> dict[str, tu
         found = {key: control for key in ("init_image", "control_image") if key in chosen}
     masks = _masks(request)
     if masks or options.mask_image_url:
-        mask = fitted_mask(masks[0][0], request, masks[0][1]) if masks else None
+        mask = fitted_mask(*masks[0], request) if masks else None
         found["mask_image"] = (mask, options.mask_image_url)
     return found
 

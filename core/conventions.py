@@ -7,14 +7,14 @@ cards of InstantX/FLUX.1-dev-Controlnet-Union and Shakker-Labs/FLUX.1-dev-Contro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from .errors import InvalidRequest, Problem
-from .images import fit_image, luminance
+from .images import control_image, fit_mask, luminance, to_rgb
 from .modality import Modality
-from .request import ControlUnit, Resize
+from .request import ControlUnit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,11 +28,6 @@ class NetKind(Enum):
     SDXL_UNION = "ControlNet Union (SDXL)"
     FLUX_UNION = "ControlNet Union (FLUX)"
     FLUX_UNION_PRO_2 = "ControlNet Union Pro 2.0 (FLUX)"
-
-    @property
-    def takes_mode(self) -> bool:
-        """Whether the net is told by a number which modality a map shows."""
-        return self in _MODES
 
 
 # A net that was published with fewer modes than these (the first SDXL union has 0 to 5) cannot do the later ones.
@@ -109,16 +104,21 @@ def _masked(unit: ControlUnit, height: int, width: int) -> Tensor:
     if unit.mask is None:
         missing = Problem("mask", "not connected", "it says what to fill in", "Connect a mask to the Inpaint Control.")
         raise InvalidRequest(f"{unit.modality.title} Control", [missing])
-    map_height, map_width = unit.image.shape[1:3]
-    mask = (unit.mask[..., None] >= 0.5).float()
-    at_map = fit_image(mask, map_width, map_height, Resize.STRETCH)
-    return fit_image(at_map, width, height, unit.resize)[..., 0] > 0
+    return fit_mask((unit.mask >= 0.5).float(), unit.image, width, height, unit.resize)[..., 0] > 0
 
 
 def _white_on_black(image: Tensor, unit: ControlUnit) -> Tensor:
-    """Lines drawn on white paper, as a user may bring them, turned round; lines are the smaller part of a map."""
-    on_paper = image.mean(dim=(1, 2, 3), keepdim=True) > 0.5
-    return (1 - image).where(on_paper, image) if bool(on_paper.any()) else image
+    """Lines drawn on white paper, as a user may bring them, turned round; lines are the smaller part of a map.
+
+    They are turned round before the map is fitted: the bars of `fit` are no paper, and the brightest pixel of a thin
+    black line is the paper beside it.
+    """
+    drawn = to_rgb(unit.image)
+    on_paper = drawn.mean(dim=(1, 2, 3), keepdim=True) > 0.5
+    if not bool(on_paper.any()):
+        return image
+    turned = replace(unit, image=(1 - drawn).where(on_paper, drawn))
+    return control_image(turned, image.shape[2], image.shape[1])
 
 
 def _gray(image: Tensor, unit: ControlUnit) -> Tensor:
@@ -204,7 +204,4 @@ _CONVENTIONS: Mapping[tuple[NetKind, Modality], _Convention] = {
     ),
     (NetKind.FLUX_UNION, Modality.GRAY): _Convention(_gray),
     (NetKind.FLUX_UNION_PRO_2, Modality.GRAY): _Convention(_gray),
-    (NetKind.SD15, Modality.SHUFFLE): _Convention(
-        unmet="The net needs its outputs averaged over the picture (global_pool_conditions in its configuration)."
-    ),
 }

@@ -51,6 +51,16 @@ def fit_image(image: Tensor, width: int, height: int, resize: Resize, thin_lines
     return functional.pad(planes, (left, spare_x - left, top, spare_y - top)).movedim(1, -1).contiguous()
 
 
+def fit_mask(mask: Tensor, picture: Tensor, width: int, height: int, resize: Resize) -> Tensor:
+    """Bring a mask [batch, h, w] of a picture [batch, h, w, channel] to [batch, height, width, 1], as the picture is.
+
+    A mask of another size than its picture is stretched over it first, so that it covers the same of it everywhere.
+    """
+    picture_height, picture_width = picture.shape[1:3]
+    on_picture = fit_image(mask[..., None], picture_width, picture_height, Resize.STRETCH)
+    return fit_image(on_picture, width, height, resize)
+
+
 def control_image(control: ControlUnit, width: int, height: int) -> Tensor:
     """The map (or picture) of a control as RGB at the picture's size."""
     return fit_image(to_rgb(control.image), width, height, control.resize, control.modality.thin_lines)

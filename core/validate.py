@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .capabilities import UNLIMITED, Capabilities, Range
 from .errors import InvalidRequest, Problem
+from .modality import Modality
 from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acts_at
 from .scheduler import SchedulerChoice
 
@@ -61,6 +62,8 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
         yield Problem(
             "mask", "connected", "it needs the picture to change", "Connect init_image, or disconnect the mask."
         )
+    if request.mask is not None:
+        yield from _empty("mask", request.mask < 0.5, "nothing would be redrawn")
     if request.denoise < 1 and request.init_image is None:
         meaning = "it is the share of init_image to replace, and there is none"
         yield Problem("denoise", f"{request.denoise:g}", meaning, "Set it to 1, or connect init_image.")
@@ -138,6 +141,10 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
         takes_mask = capabilities.control_masks or control.modality in capabilities.masked_modalities
         if control.mask is not None and not takes_mask:
             yield Problem(f"{name} mask", "connected", f"{target} cannot limit a control to an area", "Disconnect it.")
+        elif control.mask is not None and control.modality is Modality.INPAINT:
+            yield from _empty(f"{name} mask", control.mask < 0.5, "nothing would be filled in")
+        elif control.mask is not None:
+            yield from _empty(f"{name} mask", control.mask <= 0, "the control would act nowhere")
 
 
 def _references(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
@@ -189,6 +196,12 @@ def _image(name: str, image: Tensor, request: GenerationRequest) -> Iterator[Pro
     if not problems and not name.startswith("reference") and image.shape[0] not in (1, request.batch_size):
         limit = f"a batch of {request.batch_size} takes 1 or {request.batch_size}"
         yield Problem(name, f"a batch of {image.shape[0]}", limit, "Pick one image, or set batch_size to match.")
+
+
+def _empty(name: str, left_out: Tensor, meaning: str) -> Iterator[Problem]:
+    """A mask of which all is left out, as Load Image gives with a picture that has no transparent part."""
+    if left_out.numel() > 0 and bool(left_out.all()):
+        yield Problem(name, "empty", meaning, "Paint one in the mask editor of Load Image, or disconnect it.")
 
 
 def _weight(name: str, value: float, allowed: Range | None) -> Iterator[Problem]:

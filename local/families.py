@@ -28,81 +28,59 @@ class Family(str, Enum):
 class FamilyFacts:
     """What the engine has to know about a family.
 
-    `pipeline` is the class its diffusers folders name. `denoiser` and `text_encoders` are names of components; encoder
-    number i reads with `tokenizers[i]`. `size` is the side in pixels it was trained at and `multiple` what sides are
-    divisible by. `guidance` and `steps` suit it; `negative` says whether guidance runs a second, negative prompt.
-    `tokens` is the length of the last encoder's window. `flow` models learn a velocity and need flow-matching
-    schedulers.
+    `denoiser` and `text_encoders` are names of components; encoder number i reads with `tokenizers[i]`. `size` is the
+    side in pixels it was trained at, and `guidance` suits it. `tokens` is the length of the last encoder's window.
+    `flow` models learn a velocity and need flow-matching schedulers.
     """
 
-    pipeline: str
     denoiser: str
     text_encoders: tuple[str, ...]
     tokenizers: tuple[str, ...]
     size: int
-    multiple: int
     guidance: float
-    steps: int
     tokens: int
-    negative: bool
     flow: bool
 
 
 _ONE, _TWO = ("text_encoder",), ("text_encoder", "text_encoder_2")
 _ONE_TOKENIZER, _TWO_TOKENIZERS = ("tokenizer",), ("tokenizer", "tokenizer_2")
 
-# Sizes, guidance and steps are those of the models' own cards.
+# Sizes and guidance are those of the models' own cards.
 FACTS: Mapping[Family, FamilyFacts] = {
     Family.SD15: FamilyFacts(
-        pipeline="StableDiffusionPipeline",
         denoiser="unet",
         text_encoders=_ONE,
         tokenizers=_ONE_TOKENIZER,
         size=512,
-        multiple=8,
         guidance=7.5,
-        steps=21,
         tokens=77,
-        negative=True,
         flow=False,
     ),
     Family.SDXL: FamilyFacts(
-        pipeline="StableDiffusionXLPipeline",
         denoiser="unet",
         text_encoders=_TWO,
         tokenizers=_TWO_TOKENIZERS,
         size=1024,
-        multiple=8,
         guidance=5.0,
-        steps=31,
         tokens=77,
-        negative=True,
         flow=False,
     ),
     Family.FLUX_DEV: FamilyFacts(
-        pipeline="FluxPipeline",
         denoiser="transformer",
         text_encoders=_TWO,
         tokenizers=_TWO_TOKENIZERS,
         size=1024,
-        multiple=16,
         guidance=3.5,
-        steps=28,
         tokens=512,
-        negative=False,
         flow=True,
     ),
     Family.FLUX_SCHNELL: FamilyFacts(
-        pipeline="FluxPipeline",
         denoiser="transformer",
         text_encoders=_TWO,
         tokenizers=_TWO_TOKENIZERS,
         size=1024,
-        multiple=16,
         guidance=0.0,
-        steps=4,
         tokens=256,
-        negative=False,
         flow=True,
     ),
 }

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.conventions import NetKind, adapt_map
-from ..core.images import control_image, fit_image, to_rgb
+from ..core.images import control_image, fit_image, fit_mask, to_rgb
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, Resize
 from .controlnets import Control
@@ -87,8 +87,8 @@ def _init_image(request: GenerationRequest) -> Tensor:
 
 def _mask(request: GenerationRequest) -> Tensor:
     """[batch, height, width, 1]."""
-    assert request.mask is not None
-    mask = fit_image(request.mask[..., None], request.width, request.height, Resize.CROP)
+    assert request.mask is not None and request.init_image is not None
+    mask = fit_mask(request.mask, request.init_image, request.width, request.height, Resize.CROP)
     return mask.expand(request.batch_size, -1, -1, -1)
 
 
@@ -122,7 +122,7 @@ def net_controls(
         limit = None if control.modality is Modality.INPAINT else control.mask
         area = None
         if limit is not None:
-            area = _planes(fit_image(limit[..., None], request.width, request.height, control.resize))
+            area = _planes(fit_mask(limit, control.image, request.width, request.height, control.resize))
         units.append(Control(model.net(net), net.mode, area))
     return units
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..core.errors import InvalidRequest, Problem
-from ..core.images import fit_image, to_rgb
+from ..core.images import fit_mask, to_rgb
 from ..core.request import Resize
 from ..core.validate import image_problems
 from ..preprocessors.detector import Detector
@@ -127,5 +127,5 @@ def _mask_of_image(mask: Tensor, image: Tensor, title: str) -> Tensor:
     if problems:
         raise InvalidRequest(title, problems)
     height, width = image.shape[1:3]
-    fitted = fit_image(mask.float().cpu()[..., None], width, height, Resize.STRETCH)[..., 0]
+    fitted = fit_mask(mask.float().cpu(), image, width, height, Resize.STRETCH)[..., 0]
     return fitted.expand(image.shape[0], -1, -1)

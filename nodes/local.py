@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import ModelNotFound
+from ..core.errors import InvalidRequest, ModelNotFound, Problem
 from ..core.memory import Offload
 from ..core.modality import Modality
 from ..core.request import GenerationRequest
@@ -66,7 +66,7 @@ class ControlStackControlNetModels(io.ComfyNode):
 
 
 class Precision(str, Enum):
-    """Number format of the weights; AUTO is fp32 on the CPU, bf16 for FLUX and fp16 for the others elsewhere.
+    """Number format of the weights; AUTO is bf16 for FLUX and fp16 for the others, and fp32 where these do not work.
 
     FP8 keeps the denoiser's weights in 8 bits and computes in what AUTO means.
     """
@@ -197,11 +197,18 @@ def _part_files(library: Library, parts: Parts) -> list[Path]:
 
 
 def _dtype(precision: Precision, family: Family, device: torch.device) -> torch.dtype:
+    """What to compute in; raises InvalidRequest for what the device cannot do."""
     import torch
 
+    if precision is Precision.FP8 and device.type == "mps":
+        problem = Problem("precision", "fp8", "Apple's GPUs have no numbers of 8 bits", "Choose auto.")
+        raise InvalidRequest("Load Local Model", [problem])
     if precision in (Precision.AUTO, Precision.FP8):
-        automatic = torch.bfloat16 if FACTS[family].flow else torch.float16
-        return torch.float32 if device.type == "cpu" else automatic
+        # FLUX leaves the range of fp16: it takes bf16 wherever that works at all, be it slow.
+        if FACTS[family].flow:
+            works = comfy.memory.should_use_bf16(device, prioritize_performance=False, manual_cast=True)
+            return torch.bfloat16 if works else torch.float32
+        return torch.float16 if comfy.memory.should_use_fp16(device) else torch.float32
     return {Precision.FP32: torch.float32, Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}[precision]
 
 

@@ -59,9 +59,11 @@ class _Runtime:
 class _OpenCv:
     def __init__(self, file: Path) -> None:
         import cv2
+        import numpy as np
 
         try:
-            self._network = cv2.dnn.readNetFromONNX(str(file))
+            # Given a path, OpenCV opens it in the code page of Windows, which lacks letters that a path may have.
+            self._network = cv2.dnn.readNetFromONNX(np.fromfile(file, np.uint8))
         except cv2.error as error:
             raise _needs_runtime(file, error) from error
         self._file = file

@@ -104,11 +104,6 @@ def _draw(modules: np.ndarray, height: int, width: int, quiet: int, light: int, 
     return drawn
 
 
-def read_code(map_: Tensor) -> str:
-    """The text of the code in a map [height, width, 3], as OpenCV reads it; "" where it cannot."""
-    return _read(_gray_bytes(map_))[0]
-
-
 def _read(gray: np.ndarray) -> tuple[str, np.ndarray | None]:
     """Text and modules of the code in a picture; OpenCV's two detectors fail on different ones."""
     import cv2

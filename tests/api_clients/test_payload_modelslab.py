@@ -13,6 +13,8 @@ import torch
 from controlstack.api_clients.answers import AccountRefused
 from controlstack.api_clients.endpoint import Carrier, Phase
 from controlstack.api_clients.modelslab import ModelsLab, ModelsLabEnterprise
+from controlstack.api_clients.modelslab_rules import pictures
+from controlstack.api_clients.modelslab_tables import ModelsLabOptions
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, Detect, ImageReference, Lora, ReferenceKind
@@ -265,6 +267,17 @@ def test_kinds_of_control_follow_the_family_s_list() -> None:
     assert set(accepted(V5)) == set(accepted(V5, model_id="boziorealvisxlv4")) == stable
     assert set(accepted(V5, model_id="my-own-model")) == set(contract.KINDS)
     assert set(accepted(ENTERPRISE, model_id="my-own-model")) == set(contract.ENTERPRISE_KINDS)
+
+
+def test_a_mask_of_another_shape_covers_the_same_of_its_picture() -> None:
+    wide = torch.rand(1, 64, 128, 3)
+    ends = torch.tensor([1.0, 0, 0, 1]).repeat_interleave(2).expand(1, 8, 8)  # cropped off with the picture's ends
+    control = replace(GOOD, controls=(replace(INPAINT, image=wide, mask=ends),), width=64, height=64)
+    own = replace(GOOD, controls=(replace(INPAINT, mask=None),), init_image=wide, mask=ends, width=64, height=64)
+    for request in (control, own):
+        mask, _ = pictures(request, ModelsLabOptions())["mask_image"]
+        assert mask is not None and mask.shape == (1, 64, 64, 3)
+        assert (mask[:, :, 16:-16] == 0).all()
 
 
 def test_flux_takes_one_control_and_its_plain_id_has_no_controlnet() -> None:

@@ -40,7 +40,6 @@ def adapted(unit: ControlUnit, kind: NetKind, width: int = 64, height: int = 48)
 
 @pytest.mark.parametrize("kind", UNION_MODES)
 def test_union_nets_get_the_number_of_the_modality(kind: NetKind) -> None:
-    assert kind.takes_mode
     expected = {modality: mode for mode, group in enumerate(UNION_MODES[kind]) for modality in group}
     assert {modality: union_mode(kind, modality) for modality in Modality} == {
         modality: expected.get(modality) for modality in Modality
@@ -49,7 +48,6 @@ def test_union_nets_get_the_number_of_the_modality(kind: NetKind) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in NetKind if kind not in UNION_MODES])
 def test_other_nets_take_no_number(kind: NetKind) -> None:
-    assert not kind.takes_mode
     assert all(union_mode(kind, modality) is None for modality in Modality)
 
 
@@ -94,6 +92,17 @@ def test_line_maps_are_white_on_black_for_every_net(kind: NetKind, modality: Mod
     mixed = torch.stack([lines[0], 1 - lines[1]])
     assert torch.equal(adapted(ControlUnit(modality, mixed), kind), lines)
     assert adapted(ControlUnit(modality, lines), kind) is lines, "a map that is right is not touched"
+
+
+@pytest.mark.parametrize("resize", Resize)
+@pytest.mark.parametrize("modality", LINE_MAPS)
+def test_black_lines_on_paper_are_what_white_ones_on_black_are_at_any_size(modality: Modality, resize: Resize) -> None:
+    """The bars of `fit` are three quarters of this picture, and it reduces the lines of one pixel by three."""
+    lines = torch.zeros(1, 96, 384, 3)
+    lines[:, 30] = lines[:, :, 100] = 1
+    expected = adapted(ControlUnit(modality, lines, resize=resize), NetKind.SD15, 128, 128)
+    paper = adapted(ControlUnit(modality, 1 - lines, resize=resize), NetKind.SD15, 128, 128)
+    assert expected.any() and torch.equal(paper, expected)
 
 
 @pytest.mark.parametrize(
@@ -146,9 +155,9 @@ def test_flux_gets_gray_as_gray(kind: NetKind) -> None:
 def test_what_pixels_cannot_give_is_said() -> None:
     assert "SAM" in unmet(NetKind.SDXL_UNION, Modality.SEGMENTATION)
     assert "bodies only" in unmet(NetKind.SDXL_UNION, Modality.POSE)
-    assert "averaged" in unmet(NetKind.SD15, Modality.SHUFFLE)
     assert unmet(NetKind.SDXL, Modality.INPAINT)
     assert unmet(NetKind.SD15, Modality.CANNY) == ""
+    assert unmet(NetKind.SD15, Modality.SHUFFLE) == "", "the engine averages the net's outputs when it loads it"
 
 
 @pytest.mark.parametrize("kind", NetKind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from controlstack.core.images import fit_image, to_rgb
+from controlstack.core.images import fit_image, fit_mask, to_rgb
 from controlstack.core.request import Resize
 
 
@@ -62,3 +62,15 @@ def test_gray_and_transparent_images_become_rgb() -> None:
     transparent = torch.ones(1, 2, 2, 4)
     transparent[..., 3] = 0.25
     assert torch.equal(to_rgb(transparent), torch.full((1, 2, 2, 3), 0.25))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 64), (5, 40), (32, 128)])
+def test_a_mask_of_any_size_covers_the_same_of_its_picture(size: tuple[int, int]) -> None:
+    mask = torch.zeros(1, *size)
+    mask[..., : size[1] // 4] = 1
+    picture = torch.rand(1, 16, 64, 3)
+    assert fit_mask(mask, picture, 32, 32, Resize.CROP).shape == (1, 32, 32, 1)
+    assert fit_mask(mask, picture, 16, 16, Resize.CROP).max() < 0.1, "the left quarter is cropped off"
+    stretched = fit_mask(mask, picture, 64, 16, Resize.FIT)[0, ..., 0]
+    assert (stretched[:, :12] > 0.9).all() and (stretched[:, 22:] < 0.1).all()
+    assert (fit_mask(mask, picture, 64, 64, Resize.FIT)[0, :24] == 0).all(), "bars hold nothing"

@@ -191,6 +191,26 @@ def test_controls_of_strength_zero_conflict_with_nothing() -> None:
     assert messages(request, LATENT) == []
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_empty_mask_is_no_mask(batch: int) -> None:
+    """ComfyUI's Load Image gives 64x64 zeros for a picture without transparency."""
+    zeros, faint = torch.zeros(batch, 64, 64), torch.full((batch, 64, 64), 0.4)
+    able = replace(TARGET, image_to_image=True, inpainting=True, modalities=frozenset(Modality), control_masks=True)
+    begun = replace(GOOD, init_image=IMAGE, batch_size=batch)
+    inpaint = ControlUnit(Modality.INPAINT, IMAGE)
+    for mask in (zeros, faint):
+        (message,) = messages(replace(begun, mask=mask), able)
+        assert message.startswith("mask is empty: nothing would be redrawn. Paint one")
+        (message,) = messages(replace(begun, controls=(replace(inpaint, mask=mask),)), able)
+        assert message.startswith("control 1 (inpaint) mask is empty: nothing would be filled in")
+    (message,) = messages(replace(begun, controls=(CANNY, replace(CANNY, mask=zeros))), able)
+    assert message.startswith("control 2 (canny) mask is empty: the control would act nowhere")
+    assert messages(replace(begun, controls=(replace(CANNY, mask=faint),)), able) == [], "a limit may be faint"
+    zeros[-1, 5, 5] = 1
+    used = (replace(CANNY, mask=zeros), replace(inpaint, mask=zeros))
+    assert messages(replace(begun, mask=zeros, controls=used), able) == [], "one pixel is enough"
+
+
 def test_an_inpainting_model_asks_for_a_mask() -> None:
     (message,) = messages(replace(GOOD, controls=()), replace(LATENT, needs_mask=True))
     assert "mask is not connected" in message

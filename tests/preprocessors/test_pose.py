@@ -6,7 +6,10 @@ is a dark figure on which every keypoint is a dot of a colour of its own.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -213,6 +216,16 @@ def test_a_trained_file_gives_the_same_with_and_without_onnxruntime(monkeypatch:
     (by_opencv,) = open_onnx(file, on_gpu=False).run(picture)
     assert by_runtime.shape == by_opencv.shape == (1, 1, 224, 224)
     assert np.abs(by_runtime - by_opencv).max() < 1e-3 * np.abs(by_runtime).max()
+
+
+def test_opencv_runs_a_file_whatever_its_folder_is_called(tmp_path: Path, without_runtime: None) -> None:
+    """On Windows OpenCV opens names in a code page that lacks letters; on Linux no name but UTF-8."""
+    folder = tmp_path / (os.fsdecode(b"mod\xe8les") if sys.platform == "linux" else "\u6a21\u578b")
+    folder.mkdir()
+    file = folder / "depth.onnx"
+    file.write_bytes(packaged_file(FASTDEPTH, "package/ONNX/fastdepth_7.onnx").read_bytes())
+    (answer,) = open_onnx(file, on_gpu=False).run(np.zeros((1, 3, 224, 224), np.float32))
+    assert answer.shape == (1, 1, 224, 224)
 
 
 def test_a_file_is_opened_once() -> None:

@@ -58,6 +58,26 @@ for state in (mm.VRAMState.NORMAL_VRAM, mm.VRAMState.LOW_VRAM, mm.VRAMState.NO_V
     found[state.name] = sorted({str(tensor.device) for tensor in managed.module.parameters()})
     mm.current_loaded_models.clear()
 """,
+    # A Mac as ComfyUI sees it; nothing is computed there.
+    "precision": """
+from pack.core.errors import InvalidRequest
+from pack.local.families import Family
+from pack.nodes.local import Precision, _dtype
+
+def automatic(device):
+    return [str(_dtype(Precision.AUTO, family, torch.device(device))) for family in (Family.SDXL, Family.FLUX_DEV)]
+
+found["cpu"] = automatic("cpu")
+for release in (13, 14):
+    mm.mac_version = lambda: (release, 0)
+    found[f"macOS {release}"] = automatic("mps")
+try:
+    _dtype(Precision.FP8, Family.FLUX_DEV, torch.device("mps"))
+except InvalidRequest as error:
+    found["fp8"] = str(error)
+mm.FORCE_FP32 = True
+found["--force-fp32"] = automatic("mps")
+""",
 }
 
 
@@ -93,6 +113,18 @@ def test_the_start_options_say_how_much_lies_on_the_device(found: dict[str, dict
 def test_a_network_is_loaded_whole_or_not_at_all(found: dict[str, dict[str, Any]]) -> None:
     assert list(found["devices"]) == ["NORMAL_VRAM", "LOW_VRAM", "NO_VRAM", "HIGH_VRAM"]
     assert all(devices == ["meta"] for devices in found["devices"].values())
+
+
+def test_automatic_precision_is_what_comfyui_says_works_on_the_device(found: dict[str, dict[str, Any]]) -> None:
+    fp32, fp16, bf16 = "torch.float32", "torch.float16", "torch.bfloat16"
+    refusal = found["precision"].pop("fp8")
+    assert "precision is fp8: Apple's GPUs have no numbers of 8 bits. Choose auto." in refusal
+    assert found["precision"] == {
+        "cpu": [fp32, fp32],
+        "macOS 13": [fp16, fp32],
+        "macOS 14": [fp16, bf16],
+        "--force-fp32": [fp32, fp32],
+    }
 
 
 def test_what_could_be_evicted_counts_as_free(found: dict[str, dict[str, Any]]) -> None:

@@ -1,0 +1,38 @@
+"""A mask covers the same of its picture, whatever size it has and however the picture is brought to size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest, Resize
+from controlstack.local.families import Family
+from controlstack.local.inputs import net_controls, start_inputs
+from controlstack.local.model import LocalModel
+from controlstack.tests.local.stocked import SIZE
+
+WIDE = torch.rand(1, SIZE, 2 * SIZE, 3)
+OUTER_QUARTERS = torch.tensor([1.0, 0, 0, 1]).repeat_interleave(2).expand(1, 8, 8)
+
+
+def test_what_is_cropped_off_the_first_picture_is_cropped_off_its_mask() -> None:
+    inputs = start_inputs(GenerationRequest("", width=SIZE, height=SIZE, init_image=WIDE, mask=OUTER_QUARTERS))
+    assert inputs["mask_image"].shape == (1, 1, SIZE, SIZE)
+    assert (inputs["mask_image"][..., 8:-8] == 0).all()
+    small = start_inputs(GenerationRequest("", width=2 * SIZE, height=SIZE, init_image=WIDE, mask=OUTER_QUARTERS))
+    assert (small["mask_image"][..., : SIZE // 4] == 1).all(), "the same mask where nothing is cropped off"
+
+
+@pytest.mark.parametrize("resize", Resize)
+def test_the_limit_of_a_control_goes_the_way_of_its_map(
+    stocked: Callable[[Family], LocalModel], resize: Resize
+) -> None:
+    model = stocked(Family.SD15)
+    request = GenerationRequest("", width=SIZE, height=SIZE)
+    control = ControlUnit(Modality.CANNY, WIDE, mask=OUTER_QUARTERS, resize=resize)
+    area = net_controls(model, request, [control], [model.nets()[Modality.CANNY]])[0].mask
+    assert area is not None
+    share = {Resize.CROP: 0.0, Resize.FIT: 0.25, Resize.STRETCH: 0.5}[resize]
+    assert area.mean() == pytest.approx(share, abs=0.1)
