@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -238,13 +239,26 @@ class Journal:
             raise ValueError(f"it was written by a newer ControlStack (version {version} of the file)")
         if version == VERSION:
             return
-        database.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(database)
         with _transaction(database):
             if database.execute("PRAGMA user_version").fetchone()[0] == 0:  # else another process was faster
                 database.execute(_TABLE)
                 for index in _INDEXES:
                     database.execute(index)
                 database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _write_ahead(database: sqlite3.Connection) -> None:
+    """Let readers go on beside a writer; the file remembers. SQLite refuses at once where another is just doing it."""
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager
