@@ -104,8 +104,9 @@ class ControlStackLoadModel(io.ComfyNode):
                     "precision",
                     options=Precision,
                     default=Precision.AUTO,
-                    tooltip="Number format: auto = fp16, for FLUX bf16, where the device computes well in it, else fp32. "
-                    "fp8 = the denoiser kept in 8 bits: half the memory, no LoRAs. Use fp32 if pictures are broken.",
+                    tooltip="Number format: auto = fp16, for FLUX bf16, where the device computes well in it, else "
+                    "fp32. fp8 = the denoiser kept in 8 bits: half the memory, no LoRAs. Use fp32 if pictures are "
+                    "broken.",
                 ),
                 io.Combo.Input(
                     "offload",
