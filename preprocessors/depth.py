@@ -12,9 +12,8 @@ from .detector import Detector
 from .host import Host
 from .measuring import IMAGENET_DEVIATION, IMAGENET_MEAN, TRAINED_RESOLUTION, MeasuringMethod, standardize
 from .parameters import ChoiceParameter, Value
-from .softedge import ANNOTATORS
 from .transformers_networks import load_network
-from .weights import Weights, load_state, read_state
+from .weights import Weights, annotators_file, load_state, read_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -113,15 +112,7 @@ class Midas(Depth):
     """MiDaS (Ranftl et al. 2021, DPT hybrid), on which the first depth ControlNets were trained: soft and robust."""
 
     name = "midas"
-    weights = (
-        Weights(
-            "lllyasviel/Annotators",
-            ANNOTATORS,
-            "dpt_hybrid-midas-501f0c75.pt",
-            493_000_000,
-            names=("dpt_hybrid-midas-501f0c75.pt", "midas/dpt_hybrid-midas-501f0c75.pt"),
-        ),
-    )
+    weights = (annotators_file("midas", "dpt_hybrid-midas-501f0c75.pt", 493_000_000),)
     trained_at = 384
     multiple = 32
     bytes_per_pixel = 3000
@@ -141,15 +132,7 @@ class Zoe(Depth):
     """ZoeDepth (Bhat et al. 2023), in metres: the background, a seventh of the picture, is cut off as black."""
 
     name = "zoe"
-    weights = (
-        Weights(
-            "lllyasviel/Annotators",
-            ANNOTATORS,
-            "ZoeD_M12_N.pt",
-            1_443_406_099,
-            names=("ZoeD_M12_N.pt", "zoedepth/ZoeD_M12_N.pt"),
-        ),
-    )
+    weights = (annotators_file("zoedepth", "ZoeD_M12_N.pt", 1_443_406_099),)
     trained_at = 512
     bytes_per_pixel = 8000
 
@@ -183,11 +166,7 @@ class Leres(Depth):
     """LeReS (Yin et al. 2021): indoor scenes and far backgrounds with much detail."""
 
     name = "leres"
-    weights = (
-        Weights(
-            "lllyasviel/Annotators", ANNOTATORS, "res101.pth", 531_000_000, names=("res101.pth", "leres/res101.pth")
-        ),
-    )
+    weights = (annotators_file("leres", "res101.pth", 531_000_000),)
     trained_at = 448
     multiple = 32
     bytes_per_pixel = 4000

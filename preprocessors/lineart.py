@@ -11,9 +11,8 @@ from .controlnet_aux_networks import network_class
 from .detector import Detector
 from .networks import NetworkMethod
 from .shape import RESOLUTION
-from .softedge import ANNOTATORS
 from .strokes import StandardLineart
-from .weights import Weights, load_state, read_state
+from .weights import annotators_file, load_state, read_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,13 +24,8 @@ class RealisticLineart(NetworkMethod):
     name = "realistic"
     parameters = (RESOLUTION,)
     weights = (
-        Weights(
-            repo="lllyasviel/Annotators",
-            revision=ANNOTATORS,
-            file="sk_model.pth",
-            size=17_173_511,
-            sha256="c686ced2a666b4850b4bb6ccf0748031c3eda9f822de73a34b8979970d90f0c6",
-            names=("sk_model.pth", "lineart/sk_model.pth"),
+        annotators_file(
+            "lineart", "sk_model.pth", 17_173_511, "c686ced2a666b4850b4bb6ccf0748031c3eda9f822de73a34b8979970d90f0c6"
         ),
     )
     multiple = 4
@@ -53,13 +47,8 @@ class CoarseLineart(RealisticLineart):
 
     name = "coarse"
     weights = (
-        Weights(
-            repo="lllyasviel/Annotators",
-            revision=ANNOTATORS,
-            file="sk_model2.pth",
-            size=17_173_511,
-            sha256="30a534781061f34e83bb9406b4335da4ff2616c95d22a585c1245aa8363e74e0",
-            names=("sk_model2.pth", "lineart/sk_model2.pth"),
+        annotators_file(
+            "lineart", "sk_model2.pth", 17_173_511, "30a534781061f34e83bb9406b4335da4ff2616c95d22a585c1245aa8363e74e0"
         ),
     )
 
@@ -70,13 +59,8 @@ class AnimeLineart(NetworkMethod):
     name = "anime"
     parameters = (RESOLUTION,)
     weights = (
-        Weights(
-            repo="lllyasviel/Annotators",
-            revision=ANNOTATORS,
-            file="netG.pth",
-            size=217_631_959,
-            sha256="ccabdcc3f5cf3c07cf65d58776acb21df7dfda825cdc70c9766a93fd62bfc488",
-            names=("netG.pth", "lineart_anime/netG.pth"),
+        annotators_file(
+            "lineart_anime", "netG.pth", 217_631_959, "ccabdcc3f5cf3c07cf65d58776acb21df7dfda825cdc70c9766a93fd62bfc488"
         ),
     )
     multiple = 256  # eight halvings

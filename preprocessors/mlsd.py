@@ -16,8 +16,7 @@ from .networks import open_network
 from .parameters import FloatParameter, Value
 from .segments import LineSegments
 from .shape import Fit
-from .softedge import ANNOTATORS
-from .weights import Weights, load_state, obtain, read_state
+from .weights import annotators_file, load_state, obtain, read_state
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,13 +40,11 @@ class Mlsd(Method):
         TRAINED_RESOLUTION,
     )
     weights = (
-        Weights(
-            repo="lllyasviel/Annotators",
-            revision=ANNOTATORS,
-            file="mlsd_large_512_fp32.pth",
-            size=6_341_481,
-            sha256="5696f168eb2c30d4374bbfd45436f7415bb4d88da29bea97eea0101520fba082",
-            names=("mlsd_large_512_fp32.pth", "mlsd/mlsd_large_512_fp32.pth"),
+        annotators_file(
+            "mlsd",
+            "mlsd_large_512_fp32.pth",
+            6_341_481,
+            "5696f168eb2c30d4374bbfd45436f7415bb4d88da29bea97eea0101520fba082",
         ),
     )
 

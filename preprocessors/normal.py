@@ -15,8 +15,7 @@ from .detector import Detector, Method
 from .host import Host
 from .measuring import IMAGENET_DEVIATION, IMAGENET_MEAN, TRAINED_RESOLUTION, MeasuringMethod, standardize
 from .parameters import ChoiceParameter, FloatParameter, Value
-from .softedge import ANNOTATORS
-from .weights import Weights, load_state, read_state
+from .weights import annotators_file, load_state, read_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,15 +27,7 @@ class NormalBae(MeasuringMethod):
     """Bae et al. 2021, trained on ScanNet: what the normal ControlNets (1.1, SDXL union) were trained on."""
 
     name = "normalbae"
-    weights = (
-        Weights(
-            "lllyasviel/Annotators",
-            ANNOTATORS,
-            "scannet.pt",
-            291_000_000,
-            names=("scannet.pt", "normal_bae/scannet.pt"),
-        ),
-    )
+    weights = (annotators_file("normal_bae", "scannet.pt", 291_000_000),)
     trained_at = 512
     multiple = 32
     bytes_per_pixel = 4000

@@ -20,8 +20,7 @@ from .parameters import FloatParameter, SwitchParameter, Value
 from .part_fields import find_bodies
 from .shape import Fit
 from .skeleton import STICK, Keypoint, Keypoints, Person, draw_people
-from .softedge import ANNOTATORS
-from .weights import Weights, load_state, obtain, read_state
+from .weights import annotators_file, load_state, obtain, read_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,10 +44,6 @@ _HAND_SIZES = (184, 368, 552, 736)
 _BODY_BYTES_PER_PIXEL, _HAND_BYTES, _FACE_BYTES = 1500, 2 * 2**30, 2**29
 
 
-def _file(name: str, size: int, sha256: str) -> Weights:
-    return Weights("lllyasviel/Annotators", ANNOTATORS, name, size, sha256, names=(name, f"openpose/{name}"))
-
-
 class OpenPose(Method):
     """OpenPose's nets (Cao et al. 2017, Simon et al. 2017) as ControlNet 1.1 uses them; for non-commercial use only."""
 
@@ -59,13 +54,25 @@ class OpenPose(Method):
         TRAINED_RESOLUTION,
     )
     body_weights = (
-        _file("body_pose_model.pth", 209_267_595, "25a948c16078b0f08e236bda51a385d855ef4c153598947c28c0d47ed94bb746"),
+        annotators_file(
+            "openpose",
+            "body_pose_model.pth",
+            209_267_595,
+            "25a948c16078b0f08e236bda51a385d855ef4c153598947c28c0d47ed94bb746",
+        ),
     )
     hand_weights = (
-        _file("hand_pose_model.pth", 147_341_049, "b76b00d1750901abd07b9f9d8c98cc3385b8fe834a26d4b4f0aad439e75fc600"),
+        annotators_file(
+            "openpose",
+            "hand_pose_model.pth",
+            147_341_049,
+            "b76b00d1750901abd07b9f9d8c98cc3385b8fe834a26d4b4f0aad439e75fc600",
+        ),
     )
     face_weights = (
-        _file("facenet.pth", 153_718_792, "8beb52e548624ffcc4aed12af7aee7dcbfaeea420c75609fee999fe7add79d43"),
+        annotators_file(
+            "openpose", "facenet.pth", 153_718_792, "8beb52e548624ffcc4aed12af7aee7dcbfaeea420c75609fee999fe7add79d43"
+        ),
     )
     weights = body_weights + hand_weights + face_weights
 

@@ -12,12 +12,10 @@ from .detector import Detector
 from .networks import NetworkMethod
 from .parameters import SwitchParameter, Value
 from .shape import RESOLUTION
-from .weights import Weights, load_state, read_state
+from .weights import Weights, annotators_file, load_state, read_state
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-ANNOTATORS = "982e7edaec38759d914a963c48c4726685de7d96"  # a commit of lllyasviel/Annotators
 
 SAFE = SwitchParameter(
     "safe",
@@ -41,13 +39,8 @@ class Hed(SoftEdges):
 
     name = "hed"
     weights = (
-        Weights(
-            repo="lllyasviel/Annotators",
-            revision=ANNOTATORS,
-            file="ControlNetHED.pth",
-            size=29_444_406,
-            sha256="5ca93762ffd68a29fee1af9d495bf6aab80ae86f08905fb35472a083a4c7a8fa",
-            names=("ControlNetHED.pth", "hed/ControlNetHED.pth"),
+        annotators_file(
+            "hed", "ControlNetHED.pth", 29_444_406, "5ca93762ffd68a29fee1af9d495bf6aab80ae86f08905fb35472a083a4c7a8fa"
         ),
     )
     multiple = 16  # four halvings: every one of the five outputs then lies exactly on the picture
@@ -69,13 +62,11 @@ class PiDiNet(SoftEdges):
 
     name = "pidinet"
     weights = (
-        Weights(
-            repo="lllyasviel/Annotators",
-            revision=ANNOTATORS,
-            file="table5_pidinet.pth",
-            size=2_871_148,
-            sha256="80860ac267258b5f27486e0ef152a211d0b08120f62aeb185a050acc30da486c",
-            names=("table5_pidinet.pth", "pidinet/table5_pidinet.pth"),
+        annotators_file(
+            "pidinet",
+            "table5_pidinet.pth",
+            2_871_148,
+            "80860ac267258b5f27486e0ef152a211d0b08120f62aeb185a050acc30da486c",
         ),
     )
     multiple = 8

@@ -46,6 +46,12 @@ class Weights:
         return Path(self.repo, self.file)
 
 
+def annotators_file(folder: str, file: str, size: int, sha256: str = "") -> Weights:
+    """A file of lllyasviel/Annotators, where most detectors' are; A1111 keeps it in `folder` of its annotators'."""
+    revision = "982e7edaec38759d914a963c48c4726685de7d96"
+    return Weights("lllyasviel/Annotators", revision, file, size, sha256, names=(file, f"{folder}/{file}"))
+
+
 def find(weights: Weights, store: WeightStore) -> Path | None:
     """Where the file is, in the store's folders or in the hub's own cache, or None.
 
