@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 def to_rgb(image: Tensor) -> Tensor:
-    """[batch, h, w, 1, 3 or 4] to [batch, h, w, 3]; transparent parts become black."""
+    """[..., 1, 3 or 4] to [..., 3]; transparent parts become black.
+
+    A gray image stays in memory once, as in ComfyUI's own MaskToImage: its three channels are one.
+    """
     channels = image.shape[-1]
     if channels == 1:
         return image.expand(*image.shape[:-1], 3)

@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
+from ..core.images import to_rgb
 from ..core.modality import Modality
 from .detector import Detector, Method
 from .frames import warn_of_empty
 from .host import Host
 from .parameters import IntParameter, Value
-from .pixels import to_bytes, write_gray_bytes
+from .pixels import to_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +36,9 @@ class Canny(Method):
 
         low, high = float(values["low_threshold"]), float(values["high_threshold"])
         edges = np.empty(image.shape[:3], np.uint8)
-        maps = np.empty(image.shape, np.float32)
+        maps = np.empty(edges.shape, np.float32)
 
-        threads = max(1, min(len(image), cv2.getNumThreads()))
+        threads = min(len(image), cv2.getNumThreads() + 1)  # one waits for memory while the others count
         scratch: SimpleQueue[np.ndarray] = SimpleQueue()  # fresh memory for each frame would cost as much as filling it
         for _ in range(threads):
             scratch.put(np.empty(image.shape[1:], np.uint8))
@@ -48,11 +49,11 @@ class Canny(Method):
                 cv2.Canny(to_bytes(image[index], pixels), low, high, edges[index])
             finally:
                 scratch.put(pixels)
-            write_gray_bytes(edges[index], maps[index])
+            np.divide(edges[index], 255, out=maps[index], dtype=np.float32)
 
         _side_by_side(draw, len(image), threads, host)
         warn_of_empty(torch.from_numpy(edges), host, "edge", "Lower the thresholds.")
-        return torch.from_numpy(maps)
+        return to_rgb(torch.from_numpy(maps)[..., None])
 
 
 def _side_by_side(work: Callable[[int], None], count: int, threads: int, host: Host) -> None:

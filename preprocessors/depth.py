@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, ModelUnreadable
+from ..core.images import to_rgb
 from ..core.modality import Modality
 from .controlnet_aux_networks import network_class, network_module
 from .detector import Detector
@@ -48,7 +49,7 @@ class Depth(MeasuringMethod):
                 host.warn(f"Everything is equally far in picture {index + 1} of {len(image)}: its depth map is gray.")
             else:
                 maps[index] = self.nearness(distances).clamp(0, 1)
-        return maps[..., None].expand(*maps.shape, 3).contiguous()
+        return to_rgb(maps[..., None])
 
 
 def _depth_anything(name: str, revision: str, config: tuple[int, str], tensors: tuple[int, str]) -> tuple[Weights, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ..core.errors import OutOfMemory
+from ..core.images import to_rgb
 from ..core.memory import Managed, is_out_of_memory
 from .detector import Method
 from .host import Host
@@ -140,7 +141,7 @@ class NetworkMethod(Method):
             return self.finish(maps, **values).movedim(1, -1)
 
         maps = network.run(image.movedim(-1, 1), infer, host, self.bytes_per_pixel * math.prod(fit.padded))
-        return maps.expand(*maps.shape[:3], 3).contiguous()
+        return to_rgb(maps)
 
 
 _kept: OrderedDict[Hashable, Managed] = OrderedDict()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..core.images import to_rgb
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
@@ -21,20 +23,9 @@ def to_bytes(image: Tensor, into: np.ndarray | None = None) -> np.ndarray:
     return cv2.addWeighted(rows, 255, rows, 0, 0, dst=target, dtype=cv2.CV_8U).reshape(pixels.shape)
 
 
-def from_gray_bytes(maps: np.ndarray) -> Tensor:
-    """uint8 [batch, h, w] to float32 [batch, h, w, 3] in 0..1."""
+def from_gray_bytes(gray: np.ndarray) -> Tensor:
+    """uint8 [..., h, w] to float32 [..., h, w, 3] in 0..1."""
     import numpy as np
     import torch
 
-    rgb = np.empty((*maps.shape, 3), np.float32)
-    for index, gray in enumerate(maps):
-        write_gray_bytes(gray, rgb[index])
-    return torch.from_numpy(rgb)
-
-
-def write_gray_bytes(gray: np.ndarray, target: np.ndarray) -> None:
-    """uint8 [h, w] into float32 [h, w, 3] in 0..1."""
-    import cv2
-    import numpy as np
-
-    cv2.cvtColor(np.divide(gray, 255, dtype=np.float32), cv2.COLOR_GRAY2RGB, dst=target)
+    return to_rgb(torch.from_numpy(np.divide(gray, 255, dtype=np.float32))[..., None])

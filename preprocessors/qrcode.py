@@ -47,15 +47,15 @@ class QRCode(Method):
             code = _draw(_encode(text, level), height, width, quiet, light, host)
             if _read(code)[0] != text:
                 host.warn("The code is so fine that OpenCV cannot read it. Use a larger picture or a shorter text.")
-            return each_frame(image, host, lambda frame, _: from_gray_bytes(code[None])[0])
+            return each_frame(image, host, lambda frame, _: from_gray_bytes(code))
 
         def redraw(frame: Tensor, index: int) -> Tensor:
             gray = _gray_bytes(frame)
             modules = _read(gray)[1]
             if modules is None:
                 host.warn("No QR code was found in the picture: it was only made black and white.")
-                return from_gray_bytes(_threshold(gray)[None])[0]
-            return from_gray_bytes(_draw(modules, height, width, quiet, light, host)[None])[0]
+                return from_gray_bytes(_threshold(gray))
+            return from_gray_bytes(_draw(modules, height, width, quiet, light, host))
 
         return each_frame(image, host, redraw)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..core.images import to_rgb
 from ..core.modality import Modality
 from .detector import Detector
 from .frames import warn_of_empty
@@ -47,7 +48,7 @@ def strokes(edges: Tensor, host: Host) -> Tensor:
     import torch
 
     drawn = np.stack([_stroke(frame) for frame in edges[..., 0].mul(255).numpy()])
-    maps = torch.from_numpy(drawn).float()[..., None].expand(*drawn.shape, 3).contiguous()
+    maps = to_rgb(torch.from_numpy(drawn).float()[..., None])
     warn_of_empty(maps, host, "stroke", _REMEDY)
     return maps
 
