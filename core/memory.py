@@ -110,7 +110,8 @@ class PlainMemory:
             if managed not in wanted:
                 self.unload([managed])
         for managed in wanted:
-            managed.module.to(self.device)
+            if managed not in there:
+                managed.module.to(self.device)
         kept = [managed for managed in self._there() if managed not in wanted]
         self._loaded = [weakref.ref(managed) for managed in (*kept, *wanted)]
 
