@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(params=[False, True], ids=["classic nodes", "vue nodes"])
+@pytest.fixture(scope="module", params=[False, True], ids=["classic nodes", "vue nodes"])
 def editor(browser: Browser, comfy: ComfyServer, request: pytest.FixtureRequest) -> Iterator[Page]:
     with open_editor(browser, comfy.url, request.param) as page:
         yield page
@@ -23,11 +23,12 @@ def editor(browser: Browser, comfy: ComfyServer, request: pytest.FixtureRequest)
 
 def open_example(page: Page, graph: ExampleGraph) -> None:
     """As a user does: templates, this pack, the picture."""
+    page.evaluate("() => app.graph.clear()")  # or the example might seem open that a test before has opened
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("controlstack", exact=True).first.click()
     page.get_by_test_id(f"template-workflow-{graph.title}").click()
     wanted = sorted(node["class_type"] for node in graph.nodes.values())
-    # By type: the editor's own first graph may have as many nodes and be there already.
+    # By type: the editor's own first graph may have as many nodes and come late.
     page.wait_for_function("types => app.graph.nodes.map(n => n.type).sort().join() === types", arg=",".join(wanted))
 
 
