@@ -7,8 +7,8 @@ The same functions feed the test of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -102,108 +102,90 @@ def palette_distance(picture: np.ndarray, reference: np.ndarray) -> float:
 # -- the figures -------------------------------------------------------------------------------------------------------
 
 
-def canny_figure(model: LocalModel, strength: float, count: int) -> float:
-    """Mean edge F1 against the canny map."""
-    return _mean(
-        edge_f1(
-            picture_of(model, replace(request_for(s, i), controls=(control(Modality.CANNY, s, strength),))), s.canny
-        )
-        for i, s in _scenes(count)
-    )
+@dataclass
+class DemoFigures:
+    """The figures of a model, over `count` scenes each; a picture that two of them look at is drawn once."""
 
+    model: LocalModel
+    count: int = 32
+    _drawn: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict)
 
-def depth_figure(model: LocalModel, strength: float, count: int) -> float:
-    """Mean overlap of the result's foreground with the objects of the depth map."""
-    return _mean(
-        overlap(
-            picture_of(model, replace(request_for(s, i), controls=(control(Modality.DEPTH, s, strength),))),
-            s.silhouette,
-        )
-        for i, s in _scenes(count)
-    )
+    def canny(self, strength: float) -> float:
+        """Mean edge F1 against the canny map."""
+        strengths = {Modality.CANNY: strength}
+        return _mean(edge_f1(self._picture(i, s, strengths), s.canny) for i, s in self._scenes())
 
+    def depth(self, strength: float) -> float:
+        """Mean overlap of the result's foreground with the objects of the depth map."""
+        strengths = {Modality.DEPTH: strength}
+        return _mean(overlap(self._picture(i, s, strengths), s.silhouette) for i, s in self._scenes())
 
-def openpose_figure(model: LocalModel, strength: float, count: int) -> float:
-    """Mean overlap of the drawn person with the body whose skeleton was given."""
-    return _mean(
-        overlap(
-            picture_of(model, replace(request_for(s, i), controls=(control(Modality.OPENPOSE, s, strength),))), s.person
-        )
-        for i, s in _people(count)
-    )
+    def openpose(self, strength: float) -> float:
+        """Mean overlap of the drawn person with the body whose skeleton was given."""
+        strengths = {Modality.OPENPOSE: strength}
+        return _mean(overlap(self._picture(i, s, strengths), s.person) for i, s in self._people())
 
+    def pair(self) -> dict[str, float]:
+        """Edge F1 and body overlap on single-person scenes: canny alone, openpose alone, and both together."""
+        both = {Modality.CANNY: 1.0, Modality.OPENPOSE: 1.0}
+        return {
+            "canny alone": _mean(edge_f1(self._picture(i, s, {Modality.CANNY: 1}), s.canny) for i, s in self._people()),
+            "openpose alone": self.openpose(1.0),
+            "canny in pair": _mean(edge_f1(self._picture(i, s, both), s.canny) for i, s in self._people()),
+            "openpose in pair": _mean(overlap(self._picture(i, s, both), s.person) for i, s in self._people()),
+        }
 
-def pair_figures(model: LocalModel, count: int) -> dict[str, float]:
-    """Edge F1 and body overlap on single-person scenes: canny alone, openpose alone, and both together."""
-    scores: dict[str, list[float]] = {
-        "canny alone": [],
-        "openpose alone": [],
-        "canny in pair": [],
-        "openpose in pair": [],
-    }
-    for i, s in _people(count):
-        canny, pose = control(Modality.CANNY, s), control(Modality.OPENPOSE, s)
-        scores["canny alone"].append(edge_f1(picture_of(model, replace(request_for(s, i), controls=(canny,))), s.canny))
-        scores["openpose alone"].append(
-            overlap(picture_of(model, replace(request_for(s, i), controls=(pose,))), s.person)
-        )
-        both = picture_of(model, replace(request_for(s, i), controls=(canny, pose)))
-        scores["canny in pair"].append(edge_f1(both, s.canny))
-        scores["openpose in pair"].append(overlap(both, s.person))
-    return {name: _mean(values) for name, values in scores.items()}
+    def prompt(self) -> float:
+        """Share of single-shape prompts whose named colour is the shape's dominant colour."""
+        hits = []
+        for i in range(self.count):
+            rng = np.random.default_rng(HELD_OUT + i)
+            colour, shape, background = (str(rng.choice(list(names))) for names in (COLOURS, SHAPES, BACKGROUNDS))
+            article = "an" if colour[0] in "aeiou" else "a"
+            prompt = f"{article} {colour} {shape} on a {background} background"
+            picture = picture_of(self.model, request_for(draw_scene(HELD_OUT + i), i, prompt))
+            hits.append(shape_colour(picture) == colour)
+        return _mean(float(hit) for hit in hits)
 
+    def reference(self) -> dict[str, float]:
+        """Mean palette distance to a reference that shares nothing with the prompt but the kinds of shapes."""
+        distances: dict[str, list[float]] = {"without": [], "with": []}
+        for i, s in self._scenes():
+            reference = draw_scene(HELD_OUT + 100_000 + i)
+            request = request_for(s, i, s.colourless_caption.partition(" on a ")[0])
+            unit = ImageReference(to_tensor(reference.image), scale=1.0)
+            for name, asked in (("without", request), ("with", replace(request, references=(unit,)))):
+                distances[name].append(palette_distance(picture_of(self.model, asked), reference.image))
+        return {name: _mean(values) for name, values in distances.items()}
 
-def prompt_figure(model: LocalModel, count: int) -> float:
-    """Share of single-shape prompts whose named colour is the shape's dominant colour."""
-    hits = []
-    for i in range(count):
-        rng = np.random.default_rng(HELD_OUT + i)
-        colour, shape, background = (str(rng.choice(list(names))) for names in (COLOURS, SHAPES, BACKGROUNDS))
-        article = "an" if colour[0] in "aeiou" else "a"
-        prompt = f"{article} {colour} {shape} on a {background} background"
-        hits.append(shape_colour(picture_of(model, request_for(draw_scene(HELD_OUT + i), i, prompt))) == colour)
-    return _mean(float(hit) for hit in hits)
+    def all(self) -> dict[str, float]:
+        """Every figure by its name on the card."""
+        return {
+            **{f"canny {strength}": self.canny(strength) for strength in (0.0, 0.5, 1.0)},
+            **{f"depth {strength}": self.depth(strength) for strength in (0.0, 1.0)},
+            **{f"openpose {strength}": self.openpose(strength) for strength in (0.0, 1.0)},
+            "prompt": self.prompt(),
+            **self.pair(),
+            **{f"palette distance {name}": value for name, value in self.reference().items()},
+        }
 
+    def _scenes(self) -> Iterable[tuple[int, Scene]]:
+        return ((i, draw_scene(HELD_OUT + i)) for i in range(self.count))
 
-def reference_figures(model: LocalModel, count: int) -> dict[str, float]:
-    """Mean palette distance to a reference that shares nothing with the prompt but the kinds of shapes."""
-    distances: dict[str, list[float]] = {"without": [], "with": []}
-    for i, s in _scenes(count):
-        reference = draw_scene(HELD_OUT + 100_000 + i)
-        request = request_for(s, i, s.colourless_caption.partition(" on a ")[0])
-        unit = ImageReference(to_tensor(reference.image), scale=1.0)
-        distances["without"].append(palette_distance(picture_of(model, request), reference.image))
-        distances["with"].append(
-            palette_distance(picture_of(model, replace(request, references=(unit,))), reference.image)
-        )
-    return {name: _mean(values) for name, values in distances.items()}
+    def _people(self) -> Iterable[tuple[int, Scene]]:
+        return ((i, draw_scene(HELD_OUT + i, objects=1, person=True)) for i in range(self.count))
 
-
-def _scenes(count: int) -> Iterable[tuple[int, Scene]]:
-    return ((i, draw_scene(HELD_OUT + i)) for i in range(count))
-
-
-def _people(count: int) -> Iterable[tuple[int, Scene]]:
-    return ((i, draw_scene(HELD_OUT + i, objects=1, person=True)) for i in range(count))
+    def _picture(self, seed: int, scene: Scene, strengths: Mapping[Modality, float]) -> np.ndarray:
+        acting = {modality: strength for modality, strength in strengths.items() if strength}
+        key = (seed, scene.image.tobytes(), *acting.items())
+        if key not in self._drawn:
+            controls = tuple(control(modality, scene, strength) for modality, strength in strengths.items())
+            self._drawn[key] = picture_of(self.model, replace(request_for(scene, seed), controls=controls))
+        return self._drawn[key]
 
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
-
-
-def measure(model: LocalModel, count: int = 32) -> dict[str, float]:
-    """All figures of a model, over `count` scenes each."""
-    parts: dict[str, Callable[[], float]] = {}
-    for strength in (0.0, 0.5, 1.0):
-        parts[f"canny {strength}"] = lambda strength=strength: canny_figure(model, strength, count)
-    for strength in (0.0, 1.0):
-        parts[f"depth {strength}"] = lambda strength=strength: depth_figure(model, strength, count)
-        parts[f"openpose {strength}"] = lambda strength=strength: openpose_figure(model, strength, count)
-    parts["prompt"] = lambda: prompt_figure(model, count)
-    figures = {name: part() for name, part in parts.items()}
-    figures |= pair_figures(model, count)
-    figures |= {f"palette distance {name}": value for name, value in reference_figures(model, count).items()}
-    return figures
 
 
 def card_table(figures: Mapping[str, float]) -> str:
@@ -215,7 +197,7 @@ def card_table(figures: Mapping[str, float]) -> str:
 
 def main() -> None:
     model = load_model(DEMO_MODEL, "demo", PlainMemory(torch.device("cpu")), torch.float32)
-    table = card_table(measure(model))
+    table = card_table(DemoFigures(model).all())
     card = DEMO_MODEL / "README.md"
     before, _, rest = card.read_text(encoding="utf-8").partition(TABLE_START)
     _, _, after = rest.partition(TABLE_END)

@@ -5,46 +5,43 @@ The figures it reached are on the card, assets/demo_model/README.md; the bounds 
 
 from __future__ import annotations
 
+import pytest
 from controlstack.local.model import LocalModel
-from controlstack.tools.demo_figures import (
-    canny_figure,
-    depth_figure,
-    openpose_figure,
-    pair_figures,
-    prompt_figure,
-    reference_figures,
-)
-
-SCENES = 32
+from controlstack.tools.demo_figures import DemoFigures
 
 
-def test_canny_control_moves_edges_of_the_result_to_the_map(demo: LocalModel) -> None:
-    off, half, full = (canny_figure(demo, strength, SCENES) for strength in (0.0, 0.5, 1.0))
+@pytest.fixture(scope="module")
+def figures(demo: LocalModel) -> DemoFigures:
+    return DemoFigures(demo, count=32)
+
+
+def test_canny_control_moves_edges_of_the_result_to_the_map(figures: DemoFigures) -> None:
+    off, half, full = (figures.canny(strength) for strength in (0.0, 0.5, 1.0))
     assert off < half < full
     assert off <= 0.25
     assert full >= 0.70
 
 
-def test_depth_control_puts_the_objects_where_the_map_has_them(demo: LocalModel) -> None:
-    assert depth_figure(demo, 1.0, SCENES) >= 0.75
-    assert depth_figure(demo, 0.0, SCENES) <= 0.30
+def test_depth_control_puts_the_objects_where_the_map_has_them(figures: DemoFigures) -> None:
+    assert figures.depth(1.0) >= 0.75
+    assert figures.depth(0.0) <= 0.30
 
 
-def test_openpose_control_puts_the_body_on_the_skeleton(demo: LocalModel) -> None:
-    assert openpose_figure(demo, 1.0, SCENES) >= 0.70
-    assert openpose_figure(demo, 0.0, SCENES) <= 0.30
+def test_openpose_control_puts_the_body_on_the_skeleton(figures: DemoFigures) -> None:
+    assert figures.openpose(1.0) >= 0.70
+    assert figures.openpose(0.0) <= 0.30
 
 
-def test_the_named_colour_is_the_colour_of_the_shape(demo: LocalModel) -> None:
-    assert prompt_figure(demo, SCENES) >= 0.80
+def test_the_named_colour_is_the_colour_of_the_shape(figures: DemoFigures) -> None:
+    assert figures.prompt() >= 0.80
 
 
-def test_a_reference_moves_the_palette_of_the_result_to_its_own(demo: LocalModel) -> None:
-    figures = reference_figures(demo, SCENES)
-    assert figures["with"] <= 0.5 * figures["without"]
+def test_a_reference_moves_the_palette_of_the_result_to_its_own(figures: DemoFigures) -> None:
+    distances = figures.reference()
+    assert distances["with"] <= 0.5 * distances["without"]
 
 
-def test_two_controls_together_lose_little(demo: LocalModel) -> None:
-    figures = pair_figures(demo, SCENES)
-    assert figures["canny in pair"] >= 0.85 * figures["canny alone"]
-    assert figures["openpose in pair"] >= 0.85 * figures["openpose alone"]
+def test_two_controls_together_lose_little(figures: DemoFigures) -> None:
+    pair = figures.pair()
+    assert pair["canny in pair"] >= 0.85 * pair["canny alone"]
+    assert pair["openpose in pair"] >= 0.85 * pair["openpose alone"]
