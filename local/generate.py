@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory
+from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory, Problem
 from ..core.images import fit_image
 from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
-from .inputs import init_latents, keep_unmasked
+from .inputs import fitted_mask, init_latents, keep_unmasked
 from .loras import ActiveLoras, loras_applied
 from .model import LocalModel
 from .offload import run_offloaded
@@ -81,7 +81,7 @@ def _generate_at_size(
     again = _drawn_again(request)
     size = (again.width, again.height)
     if upscaler is None:
-        _ensure_possible(model, again)
+        _ensure_possible_again(model, again)
     first = _generate(model, replace(request, upscale=False), on_step)
     if upscaler is not None:
         return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
@@ -96,6 +96,16 @@ def _ensure_possible(model: LocalModel, request: GenerationRequest) -> None:
         raise InvalidRequest(model.name, problems)
 
 
+def _ensure_possible_again(model: LocalModel, again: GenerationRequest) -> None:
+    """The user set half of these sizes, and none of the other values."""
+    way = f"the result is drawn again at {again.width}x{again.height} with denoise {again.denoise:g}"
+    remedy = "Switch it off or choose an upscale_model; fewer pixels and more steps may help too."
+    problems = model.problems(again)
+    if problems:
+        reasons = [f"{problem.field} {problem.value} there: {problem.limit}" for problem in problems]
+        raise InvalidRequest(model.name, [Problem("upscale", "on", f"{way}; {'; '.join(reasons)}", remedy)])
+
+
 def _drawn_again(request: GenerationRequest) -> GenerationRequest:
     """The second pass over the enlarged result, which is to become its init_image."""
     import torch
@@ -108,6 +118,8 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
         height=2 * request.height,
         denoise=UPSCALE_DENOISE,
         init_image=torch.zeros(request.batch_size, 1, 1, 3),
+        # The picture is as the request cuts it by now, and so must its mask be.
+        mask=None if request.mask is None else fitted_mask(request)[..., 0],
         scheduler=SchedulerChoice() if inverts else request.scheduler,
     )
 

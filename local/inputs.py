@@ -57,7 +57,7 @@ def start_inputs(request: GenerationRequest) -> dict[str, Any]:
         return {}
     inputs: dict[str, Any] = {"image": _planes(_init_image(request)), "strength": request.denoise}
     if task_of(request) is Task.INPAINT:
-        inputs["mask_image"] = _planes(_mask(request))
+        inputs["mask_image"] = _planes(fitted_mask(request))
     return inputs
 
 
@@ -76,7 +76,7 @@ def keep_unmasked(request: GenerationRequest, images: Tensor) -> Tensor:
     """The result where it was to be redrawn, and the very pixels of the picture it began from elsewhere."""
     import torch
 
-    return torch.where(_mask(request) >= 0.5, images, _init_image(request).to(images))
+    return torch.where(fitted_mask(request) >= 0.5, images, _init_image(request).to(images))
 
 
 def _init_image(request: GenerationRequest) -> Tensor:
@@ -85,8 +85,8 @@ def _init_image(request: GenerationRequest) -> Tensor:
     return image.expand(request.batch_size, -1, -1, -1)
 
 
-def _mask(request: GenerationRequest) -> Tensor:
-    """[batch, height, width, 1]."""
+def fitted_mask(request: GenerationRequest) -> Tensor:
+    """The mask at the size of the picture [batch, height, width, 1]."""
     assert request.mask is not None and request.init_image is not None
     mask = fit_mask(request.mask, request.init_image, request.width, request.height, Resize.CROP)
     return mask.expand(request.batch_size, -1, -1, -1)

@@ -178,3 +178,19 @@ def test_twice_the_size_keeps_the_picture_and_both_ways_give_it(demo: LocalModel
     shrunk = torch.nn.functional.avg_pool2d(drawn.movedim(-1, 1), 2).movedim(1, -1)
     assert (shrunk - small).abs().mean() < 0.15
     assert (torch.nn.functional.avg_pool2d(enlarged.movedim(-1, 1), 2).movedim(1, -1) - small).abs().max() < 0.01
+
+
+def test_a_second_drawing_changes_what_the_first_was_to_change(demo: LocalModel) -> None:
+    wide = torch.rand(1, 64, 128, 3, generator=torch.Generator().manual_seed(5))
+    mask = torch.zeros(1, 64, 128)
+    mask[..., 32:64] = 1  # of a square cut from the middle, the left half
+    wanted = request(0, width=64, height=64, init_image=wide, mask=mask, upscale=True)
+    drawn = image(demo, wanted)
+    kept = torch.nn.functional.interpolate(wide[:, :, 32:96].movedim(-1, 1), (128, 128), mode="bilinear")
+    difference = (drawn - kept.movedim(1, -1)).abs().amax((0, 1, 3))
+    assert difference[:60].min() > 0.1 and difference[68:].max() < 1e-4
+
+
+def test_what_keeps_a_picture_from_being_drawn_again_is_said_of_upscale(demo: LocalModel) -> None:
+    with pytest.raises(InvalidRequest, match=r"upscale is on: .* drawn again at 128x128 .* denoise 0.5 .*none"):
+        generate(demo, request(0, width=64, height=64, steps=1, upscale=True))
