@@ -13,6 +13,7 @@ from ..core.errors import ModelNotFound, Problem
 from ..core.memory import Managed, Memory, Offload
 from ..core.modality import Modality
 from ..core.request import GenerationRequest, ReferenceKind
+from ..core.scheduler import SchedulerName
 from ..core.validate import validate
 from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
 from .capabilities import TABLES
@@ -129,9 +130,16 @@ class LocalModel:
             self._loaded[path] = (stamps, load())
         return self._loaded[path][1]
 
+    @property
+    def table(self) -> Capabilities:
+        """What its family can do, and which scheduler a request without a choice gets."""
+        own = self.scheduler_config["_class_name"]
+        known = next((name for name in SchedulerName if name.value == own), None)
+        return replace(TABLES[self.family], default_scheduler=known)
+
     def capabilities(self) -> Capabilities:
         """The family's table, narrowed to what this model and the nets and adapters that are there can do."""
-        table = TABLES[self.family]
+        table = self.table
         kinds = frozenset(self.adapters())
         return replace(
             table,

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.conventions import unmet
 from ..core.request import ControlUnit, GenerationRequest, ImageReference
-from ..core.validate import steps_of
+from ..core.validate import calls_of
 from .adapters import adapters_applied, reference_inputs
-from .capabilities import TABLES
 from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
 from .families import Family
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
@@ -146,7 +145,7 @@ class Prepared:
         in_tiles = _decoding_in_tiles(run.vae) if self.in_tiles else nullcontext()
         adapters = adapters_applied(self.pipeline, run.model, run.references)
         with in_tiles, _format_kept(run.vae), hints_encoded_once(self.units), adapters as scale:
-            scale(0, steps_of(request, TABLES[run.model.family]))
+            scale(0, calls_of(request, run.model.table))
             return self.pipeline(
                 **self.inputs,
                 **self._size(),
