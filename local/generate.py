@@ -173,5 +173,7 @@ def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared,
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
     found = Run.of(model, inverse).prepare(inversion.inverse, loras)
-    noise = found.call(on_step, output="latent", latents=init_latents(model, run.request))
+    with found.vae_at_size():
+        picture = init_latents(model, run.request)
+    noise = found.call(on_step, output="latent", latents=picture)
     return Run.of(model, forward).prepare(inversion.forward, loras), {"latents": noise}

@@ -16,6 +16,7 @@ from ..core.request import GenerationRequest, ReferenceKind
 from ..core.scheduler import SchedulerName
 from ..core.validate import validate
 from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
+from .autoencoders import decoding_format
 from .capabilities import TABLES
 from .families import FACTS, Family, FamilyFacts
 from .file_facts import facts_of
@@ -182,7 +183,8 @@ class LocalModel:
 
     def preview(self, vae: Any) -> LatentPreview:
         """What turns unfinished latents into small pictures, fitted to the autoencoder they are for."""
-        return self.remembered.get(("preview", ref(vae)), lambda: LatentPreview(vae, self.device))
+        dtype = decoding_format(self.family, vae)
+        return self.remembered.get(("preview", ref(vae)), lambda: LatentPreview(vae, self.device, dtype))
 
 
 def family_of(source: Path) -> Family:

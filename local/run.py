@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from ..core.conventions import unmet
 from ..core.request import ControlUnit, GenerationRequest, ImageReference
 from ..core.validate import calls_of
 from .adapters import adapters_applied, reference_inputs
+from .autoencoders import decoding_format, in_format
 from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
-from .families import Family
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
 from .model import LocalModel
@@ -91,13 +91,8 @@ class Run:
 
     def decoding_room(self) -> int:
         """Bytes that decoding a picture takes in one piece."""
-        import torch
-
-        vae = self.vae
-        # The SDXL pipelines decode in fp32 where fp16 would overflow.
-        in_half = self.model.family is Family.SDXL and vae.dtype == torch.float16
-        upcast = in_half and vae.config.get("force_upcast", False)
-        return decoding_room(self.request.width, self.request.height, 4 if upcast else vae.dtype.itemsize)
+        dtype = decoding_format(self.model.family, self.vae)
+        return decoding_room(self.request.width, self.request.height, dtype.itemsize)
 
     def notes(self) -> Iterator[str]:
         """What the user should know about how the request runs."""
@@ -142,9 +137,10 @@ class Prepared:
         import torch
 
         run, request = self.run, self.run.request
-        in_tiles = _decoding_in_tiles(run.vae) if self.in_tiles else nullcontext()
         adapters = adapters_applied(self.pipeline, run.model, run.references)
-        with in_tiles, _format_kept(run.vae), hints_encoded_once(self.units), adapters as scale:
+        # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
+        own_format = in_format(run.vae, run.vae.dtype)
+        with self.vae_at_size(), own_format, hints_encoded_once(self.units), adapters as scale:
             scale(0, calls_of(request, run.model.table))
             return self.pipeline(
                 **self.inputs,
@@ -156,6 +152,18 @@ class Prepared:
                 output_type=output,
                 callback_on_step_end=self._after_step(listener, scale),
             ).images
+
+    @contextmanager
+    def vae_at_size(self) -> Iterator[None]:
+        """While this lasts the autoencoder works in tiles, where pictures of this size are too large for one piece."""
+        if not self.in_tiles:
+            yield
+            return
+        self.run.vae.enable_tiling()
+        try:
+            yield
+        finally:
+            self.run.vae.disable_tiling()
 
     def _after_step(self, listener: Listener, scale: Callable[[int, int], None]) -> Callable[..., dict[str, Tensor]]:
         started = time.perf_counter()
@@ -191,22 +199,3 @@ class Prepared:
             yield f"{asked.value} runs as {made}, its counterpart for this family."
         if self.in_tiles:
             yield "The picture was decoded in tiles, because it is too large for the free memory; seams may be seen."
-
-
-@contextmanager
-def _decoding_in_tiles(vae: Any) -> Iterator[None]:
-    vae.enable_tiling()
-    try:
-        yield
-    finally:
-        vae.disable_tiling()
-
-
-@contextmanager
-def _format_kept(vae: Any) -> Iterator[None]:
-    """A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it."""
-    dtype = vae.dtype
-    try:
-        yield
-    finally:
-        vae.to(dtype=dtype)
