@@ -144,13 +144,13 @@ def _embedding(model: LocalModel, reference: ImageReference, guided: bool) -> Te
 
 
 def _mask(reference: ImageReference, width: int, height: int) -> Tensor:
-    """[1, images, height, width] with 1 where the reference acts."""
+    """[1, images, height, width] with 1 where the reference acts: of the result, over which a mask is stretched."""
     import torch
 
     images = reference.image.shape[0]
     if reference.mask is None:
         return torch.ones(1, images, height, width)
-    mask = fit_image(reference.mask[..., None], width, height, Resize.CROP)[..., 0]
+    mask = fit_image(reference.mask[..., None], width, height, Resize.STRETCH)[..., 0]
     return mask.expand(images, -1, -1)[None] if mask.shape[0] == 1 else mask[None]
 
 
