@@ -66,34 +66,33 @@ def generate(
     makes another picture. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
     GenerationFailed when the result is not an image.
     """
-    _ensure_possible(model, request)
+    run = Run(model, request, model.find())
+    _ensure_possible(run)
     with tokens_merged(model, merge_tokens):
-        result = _generate_at_size(model, request, on_step, upscaler)
+        result = _generate_at_size(run, on_step, upscaler)
     return replace(result, notes=(*result.notes, *_merging_notes(merge_tokens)))
 
 
-def _generate_at_size(
-    model: LocalModel, request: GenerationRequest, on_step: Listener, upscaler: Upscaler | None
-) -> Generation:
+def _generate_at_size(run: Run, on_step: Listener, upscaler: Upscaler | None) -> Generation:
     """The pictures, enlarged where that is asked for."""
-    if not request.upscale:
-        return _generate(model, request, on_step)
-    again = _drawn_again(request)
+    if not run.request.upscale:
+        return _generate(run, on_step)
+    again = _drawn_again(run.request)
     size = (again.width, again.height)
     if upscaler is None:
-        _ensure_possible(model, again)
-    first = _generate(model, replace(request, upscale=False), on_step)
+        _ensure_possible(replace(run, request=again))
+    first = _generate(replace(run, request=replace(run.request, upscale=False)), on_step)
     if upscaler is not None:
         return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
     larger = fit_image(first.images, *size, Resize.STRETCH)
-    second = _generate(model, replace(again, init_image=larger), on_step)
+    second = _generate(replace(run, request=replace(again, init_image=larger)), on_step)
     seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
     return replace(second, task=first.task, scheduler=first.scheduler, seconds=seconds)
 
 
-def _ensure_possible(model: LocalModel, request: GenerationRequest) -> None:
-    if problems := model.problems(request):
-        raise InvalidRequest(model.name, problems)
+def _ensure_possible(run: Run) -> None:
+    if problems := run.model.problems(run.request, run.found):
+        raise InvalidRequest(run.model.name, problems)
 
 
 def _drawn_again(request: GenerationRequest) -> GenerationRequest:
@@ -112,9 +111,9 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
     )
 
 
-def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) -> Generation:
+def _generate(run: Run, on_step: Listener) -> Generation:
     started = time.perf_counter()
-    run = Run.of(model, request)
+    model, request = run.model, run.request
     task = task_of(request)
 
     def attempt() -> tuple[Prepared, float, Tensor]:
@@ -172,8 +171,8 @@ def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared,
     inversion = make_inversion(model.scheduler_config, run.request.denoise)
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
-    found = Run.of(model, inverse).prepare(inversion.inverse, loras)
-    with found.vae_at_size():
+    backwards = replace(run, request=inverse).prepare(inversion.inverse, loras)
+    with backwards.vae_at_size():
         picture = init_latents(model, run.request)
-    noise = found.call(on_step, output="latent", latents=picture)
-    return Run.of(model, forward).prepare(inversion.forward, loras), {"latents": noise}
+    noise = backwards.call(on_step, output="latent", latents=picture)
+    return replace(run, request=forward).prepare(inversion.forward, loras), {"latents": noise}

@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model"
 
 
+@dataclass(frozen=True)
+class Found:
+    """The nets and adapters that fit a model, as they lay on the disk when they were looked for."""
+
+    nets: Mapping[Modality, Net]
+    adapters: Mapping[ReferenceKind, Adapter]
+
+
 @dataclass(repr=False)
 class LocalModel:
     """A loaded model of one of the families.
@@ -138,14 +146,18 @@ class LocalModel:
         known = next((name for name in SchedulerName if name.value == own), None)
         return replace(TABLES[self.family], default_scheduler=known)
 
-    def capabilities(self) -> Capabilities:
+    def find(self) -> Found:
+        """What can be used with the model; nets and adapters are looked for here, once for a generation."""
+        return Found(self.nets(), self.adapters())
+
+    def capabilities(self, found: Found | None = None) -> Capabilities:
         """The family's table, narrowed to what this model and the nets and adapters that are there can do."""
-        table = self.table
-        kinds = frozenset(self.adapters())
+        table, found = self.table, found or self.find()
+        kinds = frozenset(found.adapters)
         return replace(
             table,
             target=self.name,
-            modalities=frozenset(self.nets()),
+            modalities=frozenset(found.nets),
             control_remedies=self._net_search().remedies(),
             max_references=table.max_references if kinds else 0,
             reference_kinds=kinds,
@@ -155,9 +167,9 @@ class LocalModel:
             needs_mask=self.denoiser.config.in_channels == 9,
         )
 
-    def problems(self, request: GenerationRequest) -> list[Problem]:
+    def problems(self, request: GenerationRequest, found: Found | None = None) -> list[Problem]:
         """Everything that keeps the request from running: what the model cannot do, and which files are not there."""
-        return [*validate(request, self.capabilities()), *self._missing_files(request)]
+        return [*validate(request, self.capabilities(found)), *self._missing_files(request)]
 
     def _missing_files(self, request: GenerationRequest) -> Iterator[Problem]:
         loras = [(f"lora {index}", lora) for index, lora in enumerate(request.loras, 1) if lora.strength != 0]

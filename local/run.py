@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from ..core.conventions import unmet
 from ..core.request import ControlUnit, GenerationRequest, ImageReference
 from ..core.validate import calls_of
+from .adapter_files import Adapter
 from .adapters import adapters_applied, reference_inputs
 from .autoencoders import decoding_format, in_format
 from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
-from .model import LocalModel
+from .model import Found, LocalModel
 from .nets import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
@@ -41,26 +42,31 @@ Listener = Callable[[Step], None]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A valid request on a model, in one pass."""
+    """A valid request on a model, in one pass, with the nets and adapters that were found for it."""
 
     model: LocalModel
     request: GenerationRequest
-    controls: Sequence[ControlUnit]
-    nets: Sequence[Net]
-    references: Sequence[ImageReference]
+    found: Found
 
-    @classmethod
-    def of(cls, model: LocalModel, request: GenerationRequest) -> Run:
+    @property
+    def controls(self) -> list[ControlUnit]:
         """What is of weight 0 is not there."""
-        controls = [control for control in request.controls if control.strength != 0]
-        known = model.nets() if controls else {}
-        return cls(
-            model=model,
-            request=request,
-            controls=controls,
-            nets=[known[control.modality] for control in controls],
-            references=[reference for reference in request.references if reference.scale != 0],
-        )
+        return [control for control in self.request.controls if control.strength != 0]
+
+    @property
+    def nets(self) -> list[Net]:
+        """The net of each control."""
+        return [self.found.nets[control.modality] for control in self.controls]
+
+    @property
+    def references(self) -> list[ImageReference]:
+        """Those of scale 0 are not there."""
+        return [reference for reference in self.request.references if reference.scale != 0]
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The adapter of each reference."""
+        return [self.found.adapters[reference.kind] for reference in self.references]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -83,8 +89,7 @@ class Run:
             Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
             Stage([model.managed(self.vae)], self.decoding_room(), divisible=False),
         ]
-        known = model.adapters() if self.references else {}
-        encoders = [model.image_encoder(known[reference.kind])[0] for reference in self.references]
+        encoders = [model.image_encoder(adapter)[0] for adapter in self.adapters]
         if encoders:
             stages.append(Stage([model.managed(encoder) for encoder in dict.fromkeys(encoders)], divisible=False))
         return stages
@@ -107,7 +112,7 @@ class Run:
         units = net_controls(model, request, self.controls, self.nets)
         inputs = {
             **text_inputs(model, request, loras),
-            **reference_inputs(model, self.references, request.width, request.height, guided),
+            **reference_inputs(model, self.references, self.adapters, request.width, request.height, guided),
             **start_inputs(request),
             **control_inputs(model, request, self.controls, self.nets, kind.hints),
         }
@@ -137,7 +142,7 @@ class Prepared:
         import torch
 
         run, request = self.run, self.run.request
-        adapters = adapters_applied(self.pipeline, run.model, run.references)
+        adapters = adapters_applied(self.pipeline, run.model, run.references, run.adapters)
         # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
         own_format = in_format(run.vae, run.vae.dtype)
         with self.vae_at_size(), own_format, hints_encoded_once(self.units), adapters as scale:

@@ -47,7 +47,8 @@ def test_the_limit_of_a_reference_covers_the_whole_result_whatever_proportions_t
     height, width = shape
     outer = ((torch.arange(width) < width // 4) | (torch.arange(width) >= 3 * width // 4)).float()
     reference = ImageReference(picture(1), mask=outer.expand(1, height, width))
-    inputs = reference_inputs(model, [reference], 2 * SIZE, SIZE, guided=True)
+    adapters = [model.adapters()[reference.kind]]
+    inputs = reference_inputs(model, [reference], adapters, 2 * SIZE, SIZE, guided=True)
     (area,) = inputs["cross_attention_kwargs"]["ip_adapter_masks"]
     assert area.shape == (1, 1, SIZE, 2 * SIZE)
     near_edge = 2 * SIZE // 8  # a half of the quarter: stretched edges are soft
