@@ -84,9 +84,9 @@ class Capabilities:
     and `algorithm_types` say which of them have these options, `max_steps` which of them take fewer steps than `ranges`
     allows, `image_schedulers` which of them work on an init_image only and without a mask, `default_scheduler` which
     one a request without a choice gets, where that is known. `masked_modalities` take a mask as a part of what they are
-    (inpaint), even where `control_masks` is off. With `denoise_share`, `denoise` is a share of the run, of which something
-    must be left. `calls` says which schedulers call the network otherwise than once a step. `needs_mask` marks a model
-    that only redraws parts of pictures. `control_remedy` is what a user can do about a control the target lacks, and
+    (inpaint), even where `control_masks` is off. With `denoise_share`, `denoise` is a share of the run, of which
+    something must be left. `calls` says which schedulers call the network otherwise than once a step. `needs_mask`
+    marks a model that only redraws parts of pictures. `control_remedy` is what a user can do about a control the target lacks, and
     `control_remedies` about some of them in particular.
     """
 

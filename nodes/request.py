@@ -46,8 +46,8 @@ class ControlStackReference(io.ComfyNode):
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Limits the reference to the white area of the result, where supported; the mask is stretched "
-                    "over all of it.",
+                    tooltip="Limits the reference to the white area of the result, where supported; the mask is "
+                    "stretched over all of it.",
                 ),
                 References.Input("references", optional=True, tooltip="Earlier references; leave open to begin."),
             ],

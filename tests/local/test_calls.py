@@ -1,4 +1,4 @@
-"""How often the network is called: the tables agree with diffusers' pipelines, for every number of steps and denoise."""
+"""How often the network is called: the tables agree with the pipelines for every number of steps and denoise."""
 
 from __future__ import annotations
 
