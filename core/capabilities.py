@@ -86,8 +86,8 @@ class Capabilities:
     one a request without a choice gets, where that is known. `masked_modalities` take a mask as a part of what they are
     (inpaint), even where `control_masks` is off. With `denoise_share`, `denoise` is a share of the run, of which
     something must be left. `calls` says which schedulers call the network otherwise than once a step. `needs_mask`
-    marks a model that only redraws parts of pictures. `control_remedy` is what a user can do about a control the target lacks, and
-    `control_remedies` about some of them in particular.
+    marks a model that only redraws parts of pictures. `control_remedy` is what a user can do about a control the target
+    lacks, and `control_remedies` about some of them in particular.
     """
 
     target: str

@@ -115,6 +115,7 @@ def _generate(run: Run, on_step: Listener) -> Generation:
     started = time.perf_counter()
     model, request = run.model, run.request
     task = task_of(request)
+    model.expect(run.files())
 
     def attempt() -> tuple[Prepared, float, Tensor]:
         with loras_applied(model, request.loras) as loras:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
 
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model"
 
+# Networks of files (nets, VAEs, image encoders) that stay with a model: the ones used last, and all of the present
+# request. Three nets are a stack, and with one more a net can be tried in another's place without reading it anew. A
+# net of FLUX takes up to 7 GB of the computer's memory.
+KEPT_NETWORKS = 4
+
 
 @dataclass(frozen=True)
 class Found:
@@ -50,9 +56,9 @@ class LocalModel:
     `components` are what every diffusers pipeline of the family is built from. They lie wherever the memory has put
     them, and are brought to the device, as far as `offload` says, when they compute in `offload.run_offloaded`. Nets,
     adapters, LoRAs and VAEs are looked for in the library when a request needs them, so that one that was added
-    meanwhile is found, and stay with the model once loaded. `nets_chosen` names a file per modality, before the search.
-    `files` says where each component came from, `resting` in which format the denoiser's weights are kept, if that is
-    another than they compute in. `remembered` holds what was computed with the components before.
+    meanwhile is found, and the ones used last stay with the model. `nets_chosen` names a file per modality, before the
+    search. `files` says where each component came from, `resting` in which format the denoiser's weights are kept, if
+    that is another than they compute in. `remembered` holds what was computed with the components before.
     """
 
     name: str
@@ -68,7 +74,8 @@ class LocalModel:
     files: Mapping[str, Path] = field(default_factory=dict)
     resting: torch.dtype | None = None
     remembered: Remembered = field(default_factory=Remembered)
-    _loaded: dict[Path, tuple[tuple[Stamp, ...], Any]] = field(default_factory=dict)
+    _loaded: OrderedDict[Path, tuple[tuple[Stamp, ...], Any]] = field(default_factory=OrderedDict)
+    _expected: set[Path] = field(default_factory=set)
     _managed: dict[int, Managed] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -117,27 +124,46 @@ class LocalModel:
         width = config["joint_attention_dim"] if self.facts.flow else config["cross_attention_dim"]
         return find_adapters(self.source / "ip_adapter", self.library, width)
 
+    def image_encoder_file(self, adapter: Adapter) -> Path | None:
+        """Where the image encoder that feeds an adapter lies; None for the model's own. Raises ModelNotFound."""
+        own = self.components.get("image_encoder")
+        if own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim):
+            return None
+        return find_image_encoder(self.library, adapter)
+
     def image_encoder(self, adapter: Adapter) -> tuple[Any, Any]:
         """The image encoder that feeds an adapter, and what prepares pictures for it: the model's own, or a file.
 
         Raises ModelNotFound or ModelUnreadable.
         """
-        own = self.components.get("image_encoder")
-        if own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim):
-            return own, self.components["feature_extractor"]
-        path = find_image_encoder(self.library, adapter)
+        path = self.image_encoder_file(adapter)
+        if path is None:
+            return self.components["image_encoder"], self.components["feature_extractor"]
         encoder = self._kept(path, lambda: load_image_encoder(path, self.dtype))
         return encoder, image_processor(encoder)
+
+    def expect(self, files: Iterable[Path]) -> None:
+        """Which networks of files the present request takes: they stay until another one is announced."""
+        self._expected.clear()
+        self._expected.update(files)
 
     def _kept(self, path: Path, load: Callable[[], Any]) -> Any:
         """The network in a file or folder, read once, and once more when the file was replaced."""
         stamps = stamps_of(path)
         if path in self._loaded and self._loaded[path][0] != stamps:
-            _, outdated = self._loaded.pop(path)
-            self._managed.pop(id(outdated), None)
+            self._forget(path)
         if path not in self._loaded:
+            # Before it is read: both at once might not fit.
+            spare = [known for known in self._loaded if known not in self._expected]
+            for known in spare[: max(0, len(self._loaded) + 1 - KEPT_NETWORKS)]:
+                self._forget(known)
             self._loaded[path] = (stamps, load())
+        self._loaded.move_to_end(path)
         return self._loaded[path][1]
+
+    def _forget(self, path: Path) -> None:
+        _, network = self._loaded.pop(path)
+        self._managed.pop(id(network), None)
 
     @property
     def table(self) -> Capabilities:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.conventions import unmet
@@ -77,6 +78,15 @@ class Run:
     def vae(self) -> Any:
         """The autoencoder the request chose, or the model's own."""
         return self.model.vae(self.request.vae)
+
+    def files(self) -> Iterator[Path]:
+        """The networks that it takes beside the model's own."""
+        yield from (net.path for net in self.nets)
+        if self.request.vae:
+            yield self.model.library.find("vae", self.request.vae)
+        for adapter in self.adapters:
+            if encoder := self.model.image_encoder_file(adapter):
+                yield encoder
 
     def stages(self) -> list[Stage]:
         """The networks that compute together, with the memory they take at this size."""
