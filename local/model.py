@@ -28,7 +28,7 @@ from .net_files import load_net
 from .nets import Net, NetSearch, search_for
 from .preview import LatentPreview
 from .remembered import Remembered
-from .single_files import Parts, family_configs, load_single_file, load_vae, runnable
+from .single_files import Parts, family_configs, load_single_file, load_vae, plan_single_file, runnable
 
 if TYPE_CHECKING:
     import torch
@@ -232,6 +232,17 @@ def family_of(source: Path) -> Family:
     if source.is_dir() and not weight_files(source):
         raise ModelNotFound(f"There is no model in {source} (model_index.json is missing). Choose another model.")
     return runnable(facts_of(source), source)
+
+
+def model_files(source: Path, library: Library, parts: Parts) -> list[Path]:
+    """Everything a model is loaded from: its file or folder, and the parts that were chosen or found for it.
+
+    Raises ModelNotFound or ModelUnreadable in words, as far as headers tell.
+    """
+    family_of(source)
+    if (source / "model_index.json").is_file():
+        return [source, *([library.find("vae", parts.vae)] if parts.vae else [])]
+    return list(dict.fromkeys(plan_single_file(source, library, parts).files.values()))
 
 
 def load_model(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelNotFound, ModelUnreadable
 from .assemble import assemble
 from .families import FACTS, Family
-from .file_facts import FileFacts, Format, Kind, Layout, facts_of, file_facts
+from .file_facts import FileFacts, Format, Kind, Layout, facts_of
 from .headers import read_header
 from .layouts import renamed
 from .library import Library, ModelFile, read_config
@@ -65,11 +65,24 @@ def runnable(facts: FileFacts, path: Path) -> Family:
     return facts.family
 
 
-def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | None = None) -> Loaded:
-    """The model in a checkpoint or denoiser file.
+@dataclass(frozen=True)
+class Plan:
+    """What headers tell about a model before anything is loaded: its configurations, and where each network lies.
+
+    `files` is by component; a checkpoint brings several of them.
+    """
+
+    family: Family
+    facts: FileFacts
+    configs: dict[str, dict[str, Any]]
+    files: dict[str, Path]
+
+
+def plan_single_file(path: Path, library: Library, parts: Parts | None = None) -> Plan:
+    """How the model in a checkpoint or denoiser file is put together.
 
     What the file lacks is taken from the library's `vae` and `text_encoders`, where the headers say what fits. Raises
-    ModelNotFound or ModelUnreadable before anything is loaded, where the headers tell.
+    ModelNotFound or ModelUnreadable.
     """
     parts = parts or Parts()
     facts = facts_of(path)
@@ -79,23 +92,34 @@ def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | 
     configs[denoiser] |= _input_channels(facts, configs[denoiser], path) | _flux_depth(path)
     encoders = _encoder_files(family, facts, configs, library, parts)
     vae = _vae_file(family, facts, configs["vae"], library, parts)
+    own = dict.fromkeys((denoiser, "vae", *FACTS[family].text_encoders), path)
+    return Plan(family, facts, configs, {**own, **encoders, **({"vae": vae} if vae else {})})
+
+
+def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | None = None) -> Loaded:
+    """The model in a checkpoint or denoiser file, as planned. Raises ModelNotFound or ModelUnreadable."""
+    plan = plan_single_file(path, library, parts)
+    family, facts, configs, files = plan.family, plan.facts, plan.configs, plan.files
+    denoiser = FACTS[family].denoiser
     components: dict[str, Any] = dict.fromkeys(("image_encoder", "feature_extractor"))
     components |= tokenizers(family, library)
     tensors = load_tensors(path, dtype)
     network = _below(tensors, facts.prefix)
     flux = family.kin is Family.FLUX_DEV
     components[denoiser] = assemble(configs[denoiser], renamed(network, Kind.DENOISER, facts.layout, flux), path)
-    components["vae"] = load_vae(vae, configs["vae"], dtype) if vae else _own_vae(tensors, configs["vae"], path)
+    own_vae = files["vae"] == path
+    components["vae"] = (
+        _own_vae(tensors, configs["vae"], path) if own_vae else load_vae(files["vae"], configs["vae"], dtype)
+    )
     for number, name in enumerate(FACTS[family].text_encoders):
-        file = encoders.get(name)
-        given = _encoder_tensors(file, dtype) if file else _own_encoder(tensors, family, number)
-        components[name] = assemble(configs[name], given, file or path)
+        own = files[name] == path
+        given = _own_encoder(tensors, family, number) if own else _encoder_tensors(files[name], dtype)
+        components[name] = assemble(configs[name], given, files[name])
     if family is Family.SD15:
         components["safety_checker"] = None
     scheduler = configs["scheduler"]
     if facts.v_prediction:
         scheduler |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": facts.zero_snr}
-    files = {denoiser: path, "vae": vae or path, **dict.fromkeys(FACTS[family].text_encoders, path), **encoders}
     return Loaded(family, components, scheduler, files)
 
 
@@ -184,10 +208,11 @@ def _encoder_files(
 
 
 def _is_encoder(file: ModelFile, width: int, vocabulary: int) -> bool:
-    header = read_header(file.path)
-    facts = file_facts(header)
-    words = {tensor.shape for name, tensor in header.tensors.items() if name.endswith(_WORDS)}
-    return facts.kind is Kind.TEXT_ENCODER and (vocabulary, width) in words
+    facts = facts_of(file.path)
+    if facts.kind is not Kind.TEXT_ENCODER or facts.width != width:
+        return False
+    tensors = read_header(file.path).tensors
+    return any(tensor.shape == (vocabulary, width) for name, tensor in tensors.items() if name.endswith(_WORDS))
 
 
 _WORDS = ("token_embedding.weight", "shared.weight", "embed_tokens.weight")
