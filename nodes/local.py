@@ -9,6 +9,7 @@ from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from ..core.errors import ControlStackError, InvalidRequest, ModelNotFound, Problem
 from ..core.memory import Offload
@@ -82,7 +83,21 @@ class Precision(str, Enum):
 MODELS = ModelCache()
 
 
+def _let_go() -> None:
+    """The models, when ComfyUI has dropped a node though no graph is running that might be without it.
+
+    That is what `/free` with `free_memory` does, of which ComfyUI tells custom nodes nothing else.
+    """
+    if not comfy.is_running():
+        MODELS.clear()
+
+
 class ControlStackLoadModel(io.ComfyNode):
+    def __init__(self) -> None:
+        """ComfyUI makes one object of a node, and keeps it while the node is in the graph."""
+        super().__init__()
+        finalize(self, _let_go).atexit = False
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         library = comfy.library()

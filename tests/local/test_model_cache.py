@@ -89,3 +89,24 @@ def test_a_folder_changes_with_its_files(tmp_path: Path) -> None:
     before = stamp(tmp_path)
     weights.write_bytes(b"22")
     assert stamp(tmp_path) != before
+
+
+def test_all_models_are_let_go_at_once(reading: Reading) -> None:
+    gone = [weakref.ref(reading.get(name).denoiser) for name in ("a", "b")]
+    reading.cache.clear()
+    assert [model() for model in gone] == [None, None]
+    reading.get("a")
+    assert reading.loads == ["a", "b", "a"]
+
+
+def test_a_model_that_is_being_loaded_is_not_let_go(reading: Reading) -> None:
+    """A finalizer may run in the middle of loading, in the thread that loads."""
+
+    def load() -> LocalModel:
+        reading.cache.clear()
+        return tiny_model(Family.FLUX_DEV)
+
+    reading.get("a")
+    reading.cache.get("b", load)
+    reading.get("a")
+    assert reading.loads == ["a"]

@@ -167,3 +167,4 @@ def test_after_free_memory_the_next_run_asks_for_the_model_again(comfy: ComfySer
     assert "20" in run(comfy, 7006).cached
     free(comfy, free_memory=True)
     assert any("20" in run(comfy, seed).executed for seed in (7007, 7008))
+    assert comfy.log.count("lets go of 1 models") == 1, "and its weights are not there any more"
