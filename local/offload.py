@@ -40,9 +40,12 @@ class Stage:
         return sum(size_of(part.module) for part in self.parts)
 
 
-def denoising_room(width: int, height: int, batch: int, bytes_per_number: int) -> int:
-    """Bytes of activations of a denoising step at a size in pixels; `batch` counts guidance's second half too."""
-    return int(_DENOISING * batch * (width // 8) * (height // 8) * bytes_per_number)
+def denoising_room(width: int, height: int, batch: int, bytes_per_number: int, factor: float) -> int:
+    """Bytes of activations of a denoising step at a size in pixels; `batch` counts guidance's second half too.
+
+    `factor` is that of the family.
+    """
+    return int(factor * _DENOISING * batch * (width // 8) * (height // 8) * bytes_per_number)
 
 
 def decoding_room(width: int, height: int, bytes_per_number: int) -> int:

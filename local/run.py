@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from ..core.request import ControlUnit, GenerationRequest, ImageReference
 from ..core.validate import calls_of
 from .adapter_files import Adapter
 from .adapters import adapters_applied, reference_inputs
-from .autoencoders import decoding_format, in_format
+from .autoencoders import decoding_format, in_format, in_pieces, tile_side
 from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
@@ -93,7 +92,9 @@ class Run:
         model, request = self.model, self.request
         rows = request.batch_size * (2 if is_guided(model, request) else 1)
         nets = {id(net): net for net in map(model.net, self.nets)}.values()
-        denoising = denoising_room(request.width, request.height, rows, model.dtype.itemsize)
+        denoising = denoising_room(request.width, request.height, rows, model.dtype.itemsize, model.facts.activations)
+        # Adapters lie on the device beside what is managed there.
+        denoising += sum(adapter.path.stat().st_size for adapter in self.adapters)
         stages = [
             Stage([model.managed(model.components[name]) for name in model.facts.text_encoders]),
             Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
@@ -104,10 +105,16 @@ class Run:
             stages.append(Stage([model.managed(encoder) for encoder in dict.fromkeys(encoders)], divisible=False))
         return stages
 
+    def tile(self) -> int | None:
+        """The side of the tiles that the autoencoder takes pictures of this size in; None where it takes them whole."""
+        request, dtype = self.request, decoding_format(self.model.family, self.vae)
+        return tile_side(request.width, request.height, dtype, self.model.memory.free())
+
     def decoding_room(self) -> int:
-        """Bytes that decoding a picture takes in one piece."""
-        dtype = decoding_format(self.model.family, self.vae)
-        return decoding_room(self.request.width, self.request.height, dtype.itemsize)
+        """Bytes that decoding takes at a time: a picture, or a tile of it."""
+        tile, dtype = self.tile(), decoding_format(self.model.family, self.vae)
+        width, height = (tile, tile) if tile else (self.request.width, self.request.height)
+        return decoding_room(width, height, dtype.itemsize)
 
     def notes(self) -> Iterator[str]:
         """What the user should know about how the request runs."""
@@ -133,19 +140,18 @@ class Run:
             parts["controlnet"] = flux_control_stack(units, model.denoiser)
         elif units:
             parts["controlnet"] = unet_control_stack(units, guided)
-        in_tiles = self.decoding_room() > model.memory.free()
-        return Prepared(self, kind.build(parts), inputs, units, in_tiles)
+        return Prepared(self, kind.build(parts), inputs, units, self.tile())
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A run whose pipeline is built; `in_tiles` where its pictures are too large to be decoded in one piece."""
+    """A run whose pipeline is built; `tile` is the side of the tiles, where pictures are too large for one piece."""
 
     run: Run
     pipeline: Any
     inputs: Mapping[str, Any]
     units: Sequence[Control]
-    in_tiles: bool
+    tile: int | None
 
     def call(self, listener: Listener, output: str = "pt", **more: Any) -> Tensor:
         """Run the pipeline: images [batch, 3, height, width], or latents as `output` "latent" gives them."""
@@ -155,7 +161,7 @@ class Prepared:
         adapters = adapters_applied(self.pipeline, run.model, run.references, run.adapters)
         # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
         own_format = in_format(run.vae, run.vae.dtype)
-        with self.vae_at_size(), own_format, hints_encoded_once(self.units), adapters as scale:
+        with in_pieces(run.vae, self.tile), own_format, hints_encoded_once(self.units), adapters as scale:
             scale(0, calls_of(request, run.model.table))
             return self.pipeline(
                 **self.inputs,
@@ -167,18 +173,6 @@ class Prepared:
                 output_type=output,
                 callback_on_step_end=self._after_step(listener, scale),
             ).images
-
-    @contextmanager
-    def vae_at_size(self) -> Iterator[None]:
-        """While this lasts the autoencoder works in tiles, where pictures of this size are too large for one piece."""
-        if not self.in_tiles:
-            yield
-            return
-        self.run.vae.enable_tiling()
-        try:
-            yield
-        finally:
-            self.run.vae.disable_tiling()
 
     def _after_step(self, listener: Listener, scale: Callable[[int, int], None]) -> Callable[..., dict[str, Tensor]]:
         started = time.perf_counter()
@@ -212,5 +206,6 @@ class Prepared:
         asked, made = self.run.request.scheduler.name, type(self.pipeline.scheduler).__name__
         if asked and self.run.model.facts.flow:
             yield f"{asked.value} runs as {made}, its counterpart for this family."
-        if self.in_tiles:
-            yield "The picture was decoded in tiles, because it is too large for the free memory; seams may be seen."
+        if self.tile:
+            why = "because the picture is too large for the free memory"
+            yield f"It was decoded in tiles of {self.tile} pixels, {why}; seams may be seen."

@@ -9,10 +9,14 @@ import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import GenerationRequest
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
+from controlstack.local import autoencoders
+from controlstack.local.autoencoders import tile_side
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.inputs import init_latents
 from controlstack.local.model import LocalModel
+from controlstack.local.offload import decoding_room
+from controlstack.local.run import Run
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor
@@ -101,14 +105,69 @@ def test_a_vae_that_does_not_ask_for_it_computes_in_its_own_format() -> None:
     assert seen == [torch.float16] * 2
 
 
-def test_a_first_picture_too_large_for_the_memory_is_encoded_in_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("side", "dtype", "free", "tile"),
+    [
+        (1024, torch.float32, 12 * GIB, None),
+        (1024, torch.float32, 7 * GIB, 512),  # SDXL on a card of 8 GB
+        (1024, torch.float16, 7 * GIB, None),
+        (2048, torch.float32, 12 * GIB, 1024),
+        (2048, torch.bfloat16, 4 * GIB, 512),
+        (4096, torch.float32, GIB // 2, 256),
+        (256, torch.float32, 1, None),  # smaller than any tile
+    ],
+)
+def test_tiles_are_as_large_as_the_memory_allows(side: int, dtype: torch.dtype, free: int, tile: int | None) -> None:
+    assert tile_side(side, side, dtype, free) == tile
+    assert tile_side(side, side // 4, dtype, free) in (tile, None)
+
+
+@pytest.fixture
+def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that is too small for any picture, and tiles that are small enough for those of tests."""
+    monkeypatch.setattr(autoencoders, "TILES", (SIZE // 2,))
+    monkeypatch.setattr(PlainMemory, "free", lambda self: 1)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_pictures_of_the_size_a_model_was_trained_at_are_taken_in_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(Family.SDXL)
     vae = model.components["vae"]
+    own = vae.tile_sample_min_size, vae.tile_latent_min_size
+    assert own[0] == SIZE, "by itself it would take them whole"
     calls: list[str] = []
     for name in ("_tiled_encode", "tiled_decode"):
         plain = getattr(vae, name)
         monkeypatch.setattr(vae, name, lambda *a, plain=plain, name=name, **k: calls.append(name) or plain(*a, **k))
-    monkeypatch.setattr(PlainMemory, "free", lambda self: 1)
-    generate(model, replace(INVERTED, width=2 * SIZE, height=2 * SIZE))
+    result = generate(model, INVERTED)
     assert calls == ["_tiled_encode", "tiled_decode"]
-    assert not vae.use_tiling
+    assert any("tiles of 32 pixels" in note for note in result.notes)
+    assert not vae.use_tiling and not vae.use_slicing
+    assert (vae.tile_sample_min_size, vae.tile_latent_min_size) == own
+
+
+def test_the_room_that_is_reckoned_with_is_that_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a large picture would have the whole model offloaded layer by layer."""
+    model = tiny_model(Family.SDXL)
+    large = Run(model, replace(REQUEST, width=1024, height=1024), model.find())
+    rooms = []
+    for free in (12 * GIB, 7 * GIB):
+        monkeypatch.setattr(PlainMemory, "free", lambda self, free=free: free)
+        rooms.append(large.decoding_room())
+    assert rooms == [decoding_room(1024, 1024, 4), decoding_room(512, 512, 4)]
+    assert large.stages()[2].room == rooms[1]
+
+
+def test_the_pictures_of_a_batch_are_decoded_one_by_one_and_the_probes_of_the_preview_at_once() -> None:
+    model = tiny_model(Family.SD15)
+    vae = model.components["vae"]
+    batches: list[int] = []
+    vae.decoder.register_forward_pre_hook(lambda _module, inputs: batches.append(inputs[0].shape[0]))
+    generate(model, replace(REQUEST, batch_size=3, steps=1))
+    assert batches == [1, 1, 1]
+    batches.clear()
+    generate(model, replace(REQUEST, batch_size=2, steps=1), lambda step: step.preview())
+    assert len(batches) == 3 and batches[1:] == [1, 1]
