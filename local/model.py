@@ -39,6 +39,8 @@ DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model"
 # request. Three nets are a stack, and with one more a net can be tried in another's place without reading it anew. A
 # net of FLUX takes up to 7 GB of the computer's memory.
 KEPT_NETWORKS = 4
+# Sets of IP-Adapters, each with its weights: up to 1.5 GB for one of FLUX.
+KEPT_ADAPTERS = 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class LocalModel:
     adapters, LoRAs and VAEs are looked for in the library when a request needs them, so that one that was added
     meanwhile is found, and the ones used last stay with the model. `nets_chosen` names a file per modality, before the
     search. `files` says where each component came from, `resting` in which format the denoiser's weights are kept, if
-    that is another than they compute in. `remembered` holds what was computed with the components before.
+    that is another than they compute in. `remembered` holds what was computed with the components before, `fittings`
+    the sets of adapters used last.
     """
 
     name: str
@@ -74,6 +77,7 @@ class LocalModel:
     files: Mapping[str, Path] = field(default_factory=dict)
     resting: torch.dtype | None = None
     remembered: Remembered = field(default_factory=Remembered)
+    fittings: Remembered = field(default_factory=lambda: Remembered(KEPT_ADAPTERS))
     _loaded: OrderedDict[Path, tuple[tuple[Stamp, ...], Any]] = field(default_factory=OrderedDict)
     _expected: set[Path] = field(default_factory=set)
     _managed: dict[int, Managed] = field(default_factory=dict)

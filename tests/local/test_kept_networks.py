@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from weakref import ref
 
 import pytest
@@ -16,7 +17,8 @@ from controlstack.local import model as model_module
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.library import Library
-from controlstack.local.model import KEPT_NETWORKS, LocalModel
+from controlstack.local.model import KEPT_ADAPTERS, KEPT_NETWORKS, LocalModel
+from controlstack.local.run import Step
 from controlstack.tests.local.stocked import SIZE, adapters, picture
 from controlstack.tests.local.tiny_models import clip_vision, control_net, tiny_model
 from safetensors.torch import save_file
@@ -134,3 +136,18 @@ def test_an_image_encoder_is_let_go_as_nets_are(model: LocalModel) -> None:
     gc.collect()
     assert encoder() is None
     generate(model, request(references=(ImageReference(picture(2)),)))  # and is read again
+
+
+def test_sets_of_adapters_are_let_go_but_for_the_last_ones(model: LocalModel) -> None:
+    one = ImageReference(picture(2))
+    projections: list[ref[Any]] = []
+    for count in range(1, KEPT_ADAPTERS + 3):
+
+        def note(_step: Step) -> None:
+            projections.append(ref(model.denoiser.encoder_hid_proj))
+
+        generate(model, request(references=(one,) * count), note)
+    gc.collect()
+    assert [weak() is None for weak in projections] == [True, True] + [False] * KEPT_ADAPTERS
+    generate(model, request(references=(one,) * count))
+    assert (model.fittings.hits, model.fittings.misses) == (1, KEPT_ADAPTERS + 2)
