@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory
@@ -107,6 +108,7 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
         width=2 * request.width,
         height=2 * request.height,
         denoise=UPSCALE_DENOISE,
+        steps=max(request.steps, ceil(1 / UPSCALE_DENOISE)),  # of fewer that share leaves none
         init_image=torch.zeros(request.batch_size, 1, 1, 3),
         scheduler=SchedulerChoice() if inverts else request.scheduler,
     )

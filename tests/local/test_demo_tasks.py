@@ -178,3 +178,9 @@ def test_twice_the_size_keeps_the_picture_and_both_ways_give_it(demo: LocalModel
     shrunk = torch.nn.functional.avg_pool2d(drawn.movedim(-1, 1), 2).movedim(1, -1)
     assert (shrunk - small).abs().mean() < 0.15
     assert (torch.nn.functional.avg_pool2d(enlarged.movedim(-1, 1), 2).movedim(1, -1) - small).abs().max() < 0.01
+
+
+def test_a_picture_of_one_step_can_be_drawn_again_at_twice_the_size(demo: LocalModel) -> None:
+    """Half of one step is none: the second pass takes as many as leave one."""
+    choice = SchedulerChoice(SchedulerName.LCM)
+    assert image(demo, request(0, width=64, height=64, steps=1, scheduler=choice, upscale=True)).shape[1] == 128
