@@ -28,7 +28,15 @@ from .net_files import load_net
 from .nets import Net, NetSearch, search_for
 from .preview import LatentPreview
 from .remembered import Remembered
-from .single_files import Parts, family_configs, load_single_file, load_vae, plan_single_file, runnable
+from .single_files import (
+    Parts,
+    family_configs,
+    load_single_file,
+    load_text_encoder,
+    load_vae,
+    plan_single_file,
+    runnable,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -243,9 +251,9 @@ def model_files(source: Path, library: Library, parts: Parts) -> list[Path]:
 
     Raises ModelNotFound or ModelUnreadable in words, as far as headers tell.
     """
-    family_of(source)
+    family = family_of(source)
     if (source / "model_index.json").is_file():
-        return [source, *([library.find("vae", parts.vae)] if parts.vae else [])]
+        return [source, *parts.files(family, library).values()]
     return list(dict.fromkeys(plan_single_file(source, library, parts).files.values()))
 
 
@@ -269,10 +277,11 @@ def load_model(
     family_of(source)  # says in words what cannot be run
     if (source / "model_index.json").is_file():
         loaded = load_folder(source, dtype)
-        if parts.vae:
-            file = library.find("vae", parts.vae)
-            loaded.components["vae"] = load_vae(file, family_configs(loaded.family, library)["vae"], dtype)
-            loaded.files["vae"] = file
+        configs = family_configs(loaded.family, library)
+        for name, file in parts.files(loaded.family, library).items():
+            load = load_vae if name == "vae" else load_text_encoder
+            loaded.components[name] = load(file, configs[name], dtype)
+            loaded.files[name] = file
     else:
         loaded = load_single_file(source, dtype, library, parts)
     if resting is not None:

@@ -46,6 +46,12 @@ class Parts:
     vae: str = ""
     text_encoders: tuple[str, ...] = ()
 
+    def files(self, family: Family, library: Library) -> dict[str, Path]:
+        """Where the ones named here lie, by component. Raises ModelNotFound."""
+        encoders = zip(FACTS[family].text_encoders, self.text_encoders, strict=False)
+        named = [("vae", "vae", self.vae), *(("text_encoders", component, name) for component, name in encoders)]
+        return {component: library.find(folder, name) for folder, component, name in named if name}
+
 
 def family_configs(family: Family, library: Library) -> dict[str, dict[str, Any]]:
     """The configuration of every network of a family, and of its scheduler, by component."""
@@ -90,10 +96,13 @@ def plan_single_file(path: Path, library: Library, parts: Parts | None = None) -
     configs = family_configs(family, library)
     denoiser = FACTS[family].denoiser
     configs[denoiser] |= _input_channels(facts, configs[denoiser], path) | _flux_depth(path)
-    encoders = _encoder_files(family, facts, configs, library, parts)
-    vae = _vae_file(family, facts, configs["vae"], library, parts)
-    own = dict.fromkeys((denoiser, "vae", *FACTS[family].text_encoders), path)
-    return Plan(family, facts, configs, {**own, **encoders, **({"vae": vae} if vae else {})})
+    files = {denoiser: path, **parts.files(family, library)}
+    for name in FACTS[family].text_encoders:
+        if name not in files:
+            files[name] = path if Kind.TEXT_ENCODER in facts.parts else _encoder_file(family, configs[name], library)
+    if "vae" not in files:
+        files["vae"] = path if Kind.VAE in facts.parts else _vae_file(family, configs["vae"], library)
+    return Plan(family, facts, configs, files)
 
 
 def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | None = None) -> Loaded:
@@ -112,9 +121,10 @@ def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | 
         _own_vae(tensors, configs["vae"], path) if own_vae else load_vae(files["vae"], configs["vae"], dtype)
     )
     for number, name in enumerate(FACTS[family].text_encoders):
-        own = files[name] == path
-        given = _own_encoder(tensors, family, number) if own else _encoder_tensors(files[name], dtype)
-        components[name] = assemble(configs[name], given, files[name])
+        if files[name] == path:
+            components[name] = assemble(configs[name], _own_encoder(tensors, family, number), path)
+        else:
+            components[name] = load_text_encoder(files[name], configs[name], dtype)
     if family is Family.SD15:
         components["safety_checker"] = None
     scheduler = configs["scheduler"]
@@ -135,6 +145,14 @@ def load_vae(path: Path, config: Mapping[str, Any], dtype: dtype) -> Any:
         )
     tensors = _below(load_tensors(path, dtype), facts.prefix)
     return assemble(config, renamed(tensors, Kind.VAE, facts.layout), path)
+
+
+def load_text_encoder(path: Path, config: Mapping[str, Any], dtype: dtype) -> Any:
+    """A text encoder from a file of its own, with the family's configuration."""
+    facts = facts_of(path)
+    if facts.kind is not Kind.TEXT_ENCODER:
+        raise ModelUnreadable(f"{path.name} is a {facts}, not a text encoder. Choose a file of models/text_encoders.")
+    return assemble(config, renamed(load_tensors(path, dtype), Kind.TEXT_ENCODER, facts.layout), path)
 
 
 def tokenizers(family: Family, library: Library) -> dict[str, Any]:
@@ -183,28 +201,17 @@ def _flux_depth(path: Path) -> dict[str, int]:
     return {key: max(found) + 1 for key, found in numbers.items() if found} if numbers["num_single_layers"] else {}
 
 
-def _encoder_files(
-    family: Family, facts: FileFacts, configs: Mapping[str, Mapping], library: Library, parts: Parts
-) -> dict[str, Path]:
-    """The files of the text encoders that are not taken from the checkpoint itself, by component."""
-    found: dict[str, Path] = {}
-    for number, name in enumerate(FACTS[family].text_encoders):
-        wanted = parts.text_encoders[number] if number < len(parts.text_encoders) else ""
-        if wanted:
-            found[name] = library.find("text_encoders", wanted)
-        elif Kind.TEXT_ENCODER not in facts.parts:
-            config = configs[name]
-            what = "T5" if "d_model" in config else "CLIP"
-            width = config.get("d_model") or config["hidden_size"]
-            vocabulary = config["vocab_size"]
-            found[name] = _only(
-                library,
-                "text_encoders",
-                lambda file, width=width, vocabulary=vocabulary: _is_encoder(file, width, vocabulary),
-                f"the {what} text encoder of {family.value} ({width} wide)",
-                "choose it as text_encoder",
-            )
-    return found
+def _encoder_file(family: Family, config: Mapping[str, Any], library: Library) -> Path:
+    """The text encoder of that configuration for a model that brings none."""
+    what = "T5" if "d_model" in config else "CLIP"
+    width, vocabulary = config.get("d_model") or config["hidden_size"], config["vocab_size"]
+    return _only(
+        library,
+        "text_encoders",
+        lambda file: _is_encoder(file, width, vocabulary),
+        f"the {what} text encoder of {family.value} ({width} wide)",
+        "choose it as text_encoder",
+    )
 
 
 def _is_encoder(file: ModelFile, width: int, vocabulary: int) -> bool:
@@ -222,11 +229,8 @@ _WORDS = ("token_embedding.weight", "shared.weight", "embed_tokens.weight")
 _VAE_NAMES = {Family.SD15: r"^(?!.*xl)", Family.SDXL: r"xl", Family.FLUX_DEV: r"^(?!.*sd3)"}
 
 
-def _vae_file(family: Family, facts: FileFacts, config: Mapping, library: Library, parts: Parts) -> Path | None:
-    if parts.vae:
-        return library.find("vae", parts.vae)
-    if Kind.VAE in facts.parts:
-        return None
+def _vae_file(family: Family, config: Mapping[str, Any], library: Library) -> Path:
+    """The autoencoder for a model that brings none."""
 
     def fits(file: ModelFile) -> bool:
         found = facts_of(file.path)
@@ -274,6 +278,3 @@ def _own_encoder(tensors: Mapping[str, Tensor], family: Family, number: int) -> 
     prefix, layout = _OWN_ENCODERS[family.kin, number]
     return renamed(_below(tensors, prefix), Kind.TEXT_ENCODER, layout)
 
-
-def _encoder_tensors(path: Path, dtype: dtype) -> dict[str, Tensor]:
-    return renamed(load_tensors(path, dtype), Kind.TEXT_ENCODER, facts_of(path).layout)

@@ -28,9 +28,9 @@ from controlstack.tests.local.original_layouts import (
     stored,
 )
 from controlstack.tests.local.packed_files import FOLDERS, empty_library, networks, write, write_parts
-from controlstack.tests.local.tiny_models import components, scheduler, unet, vae
+from controlstack.tests.local.tiny_models import clip_text, components, scheduler, unet, vae
 from controlstack.workshop.comfyui import find_comfyui
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
 CPU = PlainMemory(torch.device("cpu"))
 
@@ -247,6 +247,19 @@ def test_a_diffusers_model_takes_another_vae_too(own: Library) -> None:
     write(own, "vae/ae.safetensors", tensors)
     with pytest.raises(ModelUnreadable, match=r"ae\.safetensors lacks 1 tensors of its AutoencoderKL"):
         load(DEMO_MODEL, own, parts=Parts(vae="ae.safetensors"))
+
+
+def test_a_diffusers_model_takes_other_text_encoders_too(own: Library, tmp_path: Path) -> None:
+    parts = components(Family.SDXL)
+    StableDiffusionXLPipeline(**parts, scheduler=scheduler(Family.SDXL)).save_pretrained(tmp_path / "model")
+    other = clip_text(seed=70)
+    write(own, "text_encoders/other.safetensors", stored(hf_text(other)))
+    model = load(tmp_path / "model", own, parts=Parts(text_encoders=("other.safetensors", "")))
+    assert equal(other, model.components["text_encoder"])
+    assert equal(parts["text_encoder_2"], model.components["text_encoder_2"])
+    write(own, "text_encoders/vae.safetensors", stored(ldm_vae(vae())))
+    with pytest.raises(ModelUnreadable, match=r"vae\.safetensors is a VAE, not a text encoder\. Choose a file"):
+        load(tmp_path / "model", own, parts=Parts(text_encoders=("vae.safetensors",)))
 
 
 def test_a_missing_part_is_named_with_the_folder_it_belongs_in(own: Library) -> None:
