@@ -35,10 +35,15 @@ def in_format(vae: Any, dtype: torch.dtype) -> Iterator[None]:
     """While this lasts the autoencoder computes in that format; afterwards it is in its own, also if broken off."""
     own = vae.dtype
     try:
-        vae.to(dtype=dtype)
+        _turn_to(vae, dtype)
         yield
     finally:
-        vae.to(dtype=own)
+        _turn_to(vae, own)
+
+
+def _turn_to(vae: Any, dtype: torch.dtype) -> None:
+    if vae.dtype != dtype:  # diffusers warns of every call
+        vae.to(dtype=dtype)
 
 
 def _leaves_its_range(family: Family, vae: Any) -> bool:

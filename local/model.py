@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -165,13 +166,18 @@ class LocalModel:
         if path in self._loaded and self._loaded[path][0] != stamps:
             self._forget(path)
         if path not in self._loaded:
-            # Before it is read: both at once might not fit.
-            spare = [known for known in self._loaded if known not in self._expected]
-            for known in spare[: max(0, len(self._loaded) + 1 - KEPT_NETWORKS)]:
-                self._forget(known)
+            self._make_room()
             self._loaded[path] = (stamps, load())
         self._loaded.move_to_end(path)
         return self._loaded[path][1]
+
+    def _make_room(self) -> None:
+        """Let go of what was not used for longest, before another is read: both at once might not fit."""
+        spare = [known for known in self._loaded if known not in self._expected]
+        if excess := spare[: max(0, len(self._loaded) + 1 - KEPT_NETWORKS)]:
+            for known in excess:
+                self._forget(known)
+            gc.collect()  # diffusers leaves cycles in networks that it put hooks into
 
     def _forget(self, path: Path) -> None:
         _, network = self._loaded.pop(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
@@ -37,8 +38,9 @@ class ModelCache:
             if key in self._models:
                 self.hits += 1
             else:
-                while len(self._models) >= self.limit:
+                if len(self._models) >= self.limit:
                     self._models.popitem(last=False)
+                    gc.collect()  # diffusers leaves cycles in networks that it put hooks into
                 self._models[key] = load()
                 self.loads += 1
             self._models.move_to_end(key)

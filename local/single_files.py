@@ -277,4 +277,3 @@ _OWN_ENCODERS: Mapping[tuple[Family, int], tuple[str, Layout]] = {
 def _own_encoder(tensors: Mapping[str, Tensor], family: Family, number: int) -> dict[str, Tensor]:
     prefix, layout = _OWN_ENCODERS[family.kin, number]
     return renamed(_below(tensors, prefix), Kind.TEXT_ENCODER, layout)
-

@@ -70,7 +70,11 @@ def test_the_preview_shows_what_the_decoder_makes() -> None:
     assert vae.dtype == torch.float16
 
 
-@pytest.mark.parametrize("request_", [REQUEST, BEGUN, INVERTED, replace(REQUEST, upscale=True)], ids=str)
+@pytest.mark.parametrize(
+    "request_",
+    [REQUEST, BEGUN, INVERTED, replace(REQUEST, upscale=True)],
+    ids=["text", "picture", "inverted", "upscaled"],
+)
 def test_every_way_to_a_picture_stays_in_range(request_: GenerationRequest) -> None:
     model = half_model()
     previews: list[Tensor] = []

@@ -43,7 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         control_net(Family.SD15, seed=number).save_pretrained(folder / "controlnet" / name)
     for name in ("ipadapter", "clip_vision"):
         (folder / name).mkdir()
-    save_file(adapters(tiny_model(Family.SD15))["ip-adapter_tiny"], folder / "ipadapter" / "ip-adapter_tiny.safetensors")
+    save_file(
+        adapters(tiny_model(Family.SD15))["ip-adapter_tiny"], folder / "ipadapter" / "ip-adapter_tiny.safetensors"
+    )
     save_file(clip_vision().state_dict(), folder / "clip_vision" / "tiny.safetensors")
     return folder
 

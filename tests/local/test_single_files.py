@@ -165,7 +165,6 @@ def test_marks_of_velocity_prediction_reach_the_scheduler(own: Library) -> None:
 # -- parts from elsewhere ----------------------------------------------------------------------------------------------
 
 
-
 @pytest.mark.parametrize("family", [Family.SD15, Family.FLUX_DEV, Family.FLUX_SCHNELL])
 def test_what_a_bare_denoiser_lacks_is_found_by_its_header(family: Family, own: Library) -> None:
     parts = components(family)
