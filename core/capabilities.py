@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from .modality import Modality
 from .request import ReferenceKind
@@ -33,6 +34,36 @@ class Range:
 UNLIMITED = 2**31
 
 
+class Share(Enum):
+    """What is left of a run by `denoise`: so many whole steps, or so many calls of the network, a begun one wholly."""
+
+    STEPS = "steps"
+    CALLS = "calls"
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How often a scheduler calls the network: `each` times a step, and `more` (or, below 0, fewer) times in all.
+
+    A further call comes after the first step, so a run of one step has none.
+    """
+
+    each: int = 1
+    more: int = 0
+
+    def of(self, steps: int, denoise: float = 1.0, share: Share | None = None) -> int:
+        """The calls of a run; with `share` of the part of it that `denoise` (0..1) leaves, 0 where it leaves nothing.
+
+        The arithmetic is that of diffusers, to the last bit of a float: get_timesteps of the pipelines.
+        """
+        more = self.more if steps > 1 else min(self.more, 0)
+        whole = steps * self.each + more
+        if share is Share.CALLS:
+            return whole - int(max(whole - min(whole * denoise, whole), 0))
+        left = min(int(steps * denoise), steps) if share is Share.STEPS else steps
+        return left * self.each + more if left > 0 else 0
+
+
 @dataclass(frozen=True)
 class Conflict:
     """Fields of a request that a target can use one by one, but not all in one request; why, and what to do."""
@@ -53,9 +84,10 @@ class Capabilities:
     and `algorithm_types` say which of them have these options, `max_steps` which of them take fewer steps than `ranges`
     allows, `image_schedulers` which of them work on an init_image only and without a mask, `default_scheduler` which
     one a request without a choice gets, where that is known. `masked_modalities` take a mask as a part of what they are
-    (inpaint), even where `control_masks` is off. With `denoise_steps`, `denoise` is that share of the steps, of which
-    one must be left. `needs_mask` marks a model that only redraws parts of pictures. `control_remedy` is what a user
-    can do about a control the target lacks, and `control_remedies` about some of them in particular.
+    (inpaint), even where `control_masks` is off. With `denoise_share`, `denoise` is a share of the run, of which
+    something must be left. `calls` says which schedulers call the network otherwise than once a step. `needs_mask`
+    marks a model that only redraws parts of pictures. `control_remedy` is what a user can do about a control the target
+    lacks, and `control_remedies` about some of them in particular.
     """
 
     target: str
@@ -86,7 +118,8 @@ class Capabilities:
     own_vae: bool = False
     needs_prompt: bool = False
     negative_prompt: bool = True
-    denoise_steps: bool = False
+    denoise_share: Share | None = None
+    calls: Mapping[SchedulerName, Calls] = field(default_factory=dict)
     needs_mask: bool = False
     conflicts: tuple[Conflict, ...] = ()
     control_remedy: str = "Remove it or use one of these."

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .capabilities import UNLIMITED, Capabilities, Range
+from .capabilities import UNLIMITED, Calls, Capabilities, Range
 from .errors import InvalidRequest, Problem
 from .modality import Modality
 from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acts_at
@@ -26,10 +27,12 @@ def ensure_valid(request: GenerationRequest, capabilities: Capabilities) -> None
         raise InvalidRequest(capabilities.target, problems)
 
 
-def steps_of(request: GenerationRequest, capabilities: Capabilities) -> int:
-    """The steps that are gone: of an init_image, only the last ones."""
-    partial = request.init_image is not None and capabilities.denoise_steps
-    return int(request.steps * request.denoise) if partial else request.steps
+def calls_of(request: GenerationRequest, capabilities: Capabilities) -> int:
+    """How often the network is called, which is what windows are shares of: for an init_image less than from noise."""
+    name = request.scheduler.name or capabilities.default_scheduler
+    calls = capabilities.calls.get(name, Calls()) if name else Calls()
+    share = None if request.init_image is None else capabilities.denoise_share
+    return calls.of(request.steps, request.denoise, share)
 
 
 def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
@@ -67,9 +70,10 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
     if request.denoise < 1 and request.init_image is None:
         meaning = "it is the share of init_image to replace, and there is none"
         yield Problem("denoise", f"{request.denoise:g}", meaning, "Set it to 1, or connect init_image.")
-    if steps_of(request, capabilities) < 1 <= request.steps:
+    if calls_of(request, capabilities) < 1 <= request.steps:
         limit = f"that share of {request.steps} steps leaves none"
-        yield Problem("denoise", f"{request.denoise:g}", limit, f"Set it to {1 / max(1, request.steps):.2g} or more.")
+        remedy = f"Set it to {_least_denoise(request, capabilities):g} or more."
+        yield Problem("denoise", f"{request.denoise:g}", limit, remedy)
     yield from _scheduler_start(request, capabilities)
     for conflict in capabilities.conflicts:
         if all(_is_used(request, name) for name in conflict.fields):
@@ -78,6 +82,12 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
         yield Problem("upscale", "on", f"{target} cannot upscale", "Switch it off and use an upscale node behind it.")
     if request.vae and not capabilities.own_vae:
         yield Problem("vae", f"'{request.vae}'", f"{target} has a fixed VAE", "Leave vae empty.")
+
+
+def _least_denoise(request: GenerationRequest, capabilities: Capabilities) -> float:
+    """The least that the node can be set to, a whole hundredth, which leaves something."""
+    shares = (hundredth / 100 for hundredth in range(1, 101))
+    return next(share for share in shares if calls_of(replace(request, denoise=share), capabilities) > 0)
 
 
 def _scheduler(choice: SchedulerChoice, steps: int, capabilities: Capabilities) -> Iterator[Problem]:
@@ -133,7 +143,7 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
             remedy = capabilities.control_remedies.get(control.modality, capabilities.control_remedy)
             yield Problem(name, "not available", f"{target} has {known}", remedy)
         yield from _weight(f"{name} strength", control.strength, capabilities.ranges.get("strength"))
-        yield from _window(name, control, steps_of(request, capabilities))
+        yield from _window(name, control, calls_of(request, capabilities))
         if not capabilities.control_windows and (control.start > 0 or control.end < 1):
             yield Problem(f"{name} window", _span(control), f"{target} applies a control at every step", "Set 0 and 1.")
         if control.detect is Detect.SERVICE and not capabilities.detects:
@@ -158,7 +168,7 @@ def _references(request: GenerationRequest, capabilities: Capabilities) -> Itera
             known = ", ".join(sorted(kind.value for kind in capabilities.reference_kinds))
             yield Problem(f"{name} kind", reference.kind.value, f"{target} has {known}", "Choose one of these.")
         yield from _weight(f"{name} scale", reference.scale, capabilities.ranges.get("scale"))
-        yield from _window(name, reference, steps_of(request, capabilities))
+        yield from _window(name, reference, calls_of(request, capabilities))
         if not capabilities.reference_windows and (reference.start > 0 or reference.end < 1):
             yield Problem(f"{name} window", _span(reference), f"{target} applies it at every step", "Set 0 and 1.")
         if reference.mask is not None and not capabilities.reference_masks:
@@ -169,12 +179,12 @@ def _references(request: GenerationRequest, capabilities: Capabilities) -> Itera
             yield Problem(f"{name} mask", f"a batch of {len(reference.mask)}", limit, remedy)
 
 
-def _window(name: str, unit: ControlUnit | ImageReference, steps: int) -> Iterator[Problem]:
+def _window(name: str, unit: ControlUnit | ImageReference, calls: int) -> Iterator[Problem]:
     if not 0 <= unit.start < unit.end <= 1:
         limit = "start_percent must be below end_percent, both from 0 to 1"
         yield Problem(f"{name} window", _span(unit), limit, "Use 0 and 1 for the whole generation.")
-    elif steps > 0 and not any(acts_at(unit, step, steps) for step in range(steps)):
-        yield Problem(f"{name} window", _span(unit), f"none of the {steps} steps lies in it", "Widen it.")
+    elif calls > 0 and not any(acts_at(unit, call, calls) for call in range(calls)):
+        yield Problem(f"{name} window", _span(unit), f"none of the {calls} steps lies in it", "Widen it.")
 
 
 def image_problems(name: str, image: Tensor) -> Iterator[Problem]:

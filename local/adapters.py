@@ -11,6 +11,7 @@ from weakref import ref
 
 from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
+from .adapter_files import Adapter
 from .model import LocalModel
 from .weights import reading
 
@@ -56,7 +57,7 @@ class _Fitting:
 
 @contextmanager
 def adapters_applied(
-    pipeline: Any, model: LocalModel, references: Sequence[ImageReference]
+    pipeline: Any, model: LocalModel, references: Sequence[ImageReference], adapters: Sequence[Adapter]
 ) -> Iterator[Callable[[int, int], None]]:
     """While this lasts, the pipeline has one IP-Adapter per reference; gives a function that sets the scales of a step.
 
@@ -66,8 +67,6 @@ def adapters_applied(
     if not references:
         yield lambda step, steps: None
         return
-    known = model.adapters()
-    adapters = [known[reference.kind] for reference in references]
     paths = [adapter.path for adapter in adapters]
     denoiser = model.denoiser
     before = _Fitting.of(denoiser)
@@ -91,7 +90,7 @@ def adapters_applied(
             pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
 
     try:
-        fitting = model.remembered.get(("adapters", *((path, path.stat().st_mtime_ns) for path in paths)), load)
+        fitting = model.fittings.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
         with fitting.on(model.device):
             fitting.put_into(denoiser)
             yield scale
@@ -100,7 +99,12 @@ def adapters_applied(
 
 
 def reference_inputs(
-    model: LocalModel, references: Sequence[ImageReference], width: int, height: int, guided: bool
+    model: LocalModel,
+    references: Sequence[ImageReference],
+    adapters: Sequence[Adapter],
+    width: int,
+    height: int,
+    guided: bool,
 ) -> dict[str, Any]:
     """What the pipeline is given beside the adapters: an embedding per reference, and masks where there are any.
 
@@ -108,7 +112,8 @@ def reference_inputs(
     """
     if not references:
         return {}
-    embeds = [_embedding(model, reference, guided).to(model.device) for reference in references]
+    pairs = zip(references, adapters, strict=True)
+    embeds = [_embedding(model, reference, adapter, guided).to(model.device) for reference, adapter in pairs]
     if model.facts.flow:
         # Without true guidance the negative ones are never used, but left out they would be computed.
         nothing = [embed.new_zeros(embed.shape) for embed in embeds]
@@ -120,11 +125,10 @@ def reference_inputs(
     return inputs
 
 
-def _embedding(model: LocalModel, reference: ImageReference, guided: bool) -> Tensor:
+def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, guided: bool) -> Tensor:
     """[1, images, ...], or [2, images, ...] with that of no image first, as the pipelines prepare it themselves."""
     import torch
 
-    adapter = model.adapters()[reference.kind]
     encoder, processor = model.image_encoder(adapter)
     pictures = [_to_picture(frame) for frame in to_rgb(reference.image)]
     digest = hashlib.sha256(b"".join(picture.tobytes() + str(picture.size).encode() for picture in pictures))
@@ -144,13 +148,13 @@ def _embedding(model: LocalModel, reference: ImageReference, guided: bool) -> Te
 
 
 def _mask(reference: ImageReference, width: int, height: int) -> Tensor:
-    """[1, images, height, width] with 1 where the reference acts."""
+    """[1, images, height, width] with 1 where the reference acts: of the result, over which a mask is stretched."""
     import torch
 
     images = reference.image.shape[0]
     if reference.mask is None:
         return torch.ones(1, images, height, width)
-    mask = fit_image(reference.mask[..., None], width, height, Resize.CROP)[..., 0]
+    mask = fit_image(reference.mask[..., None], width, height, Resize.STRETCH)[..., 0]
     return mask.expand(images, -1, -1)[None] if mask.shape[0] == 1 else mask[None]
 
 

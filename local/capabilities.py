@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..core.capabilities import Capabilities, Conflict, Range
+from ..core.capabilities import Capabilities, Conflict, Range, Share
 from ..core.request import ReferenceKind
 from ..core.scheduler import SchedulerName
 from .families import Family
 from .net_names import published
-from .schedulers import ALGORITHM_TYPES, FLOW_ALGORITHM_TYPES, FLOW_MISSING, KARRAS_SIGMAS, MISSING
+from .schedulers import (
+    ALGORITHM_TYPES,
+    CALLS,
+    FLOW_ALGORITHM_TYPES,
+    FLOW_CALLS,
+    FLOW_MISSING,
+    KARRAS_SIGMAS,
+    MISSING,
+)
 
 MOST_LORAS = 8
 MOST_REFERENCES = 8
@@ -45,7 +53,8 @@ SD15 = Capabilities(
     reference_masks=True,
     image_to_image=True,
     inpainting=True,
-    denoise_steps=True,
+    denoise_share=Share.STEPS,
+    calls=CALLS,
     upscale=True,
     own_vae=True,
     control_remedy="Remove it, or put its net into models/controlnet.",
@@ -67,6 +76,8 @@ FLUX_DEV = replace(
     algorithm_types=FLOW_ALGORITHM_TYPES,
     image_schedulers=frozenset(),
     max_steps={},
+    denoise_share=Share.CALLS,
+    calls=FLOW_CALLS,
     ranges={
         **SDXL.ranges,
         # Two latent pixels a side make one token.

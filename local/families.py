@@ -30,7 +30,8 @@ class FamilyFacts:
 
     `denoiser` and `text_encoders` are names of components; encoder number i reads with `tokenizers[i]`. `size` is the
     side in pixels it was trained at, and `guidance` suits it. `tokens` is the length of the last encoder's window.
-    `flow` models learn a velocity and need flow-matching schedulers.
+    `flow` models learn a velocity and need flow-matching schedulers. `activations` is how much memory a denoising step
+    takes beside the weights, compared with SD 1.5 at the same size: ComfyUI's memory_usage_factor.
     """
 
     denoiser: str
@@ -40,6 +41,7 @@ class FamilyFacts:
     guidance: float
     tokens: int
     flow: bool
+    activations: float
 
 
 _ONE, _TWO = ("text_encoder",), ("text_encoder", "text_encoder_2")
@@ -55,6 +57,7 @@ FACTS: Mapping[Family, FamilyFacts] = {
         guidance=7.5,
         tokens=77,
         flow=False,
+        activations=1.0,
     ),
     Family.SDXL: FamilyFacts(
         denoiser="unet",
@@ -64,6 +67,7 @@ FACTS: Mapping[Family, FamilyFacts] = {
         guidance=5.0,
         tokens=77,
         flow=False,
+        activations=0.8,
     ),
     Family.FLUX_DEV: FamilyFacts(
         denoiser="transformer",
@@ -73,6 +77,7 @@ FACTS: Mapping[Family, FamilyFacts] = {
         guidance=3.5,
         tokens=512,
         flow=True,
+        activations=3.1,
     ),
     Family.FLUX_SCHNELL: FamilyFacts(
         denoiser="transformer",
@@ -82,5 +87,6 @@ FACTS: Mapping[Family, FamilyFacts] = {
         guidance=0.0,
         tokens=256,
         flow=True,
+        activations=3.1,
     ),
 }

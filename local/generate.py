@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory, Problem
@@ -12,6 +13,7 @@ from ..core.images import fit_image
 from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
+from .autoencoders import in_pieces
 from .inputs import fitted_mask, init_latents, keep_unmasked
 from .loras import ActiveLoras, loras_applied
 from .model import LocalModel
@@ -66,44 +68,43 @@ def generate(
     makes another picture. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
     GenerationFailed when the result is not an image.
     """
-    _ensure_possible(model, request)
+    run = Run(model, request, model.find())
+    _ensure_possible(run)
     with tokens_merged(model, merge_tokens):
-        result = _generate_at_size(model, request, on_step, upscaler)
+        result = _generate_at_size(run, on_step, upscaler)
     return replace(result, notes=(*result.notes, *_merging_notes(merge_tokens)))
 
 
-def _generate_at_size(
-    model: LocalModel, request: GenerationRequest, on_step: Listener, upscaler: Upscaler | None
-) -> Generation:
+def _generate_at_size(run: Run, on_step: Listener, upscaler: Upscaler | None) -> Generation:
     """The pictures, enlarged where that is asked for."""
-    if not request.upscale:
-        return _generate(model, request, on_step)
-    again = _drawn_again(request)
+    if not run.request.upscale:
+        return _generate(run, on_step)
+    again = _drawn_again(run.request)
     size = (again.width, again.height)
     if upscaler is None:
-        _ensure_possible_again(model, again)
-    first = _generate(model, replace(request, upscale=False), on_step)
+        _ensure_possible_again(replace(run, request=again))
+    first = _generate(replace(run, request=replace(run.request, upscale=False)), on_step)
     if upscaler is not None:
         return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
     larger = fit_image(first.images, *size, Resize.STRETCH)
-    second = _generate(model, replace(again, init_image=larger), on_step)
+    second = _generate(replace(run, request=replace(again, init_image=larger)), on_step)
     seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
     return replace(second, task=first.task, scheduler=first.scheduler, seconds=seconds)
 
 
-def _ensure_possible(model: LocalModel, request: GenerationRequest) -> None:
-    if problems := model.problems(request):
-        raise InvalidRequest(model.name, problems)
+def _ensure_possible(run: Run) -> None:
+    if problems := run.model.problems(run.request, run.found):
+        raise InvalidRequest(run.model.name, problems)
 
 
-def _ensure_possible_again(model: LocalModel, again: GenerationRequest) -> None:
-    """The user set half of these sizes, and none of the other values."""
-    way = f"the result is drawn again at {again.width}x{again.height} with denoise {again.denoise:g}"
-    remedy = "Switch it off or choose an upscale_model; fewer pixels and more steps may help too."
-    problems = model.problems(again)
-    if problems:
-        reasons = [f"{problem.field} {problem.value} there: {problem.limit}" for problem in problems]
-        raise InvalidRequest(model.name, [Problem("upscale", "on", f"{way}; {'; '.join(reasons)}", remedy)])
+def _ensure_possible_again(run: Run) -> None:
+    """Whether the second pass can run; the user set half of its sizes, and none of its other values."""
+    request = run.request
+    reasons = [f"{p.field} {p.value} there: {p.limit}" for p in run.model.problems(request, run.found)]
+    if reasons:
+        way = f"the result is drawn again at {request.width}x{request.height} with denoise {request.denoise:g}"
+        remedy = "Switch it off, choose an upscale_model, or make the picture smaller."
+        raise InvalidRequest(run.model.name, [Problem("upscale", "on", f"{way}; {'; '.join(reasons)}", remedy)])
 
 
 def _drawn_again(request: GenerationRequest) -> GenerationRequest:
@@ -117,6 +118,7 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
         width=2 * request.width,
         height=2 * request.height,
         denoise=UPSCALE_DENOISE,
+        steps=max(request.steps, ceil(1 / UPSCALE_DENOISE)),  # of fewer that share leaves none
         init_image=torch.zeros(request.batch_size, 1, 1, 3),
         # The picture is as the request cuts it by now, and so must its mask be.
         mask=None if request.mask is None else fitted_mask(request)[..., 0],
@@ -124,10 +126,11 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
     )
 
 
-def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) -> Generation:
+def _generate(run: Run, on_step: Listener) -> Generation:
     started = time.perf_counter()
-    run = Run.of(model, request)
+    model, request = run.model, run.request
     task = task_of(request)
+    model.expect(run.files())
 
     def attempt() -> tuple[Prepared, float, Tensor]:
         with loras_applied(model, request.loras) as loras:
@@ -184,6 +187,8 @@ def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared,
     inversion = make_inversion(model.scheduler_config, run.request.denoise)
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
-    found = Run.of(model, inverse).prepare(inversion.inverse, loras)
-    noise = found.call(on_step, output="latent", latents=init_latents(model, run.request))
-    return Run.of(model, forward).prepare(inversion.forward, loras), {"latents": noise}
+    backwards = replace(run, request=inverse).prepare(inversion.inverse, loras)
+    with in_pieces(run.vae, backwards.tile):
+        picture = init_latents(model, run.request)
+    noise = backwards.call(on_step, output="latent", latents=picture)
+    return replace(run, request=forward).prepare(inversion.forward, loras), {"latents": noise}

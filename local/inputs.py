@@ -9,6 +9,7 @@ from ..core.conventions import NetKind, adapt_map
 from ..core.images import control_image, fit_image, fit_mask, to_rgb
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, Resize
+from .autoencoders import encoding_format, in_format
 from .controlnets import Control
 from .families import Family
 from .model import LocalModel
@@ -66,10 +67,11 @@ def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
     import torch
 
     vae = model.vae(request.vae)
-    with torch.no_grad():
-        encoded = vae.encode(_planes(_init_image(request)).to(model.device, vae.dtype) * 2 - 1)
+    dtype = encoding_format(model.family, vae)
+    with torch.no_grad(), in_format(vae, dtype):
+        encoded = vae.encode(_planes(_init_image(request)).to(model.device, dtype) * 2 - 1)
     latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
-    return latents * vae.config.scaling_factor
+    return latents.to(model.dtype) * vae.config.scaling_factor
 
 
 def keep_unmasked(request: GenerationRequest, images: Tensor) -> Tensor:

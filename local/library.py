@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +49,7 @@ class Library:
         """Everything in a ComfyUI folder and below, as it lies on the disk now, sorted; the first of a name wins."""
         seen: set[str] = set()
         for root in self.folders.get(folder, ()):
-            for file in sorted(scan(root), key=lambda file: file.name.lower()):
+            for file in _listed(root):
                 if file.name not in seen:
                     seen.add(file.name)
                     yield file
@@ -91,14 +92,65 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     return content
 
 
-def scan(root: Path) -> Iterator[ModelFile]:
-    """The weights files and diffusers folders anywhere below a folder; the parts of a diffusers folder are not seen."""
-    for folder, children, files in os.walk(root, followlinks=True):
-        here = Path(folder)
-        if "model_index.json" in files or ("config.json" in files and any(PART.fullmatch(name) for name in files)):
-            children.clear()
-            yield ModelFile(here.relative_to(root).as_posix(), here)
-            continue
-        for name in files:
-            if name.lower().endswith(WEIGHTS + PICKLES):
-                yield ModelFile((here / name).relative_to(root).as_posix(), here / name)
+@dataclass(frozen=True)
+class _Listing:
+    """The weights files and diffusers folders anywhere below a folder, and when each folder on the way last changed.
+
+    ComfyUI keeps its lists of files by the same sign, but they do not tell a diffusers folder from its parts.
+    """
+
+    files: tuple[ModelFile, ...]
+    changes: tuple[tuple[Path, int], ...]
+
+    @classmethod
+    def of(cls, root: Path) -> _Listing:
+        files: list[ModelFile] = []
+        changes = {root: _changed(root)}
+        for folder, children, names in os.walk(root, followlinks=True):
+            here = Path(folder)
+            whole = "model_index.json" in names or ("config.json" in names and any(map(PART.fullmatch, names)))
+            if whole and here != root:  # of what was downloaded right into ComfyUI's folder, the weights are files
+                children.clear()  # the parts of a diffusers folder are not seen
+                files.append(ModelFile(here.relative_to(root).as_posix(), here))
+                continue
+            changes |= {here / child: _changed(here / child) for child in children}  # before they are looked into
+            weights = (here / name for name in names if name.lower().endswith(WEIGHTS + PICKLES))
+            files += [ModelFile(path.relative_to(root).as_posix(), path) for path in weights]
+        return cls(tuple(sorted(files, key=lambda file: file.name.lower())), tuple(changes.items()))
+
+    def holds(self) -> bool:
+        """Whether nothing came or went since."""
+        return all(_changed(folder) == before for folder, before in self.changes)
+
+    def settled(self, now: int) -> bool:
+        """Whether a further change is sure to be seen: not within the tick of a clock, which is 2 s on FAT."""
+        return all(now - before > 2 * _SECOND for _, before in self.changes)
+
+
+_SECOND = 10**9
+_LISTINGS: dict[Path, _Listing] = {}
+
+
+def _listed(root: Path) -> tuple[ModelFile, ...]:
+    """What lies below a folder; it is walked through again only when something came or went.
+
+    ComfyUI asks for the nodes' choices several times in every run, and each generation for all nets and adapters.
+    """
+    known = _LISTINGS.get(root)
+    if known is not None and known.holds():
+        return known.files
+    now = time.time_ns()
+    listing = _Listing.of(root)
+    if listing.settled(now):
+        _LISTINGS[root] = listing
+    else:
+        _LISTINGS.pop(root, None)
+    return listing.files
+
+
+def _changed(folder: Path) -> int:
+    """When something last came into a folder or went, in nanoseconds since 1970; 0 where there is no such folder."""
+    try:
+        return folder.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import gc
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,10 @@ from ..core.errors import ModelNotFound, Problem
 from ..core.memory import Managed, Memory, Offload
 from ..core.modality import Modality
 from ..core.request import GenerationRequest, ReferenceKind
+from ..core.scheduler import SchedulerName
 from ..core.validate import validate
 from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
+from .autoencoders import decoding_format
 from .capabilities import TABLES
 from .families import FACTS, Family, FamilyFacts
 from .file_facts import facts_of
@@ -25,12 +29,35 @@ from .net_files import load_net
 from .nets import Net, NetSearch, search_for
 from .preview import LatentPreview
 from .remembered import Remembered
-from .single_files import Parts, family_configs, load_single_file, load_vae, runnable
+from .single_files import (
+    Parts,
+    family_configs,
+    load_single_file,
+    load_text_encoder,
+    load_vae,
+    plan_single_file,
+    runnable,
+)
 
 if TYPE_CHECKING:
     import torch
 
 DEMO_MODEL = Path(__file__).resolve().parent.parent / "assets" / "demo_model"
+
+# Networks of files (nets, VAEs, image encoders) that stay with a model: the ones used last, and all of the present
+# request. Three nets are a stack, and with one more a net can be tried in another's place without reading it anew. A
+# net of FLUX takes up to 7 GB of the computer's memory.
+KEPT_NETWORKS = 4
+# Sets of IP-Adapters, each with its weights: up to 1.5 GB for one of FLUX.
+KEPT_ADAPTERS = 2
+
+
+@dataclass(frozen=True)
+class Found:
+    """The nets and adapters that fit a model, as they lay on the disk when they were looked for."""
+
+    nets: Mapping[Modality, Net]
+    adapters: Mapping[ReferenceKind, Adapter]
 
 
 @dataclass(repr=False)
@@ -40,9 +67,10 @@ class LocalModel:
     `components` are what every diffusers pipeline of the family is built from. They lie wherever the memory has put
     them, and are brought to the device, as far as `offload` says, when they compute in `offload.run_offloaded`. Nets,
     adapters, LoRAs and VAEs are looked for in the library when a request needs them, so that one that was added
-    meanwhile is found, and stay with the model once loaded. `nets_chosen` names a file per modality, before the search.
-    `files` says where each component came from, `resting` in which format the denoiser's weights are kept, if that is
-    another than they compute in. `remembered` holds what was computed with the components before.
+    meanwhile is found, and the ones used last stay with the model. `nets_chosen` names a file per modality, before the
+    search. `files` says where each component came from, `resting` in which format the denoiser's weights are kept, if
+    that is another than they compute in. `remembered` holds what was computed with the components before, `fittings`
+    the sets of adapters used last.
     """
 
     name: str
@@ -58,7 +86,9 @@ class LocalModel:
     files: Mapping[str, Path] = field(default_factory=dict)
     resting: torch.dtype | None = None
     remembered: Remembered = field(default_factory=Remembered)
-    _loaded: dict[Path, tuple[tuple[Stamp, ...], Any]] = field(default_factory=dict)
+    fittings: Remembered = field(default_factory=lambda: Remembered(KEPT_ADAPTERS))
+    _loaded: OrderedDict[Path, tuple[tuple[Stamp, ...], Any]] = field(default_factory=OrderedDict)
+    _expected: set[Path] = field(default_factory=set)
     _managed: dict[int, Managed] = field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -107,36 +137,71 @@ class LocalModel:
         width = config["joint_attention_dim"] if self.facts.flow else config["cross_attention_dim"]
         return find_adapters(self.source / "ip_adapter", self.library, width)
 
+    def image_encoder_file(self, adapter: Adapter) -> Path | None:
+        """Where the image encoder that feeds an adapter lies; None for the model's own. Raises ModelNotFound."""
+        own = self.components.get("image_encoder")
+        if own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim):
+            return None
+        return find_image_encoder(self.library, adapter)
+
     def image_encoder(self, adapter: Adapter) -> tuple[Any, Any]:
         """The image encoder that feeds an adapter, and what prepares pictures for it: the model's own, or a file.
 
         Raises ModelNotFound or ModelUnreadable.
         """
-        own = self.components.get("image_encoder")
-        if own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim):
-            return own, self.components["feature_extractor"]
-        path = find_image_encoder(self.library, adapter)
+        path = self.image_encoder_file(adapter)
+        if path is None:
+            return self.components["image_encoder"], self.components["feature_extractor"]
         encoder = self._kept(path, lambda: load_image_encoder(path, self.dtype))
         return encoder, image_processor(encoder)
+
+    def expect(self, files: Iterable[Path]) -> None:
+        """Which networks of files the present request takes: they stay until another one is announced."""
+        self._expected.clear()
+        self._expected.update(files)
 
     def _kept(self, path: Path, load: Callable[[], Any]) -> Any:
         """The network in a file or folder, read once, and once more when the file was replaced."""
         stamps = stamps_of(path)
         if path in self._loaded and self._loaded[path][0] != stamps:
-            _, outdated = self._loaded.pop(path)
-            self._managed.pop(id(outdated), None)
+            self._forget(path)
         if path not in self._loaded:
+            self._make_room()
             self._loaded[path] = (stamps, load())
+        self._loaded.move_to_end(path)
         return self._loaded[path][1]
 
-    def capabilities(self) -> Capabilities:
+    def _make_room(self) -> None:
+        """Let go of what was not used for longest, before another is read: both at once might not fit."""
+        spare = [known for known in self._loaded if known not in self._expected]
+        if excess := spare[: max(0, len(self._loaded) + 1 - KEPT_NETWORKS)]:
+            for known in excess:
+                self._forget(known)
+            gc.collect()  # diffusers leaves cycles in networks that it put hooks into
+
+    def _forget(self, path: Path) -> None:
+        _, network = self._loaded.pop(path)
+        self._managed.pop(id(network), None)
+
+    @property
+    def table(self) -> Capabilities:
+        """What its family can do, and which scheduler a request without a choice gets."""
+        own = self.scheduler_config["_class_name"]
+        known = next((name for name in SchedulerName if name.value == own), None)
+        return replace(TABLES[self.family], default_scheduler=known)
+
+    def find(self) -> Found:
+        """What can be used with the model; nets and adapters are looked for here, once for a generation."""
+        return Found(self.nets(), self.adapters())
+
+    def capabilities(self, found: Found | None = None) -> Capabilities:
         """The family's table, narrowed to what this model and the nets and adapters that are there can do."""
-        table = TABLES[self.family]
-        kinds = frozenset(self.adapters())
+        table, found = self.table, found or self.find()
+        kinds = frozenset(found.adapters)
         return replace(
             table,
             target=self.name,
-            modalities=frozenset(self.nets()),
+            modalities=frozenset(found.nets),
             control_remedies=self._net_search().remedies(),
             max_references=table.max_references if kinds else 0,
             reference_kinds=kinds,
@@ -146,9 +211,9 @@ class LocalModel:
             needs_mask=self.denoiser.config.in_channels == 9,
         )
 
-    def problems(self, request: GenerationRequest) -> list[Problem]:
+    def problems(self, request: GenerationRequest, found: Found | None = None) -> list[Problem]:
         """Everything that keeps the request from running: what the model cannot do, and which files are not there."""
-        return [*validate(request, self.capabilities()), *self._missing_files(request)]
+        return [*validate(request, self.capabilities(found)), *self._missing_files(request)]
 
     def _missing_files(self, request: GenerationRequest) -> Iterator[Problem]:
         loras = [(f"lora {index}", lora) for index, lora in enumerate(request.loras, 1) if lora.strength != 0]
@@ -174,7 +239,8 @@ class LocalModel:
 
     def preview(self, vae: Any) -> LatentPreview:
         """What turns unfinished latents into small pictures, fitted to the autoencoder they are for."""
-        return self.remembered.get(("preview", ref(vae)), lambda: LatentPreview(vae, self.device))
+        dtype = decoding_format(self.family, vae)
+        return self.remembered.get(("preview", ref(vae)), lambda: LatentPreview(vae, self.device, dtype))
 
 
 def family_of(source: Path) -> Family:
@@ -184,6 +250,17 @@ def family_of(source: Path) -> Family:
     if source.is_dir() and not weight_files(source):
         raise ModelNotFound(f"There is no model in {source} (model_index.json is missing). Choose another model.")
     return runnable(facts_of(source), source)
+
+
+def model_files(source: Path, library: Library, parts: Parts) -> list[Path]:
+    """Everything a model is loaded from: its file or folder, and the parts that were chosen or found for it.
+
+    Raises ModelNotFound or ModelUnreadable in words, as far as headers tell.
+    """
+    family = family_of(source)
+    if (source / "model_index.json").is_file():
+        return [source, *parts.files(family, library).values()]
+    return list(dict.fromkeys(plan_single_file(source, library, parts).files.values()))
 
 
 def load_model(
@@ -206,10 +283,11 @@ def load_model(
     family_of(source)  # says in words what cannot be run
     if (source / "model_index.json").is_file():
         loaded = load_folder(source, dtype)
-        if parts.vae:
-            file = library.find("vae", parts.vae)
-            loaded.components["vae"] = load_vae(file, family_configs(loaded.family, library)["vae"], dtype)
-            loaded.files["vae"] = file
+        configs = family_configs(loaded.family, library)
+        for name, file in parts.files(loaded.family, library).items():
+            load = load_vae if name == "vae" else load_text_encoder
+            loaded.components[name] = load(file, configs[name], dtype)
+            loaded.files[name] = file
     else:
         loaded = load_single_file(source, dtype, library, parts)
     if resting is not None:

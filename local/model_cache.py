@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from .library import PICKLES, WEIGHTS
 
 if TYPE_CHECKING:
     from .model import LocalModel
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -34,12 +38,24 @@ class ModelCache:
             if key in self._models:
                 self.hits += 1
             else:
-                while len(self._models) >= self.limit:
+                if len(self._models) >= self.limit:
                     self._models.popitem(last=False)
+                    gc.collect()  # diffusers leaves cycles in networks that it put hooks into
                 self._models[key] = load()
                 self.loads += 1
             self._models.move_to_end(key)
             return self._models[key]
+
+    def clear(self) -> None:
+        """Let go of all models, unless one is being loaded at this moment. May be called from any thread."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._models:
+                log.info("ControlStack lets go of %d models, as ComfyUI frees its memory.", len(self._models))
+            self._models.clear()
+        finally:
+            self._lock.release()
 
 
 def stamp(*paths: Path) -> Hashable:

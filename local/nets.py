@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,7 @@ class NetSearch:
         with the shortest name. A file that cannot be read is left out with a warning. Raises ModelUnreadable or
         ModelNotFound for a chosen file that cannot serve.
         """
-        own = Library({"controlnet": [self.own]} if self.own else {})
-        candidates = [*self._fitting(own), *self._fitting(self.library)]
+        candidates = [*self._fitting(self._own_files()), *self._fitting(self.library.files("controlnet"))]
         found = {modality: net for modality in Modality if (net := self._best(modality, candidates))}
         return {**found, **self.chosen_nets()}
 
@@ -82,9 +81,17 @@ class NetSearch:
         where = f"One is {source} on huggingface.co: put it" if source else "Put one"
         return f"{text}{where} into models/controlnet, or choose a file with a ControlNet Models node, or remove it."
 
-    def _fitting(self, library: Library) -> list[tuple[ModelFile, FileFacts]]:
+    def _own_files(self) -> Iterable[ModelFile]:
+        """The model's own nets: a folder for each, or one of which it is the folder."""
+        if self.own is None:
+            return ()
+        if (self.own / "config.json").is_file():
+            return (ModelFile(self.own.name, self.own),)
+        return Library({"controlnet": [self.own]}).files("controlnet")
+
+    def _fitting(self, files: Iterable[ModelFile]) -> list[tuple[ModelFile, FileFacts]]:
         fitting = []
-        for file in library.files("controlnet"):
+        for file in files:
             # A pickle is opened only when it was chosen.
             if all(part.suffix.lower() in PICKLES for part in weight_files(file.path)):
                 continue
@@ -115,7 +122,7 @@ class NetSearch:
                 unions = (self._as_union(modality, file, facts) for file, facts in candidates)
                 net = next((net for net in unions if net), None)
             else:
-                net = next((Net(_shown(file), file.path, modality) for said, file in plain if said is word), None)
+                net = next((Net(file.name, file.path, modality) for said, file in plain if said is word), None)
             if net:
                 return net
         return None
@@ -124,10 +131,10 @@ class NetSearch:
         if facts.kind is Kind.UNION:
             mode = self._union_mode(modality)
             fits = mode is not None and mode < facts.modes
-            return Net(_shown(file), file.path, modality, union=True, mode=mode) if fits else None
+            return Net(file.name, file.path, modality, union=True, mode=mode) if fits else None
         known = UNION_WITHOUT_MODES.get(self.family.kin, frozenset())
         by_name = modality in known and re.search("union", file.name, re.IGNORECASE)
-        return Net(_shown(file), file.path, modality, union=True) if by_name else None
+        return Net(file.name, file.path, modality, union=True) if by_name else None
 
     def _union_mode(self, modality: Modality) -> int | None:
         kind = UNION_KINDS.get(self.family.kin)
@@ -184,11 +191,6 @@ def search_for(
     """The search for nets that fit a UNet or transformer of this configuration."""
     width = config.get("cross_attention_dim") or config.get("joint_attention_dim") or 0
     return NetSearch(family, width, library, own if own.is_dir() else None, chosen)
-
-
-def _shown(file: ModelFile) -> str:
-    """A file's name, or for a folder found as itself the folder's."""
-    return file.path.name if file.name == "." else file.name
 
 
 def _plain(spelling: str) -> str:

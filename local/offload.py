@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..core.memory import Managed, Memory, Offload, is_out_of_memory, size_of
 
@@ -40,9 +41,12 @@ class Stage:
         return sum(size_of(part.module) for part in self.parts)
 
 
-def denoising_room(width: int, height: int, batch: int, bytes_per_number: int) -> int:
-    """Bytes of activations of a denoising step at a size in pixels; `batch` counts guidance's second half too."""
-    return int(_DENOISING * batch * (width // 8) * (height // 8) * bytes_per_number)
+def denoising_room(width: int, height: int, batch: int, bytes_per_number: int, factor: float) -> int:
+    """Bytes of activations of a denoising step at a size in pixels; `batch` counts guidance's second half too.
+
+    `factor` is that of the family.
+    """
+    return int(factor * _DENOISING * batch * (width // 8) * (height // 8) * bytes_per_number)
 
 
 def decoding_room(width: int, height: int, bytes_per_number: int) -> int:
@@ -120,22 +124,33 @@ class _Present:
         self.stages = wanted
 
 
-@contextmanager
-def _on_call(present: _Present, stage: Stage) -> Iterator[None]:
-    """Each part calls its stage up when it is called; diffusers reads the device to compute on from the same hook."""
-    from accelerate.hooks import ModelHook, add_hook_to_module, remove_hook_from_module
+@cache
+def _arrival() -> Any:
+    """The hook's class, which knows no network: it would keep one until Python looks for cycles."""
+    from accelerate.hooks import ModelHook
     from accelerate.utils import send_to_device
 
     class Arrival(ModelHook):
-        execution_device = present.memory.device
+        def __init__(self, present: _Present, stage: Stage) -> None:
+            self.present, self.stage = present, stage
+            self.execution_device = present.memory.device
 
         def pre_forward(self, module: torch.nn.Module, *args: object, **kwargs: object) -> tuple:
-            present.become(stage)
+            self.present.become(self.stage)
             return send_to_device(args, self.execution_device), send_to_device(kwargs, self.execution_device)
 
+    return Arrival
+
+
+@contextmanager
+def _on_call(present: _Present, stage: Stage) -> Iterator[None]:
+    """Each part calls its stage up when it is called; diffusers reads the device to compute on from the same hook."""
+    from accelerate.hooks import add_hook_to_module, remove_hook_from_module
+
+    arrival = _arrival()
     try:
         for part in stage.parts:
-            add_hook_to_module(part.module, Arrival())
+            add_hook_to_module(part.module, arrival(present, stage))
         yield
     finally:
         for part in stage.parts:

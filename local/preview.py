@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .autoencoders import in_format, in_one_go
+
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _PROBES = 96
@@ -13,17 +16,18 @@ _PROBES = 96
 class LatentPreview:
     """A linear map from latent channels to colours, fitted to a model's own decoder, so it suits any autoencoder.
 
-    `device` is where the decoder computes, which may not be where it lies before it is called.
+    `device` is where the decoder computes, which may not be where it lies before it is called, and `dtype` what it
+    computes in, which may not be what it lies in.
     """
 
-    def __init__(self, vae: Any, device: Any) -> None:
+    def __init__(self, vae: Any, device: torch.device, dtype: torch.dtype) -> None:
         import torch
 
         generator = torch.Generator().manual_seed(0)
         channels = vae.config.latent_channels
         probes = torch.randn(_PROBES, channels, generator=generator)
-        flat = probes[..., None, None].expand(-1, -1, 2, 2).to(device, vae.dtype)
-        with torch.no_grad():
+        flat = probes[..., None, None].expand(-1, -1, 2, 2).to(device, dtype)
+        with torch.no_grad(), in_format(vae, dtype), in_one_go(vae):
             shift = vae.config.get("shift_factor") or 0.0
             colours = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)

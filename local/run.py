@@ -5,20 +5,20 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.conventions import unmet
 from ..core.request import ControlUnit, GenerationRequest, ImageReference
-from ..core.validate import steps_of
+from ..core.validate import calls_of
+from .adapter_files import Adapter
 from .adapters import adapters_applied, reference_inputs
-from .capabilities import TABLES
+from .autoencoders import decoding_format, in_format, in_pieces, tile_side
 from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
-from .families import Family
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
-from .model import LocalModel
+from .model import Found, LocalModel
 from .nets import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
@@ -42,26 +42,31 @@ Listener = Callable[[Step], None]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A valid request on a model, in one pass."""
+    """A valid request on a model, in one pass, with the nets and adapters that were found for it."""
 
     model: LocalModel
     request: GenerationRequest
-    controls: Sequence[ControlUnit]
-    nets: Sequence[Net]
-    references: Sequence[ImageReference]
+    found: Found
 
-    @classmethod
-    def of(cls, model: LocalModel, request: GenerationRequest) -> Run:
+    @property
+    def controls(self) -> list[ControlUnit]:
         """What is of weight 0 is not there."""
-        controls = [control for control in request.controls if control.strength != 0]
-        known = model.nets() if controls else {}
-        return cls(
-            model=model,
-            request=request,
-            controls=controls,
-            nets=[known[control.modality] for control in controls],
-            references=[reference for reference in request.references if reference.scale != 0],
-        )
+        return [control for control in self.request.controls if control.strength != 0]
+
+    @property
+    def nets(self) -> list[Net]:
+        """The net of each control."""
+        return [self.found.nets[control.modality] for control in self.controls]
+
+    @property
+    def references(self) -> list[ImageReference]:
+        """Those of scale 0 are not there."""
+        return [reference for reference in self.request.references if reference.scale != 0]
+
+    @property
+    def adapters(self) -> list[Adapter]:
+        """The adapter of each reference."""
+        return [self.found.adapters[reference.kind] for reference in self.references]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -73,32 +78,43 @@ class Run:
         """The autoencoder the request chose, or the model's own."""
         return self.model.vae(self.request.vae)
 
+    def files(self) -> Iterator[Path]:
+        """The networks that it takes beside the model's own."""
+        yield from (net.path for net in self.nets)
+        if self.request.vae:
+            yield self.model.library.find("vae", self.request.vae)
+        for adapter in self.adapters:
+            if encoder := self.model.image_encoder_file(adapter):
+                yield encoder
+
     def stages(self) -> list[Stage]:
         """The networks that compute together, with the memory they take at this size."""
         model, request = self.model, self.request
         rows = request.batch_size * (2 if is_guided(model, request) else 1)
         nets = {id(net): net for net in map(model.net, self.nets)}.values()
-        denoising = denoising_room(request.width, request.height, rows, model.dtype.itemsize)
+        denoising = denoising_room(request.width, request.height, rows, model.dtype.itemsize, model.facts.activations)
+        # Adapters lie on the device beside what is managed there.
+        denoising += sum(adapter.path.stat().st_size for adapter in self.adapters)
         stages = [
             Stage([model.managed(model.components[name]) for name in model.facts.text_encoders]),
             Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
             Stage([model.managed(self.vae)], self.decoding_room(), divisible=False),
         ]
-        known = model.adapters() if self.references else {}
-        encoders = [model.image_encoder(known[reference.kind])[0] for reference in self.references]
+        encoders = [model.image_encoder(adapter)[0] for adapter in self.adapters]
         if encoders:
             stages.append(Stage([model.managed(encoder) for encoder in dict.fromkeys(encoders)], divisible=False))
         return stages
 
-    def decoding_room(self) -> int:
-        """Bytes that decoding a picture takes in one piece."""
-        import torch
+    def tile(self) -> int | None:
+        """The side of the tiles that the autoencoder takes pictures of this size in; None where it takes them whole."""
+        request, dtype = self.request, decoding_format(self.model.family, self.vae)
+        return tile_side(request.width, request.height, dtype, self.model.memory.free())
 
-        vae = self.vae
-        # The SDXL pipelines decode in fp32 where fp16 would overflow.
-        in_half = self.model.family is Family.SDXL and vae.dtype == torch.float16
-        upcast = in_half and vae.config.get("force_upcast", False)
-        return decoding_room(self.request.width, self.request.height, 4 if upcast else vae.dtype.itemsize)
+    def decoding_room(self) -> int:
+        """Bytes that decoding takes at a time: a picture, or a tile of it."""
+        tile, dtype = self.tile(), decoding_format(self.model.family, self.vae)
+        width, height = (tile, tile) if tile else (self.request.width, self.request.height)
+        return decoding_room(width, height, dtype.itemsize)
 
     def notes(self) -> Iterator[str]:
         """What the user should know about how the request runs."""
@@ -113,7 +129,7 @@ class Run:
         units = net_controls(model, request, self.controls, self.nets)
         inputs = {
             **text_inputs(model, request, loras),
-            **reference_inputs(model, self.references, request.width, request.height, guided),
+            **reference_inputs(model, self.references, self.adapters, request.width, request.height, guided),
             **start_inputs(request),
             **control_inputs(model, request, self.controls, self.nets, kind.hints),
         }
@@ -124,29 +140,29 @@ class Run:
             parts["controlnet"] = flux_control_stack(units, model.denoiser)
         elif units:
             parts["controlnet"] = unet_control_stack(units, guided)
-        in_tiles = self.decoding_room() > model.memory.free()
-        return Prepared(self, kind.build(parts), inputs, units, in_tiles)
+        return Prepared(self, kind.build(parts), inputs, units, self.tile())
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A run whose pipeline is built; `in_tiles` where its pictures are too large to be decoded in one piece."""
+    """A run whose pipeline is built; `tile` is the side of the tiles, where pictures are too large for one piece."""
 
     run: Run
     pipeline: Any
     inputs: Mapping[str, Any]
     units: Sequence[Control]
-    in_tiles: bool
+    tile: int | None
 
     def call(self, listener: Listener, output: str = "pt", **more: Any) -> Tensor:
         """Run the pipeline: images [batch, 3, height, width], or latents as `output` "latent" gives them."""
         import torch
 
         run, request = self.run, self.run.request
-        in_tiles = _decoding_in_tiles(run.vae) if self.in_tiles else nullcontext()
-        adapters = adapters_applied(self.pipeline, run.model, run.references)
-        with in_tiles, _format_kept(run.vae), hints_encoded_once(self.units), adapters as scale:
-            scale(0, steps_of(request, TABLES[run.model.family]))
+        adapters = adapters_applied(self.pipeline, run.model, run.references, run.adapters)
+        # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
+        own_format = in_format(run.vae, run.vae.dtype)
+        with in_pieces(run.vae, self.tile), own_format, hints_encoded_once(self.units), adapters as scale:
+            scale(0, calls_of(request, run.model.table))
             return self.pipeline(
                 **self.inputs,
                 **self._size(),
@@ -190,25 +206,6 @@ class Prepared:
         asked, made = self.run.request.scheduler.name, type(self.pipeline.scheduler).__name__
         if asked and self.run.model.facts.flow:
             yield f"{asked.value} runs as {made}, its counterpart for this family."
-        if self.in_tiles:
-            yield "The picture was decoded in tiles, because it is too large for the free memory; seams may be seen."
-
-
-@contextmanager
-def _decoding_in_tiles(vae: Any) -> Iterator[None]:
-    vae.enable_tiling()
-    try:
-        yield
-    finally:
-        vae.disable_tiling()
-
-
-@contextmanager
-def _format_kept(vae: Any) -> Iterator[None]:
-    """A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it."""
-    dtype = vae.dtype
-    try:
-        yield
-    finally:
-        if vae.dtype != dtype:
-            vae.to(dtype=dtype)
+        if self.tile:
+            why = "because the picture is too large for the free memory"
+            yield f"It was decoded in tiles of {self.tile} pixels, {why}; seams may be seen."

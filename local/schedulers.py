@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..core.capabilities import Calls
 from ..core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 
 if TYPE_CHECKING:
@@ -39,6 +40,18 @@ FLOW_ALGORITHM_TYPES: Mapping[SchedulerName, frozenset[AlgorithmType]] = {
 }
 FLOW_MISSING: Mapping[SchedulerName, str] = {
     SchedulerName.DDIM_INVERSE: "it inverts the noise schedule of SD models, which flow-matching models do not have",
+}
+
+# Who calls the network otherwise than once a step: PNDM takes its second step twice, the others correct each step by a
+# second call, but for the last one, except ScoreSdeVe.
+_CORRECTED = Calls(each=2, more=-1)
+CALLS: Mapping[SchedulerName, Calls] = {
+    SchedulerName.PNDM: Calls(more=1),
+    SchedulerName.HEUN: _CORRECTED,
+    SchedulerName.KDPM2: _CORRECTED,
+    SchedulerName.KDPM2_ANCESTRAL: _CORRECTED,
+    SchedulerName.KARRAS_VE: _CORRECTED,
+    SchedulerName.SCORE_SDE_VE: Calls(each=2),
 }
 
 # Steps that a method wants before its pictures are as good as DPMSolverMultistep's at 21: with fewer, methods that
@@ -85,6 +98,7 @@ _FLOW: Mapping[SchedulerName, str] = {
     SchedulerName.UNIPC: "FlowUniPCMultistepScheduler",
     SchedulerName.DEIS: "FlowUniPCMultistepScheduler",
 }
+FLOW_CALLS: Mapping[SchedulerName, Calls] = {name: _CORRECTED for name, kind in _FLOW.items() if "Heun" in kind}
 
 # Left to the defaults of some classes, these clamp latents to -1..1 or move the last step: both are for pixel models.
 _LATENT_MODEL = {"clip_sample": False, "set_alpha_to_one": False, "thresholding": False, "skip_prk_steps": True}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelNotFound, ModelUnreadable
 from .assemble import assemble
 from .families import FACTS, Family
-from .file_facts import FileFacts, Format, Kind, Layout, facts_of, file_facts
+from .file_facts import FileFacts, Format, Kind, Layout, facts_of
 from .headers import read_header
 from .layouts import renamed
 from .library import Library, ModelFile, read_config
@@ -46,6 +46,12 @@ class Parts:
     vae: str = ""
     text_encoders: tuple[str, ...] = ()
 
+    def files(self, family: Family, library: Library) -> dict[str, Path]:
+        """Where the ones named here lie, by component. Raises ModelNotFound."""
+        encoders = zip(FACTS[family].text_encoders, self.text_encoders, strict=False)
+        named = [("vae", "vae", self.vae), *(("text_encoders", component, name) for component, name in encoders)]
+        return {component: library.find(folder, name) for folder, component, name in named if name}
+
 
 def family_configs(family: Family, library: Library) -> dict[str, dict[str, Any]]:
     """The configuration of every network of a family, and of its scheduler, by component."""
@@ -65,11 +71,24 @@ def runnable(facts: FileFacts, path: Path) -> Family:
     return facts.family
 
 
-def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | None = None) -> Loaded:
-    """The model in a checkpoint or denoiser file.
+@dataclass(frozen=True)
+class Plan:
+    """What headers tell about a model before anything is loaded: its configurations, and where each network lies.
+
+    `files` is by component; a checkpoint brings several of them.
+    """
+
+    family: Family
+    facts: FileFacts
+    configs: dict[str, dict[str, Any]]
+    files: dict[str, Path]
+
+
+def plan_single_file(path: Path, library: Library, parts: Parts | None = None) -> Plan:
+    """How the model in a checkpoint or denoiser file is put together.
 
     What the file lacks is taken from the library's `vae` and `text_encoders`, where the headers say what fits. Raises
-    ModelNotFound or ModelUnreadable before anything is loaded, where the headers tell.
+    ModelNotFound or ModelUnreadable.
     """
     parts = parts or Parts()
     facts = facts_of(path)
@@ -77,25 +96,40 @@ def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | 
     configs = family_configs(family, library)
     denoiser = FACTS[family].denoiser
     configs[denoiser] |= _input_channels(facts, configs[denoiser], path) | _flux_depth(path)
-    encoders = _encoder_files(family, facts, configs, library, parts)
-    vae = _vae_file(family, facts, configs["vae"], library, parts)
+    files = {denoiser: path, **parts.files(family, library)}
+    for name in FACTS[family].text_encoders:
+        if name not in files:
+            files[name] = path if Kind.TEXT_ENCODER in facts.parts else _encoder_file(family, configs[name], library)
+    if "vae" not in files:
+        files["vae"] = path if Kind.VAE in facts.parts else _vae_file(family, configs["vae"], library)
+    return Plan(family, facts, configs, files)
+
+
+def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | None = None) -> Loaded:
+    """The model in a checkpoint or denoiser file, as planned. Raises ModelNotFound or ModelUnreadable."""
+    plan = plan_single_file(path, library, parts)
+    family, facts, configs, files = plan.family, plan.facts, plan.configs, plan.files
+    denoiser = FACTS[family].denoiser
     components: dict[str, Any] = dict.fromkeys(("image_encoder", "feature_extractor"))
     components |= tokenizers(family, library)
     tensors = load_tensors(path, dtype)
     network = _below(tensors, facts.prefix)
     flux = family.kin is Family.FLUX_DEV
     components[denoiser] = assemble(configs[denoiser], renamed(network, Kind.DENOISER, facts.layout, flux), path)
-    components["vae"] = load_vae(vae, configs["vae"], dtype) if vae else _own_vae(tensors, configs["vae"], path)
+    own_vae = files["vae"] == path
+    components["vae"] = (
+        _own_vae(tensors, configs["vae"], path) if own_vae else load_vae(files["vae"], configs["vae"], dtype)
+    )
     for number, name in enumerate(FACTS[family].text_encoders):
-        file = encoders.get(name)
-        given = _encoder_tensors(file, dtype) if file else _own_encoder(tensors, family, number)
-        components[name] = assemble(configs[name], given, file or path)
+        if files[name] == path:
+            components[name] = assemble(configs[name], _own_encoder(tensors, family, number), path)
+        else:
+            components[name] = load_text_encoder(files[name], configs[name], dtype)
     if family is Family.SD15:
         components["safety_checker"] = None
     scheduler = configs["scheduler"]
     if facts.v_prediction:
         scheduler |= {"prediction_type": "v_prediction", "rescale_betas_zero_snr": facts.zero_snr}
-    files = {denoiser: path, "vae": vae or path, **dict.fromkeys(FACTS[family].text_encoders, path), **encoders}
     return Loaded(family, components, scheduler, files)
 
 
@@ -111,6 +145,14 @@ def load_vae(path: Path, config: Mapping[str, Any], dtype: dtype) -> Any:
         )
     tensors = _below(load_tensors(path, dtype), facts.prefix)
     return assemble(config, renamed(tensors, Kind.VAE, facts.layout), path)
+
+
+def load_text_encoder(path: Path, config: Mapping[str, Any], dtype: dtype) -> Any:
+    """A text encoder from a file of its own, with the family's configuration."""
+    facts = facts_of(path)
+    if facts.kind is not Kind.TEXT_ENCODER:
+        raise ModelUnreadable(f"{path.name} is a {facts}, not a text encoder. Choose a file of models/text_encoders.")
+    return assemble(config, renamed(load_tensors(path, dtype), Kind.TEXT_ENCODER, facts.layout), path)
 
 
 def tokenizers(family: Family, library: Library) -> dict[str, Any]:
@@ -159,35 +201,25 @@ def _flux_depth(path: Path) -> dict[str, int]:
     return {key: max(found) + 1 for key, found in numbers.items() if found} if numbers["num_single_layers"] else {}
 
 
-def _encoder_files(
-    family: Family, facts: FileFacts, configs: Mapping[str, Mapping], library: Library, parts: Parts
-) -> dict[str, Path]:
-    """The files of the text encoders that are not taken from the checkpoint itself, by component."""
-    found: dict[str, Path] = {}
-    for number, name in enumerate(FACTS[family].text_encoders):
-        wanted = parts.text_encoders[number] if number < len(parts.text_encoders) else ""
-        if wanted:
-            found[name] = library.find("text_encoders", wanted)
-        elif Kind.TEXT_ENCODER not in facts.parts:
-            config = configs[name]
-            what = "T5" if "d_model" in config else "CLIP"
-            width = config.get("d_model") or config["hidden_size"]
-            vocabulary = config["vocab_size"]
-            found[name] = _only(
-                library,
-                "text_encoders",
-                lambda file, width=width, vocabulary=vocabulary: _is_encoder(file, width, vocabulary),
-                f"the {what} text encoder of {family.value} ({width} wide)",
-                "choose it as text_encoder",
-            )
-    return found
+def _encoder_file(family: Family, config: Mapping[str, Any], library: Library) -> Path:
+    """The text encoder of that configuration for a model that brings none."""
+    what = "T5" if "d_model" in config else "CLIP"
+    width, vocabulary = config.get("d_model") or config["hidden_size"], config["vocab_size"]
+    return _only(
+        library,
+        "text_encoders",
+        lambda file: _is_encoder(file, width, vocabulary),
+        f"the {what} text encoder of {family.value} ({width} wide)",
+        "choose it as text_encoder",
+    )
 
 
 def _is_encoder(file: ModelFile, width: int, vocabulary: int) -> bool:
-    header = read_header(file.path)
-    facts = file_facts(header)
-    words = {tensor.shape for name, tensor in header.tensors.items() if name.endswith(_WORDS)}
-    return facts.kind is Kind.TEXT_ENCODER and (vocabulary, width) in words
+    facts = facts_of(file.path)
+    if facts.kind is not Kind.TEXT_ENCODER or facts.width != width:
+        return False
+    tensors = read_header(file.path).tensors
+    return any(tensor.shape == (vocabulary, width) for name, tensor in tensors.items() if name.endswith(_WORDS))
 
 
 _WORDS = ("token_embedding.weight", "shared.weight", "embed_tokens.weight")
@@ -197,11 +229,8 @@ _WORDS = ("token_embedding.weight", "shared.weight", "embed_tokens.weight")
 _VAE_NAMES = {Family.SD15: r"^(?!.*xl)", Family.SDXL: r"xl", Family.FLUX_DEV: r"^(?!.*sd3)"}
 
 
-def _vae_file(family: Family, facts: FileFacts, config: Mapping, library: Library, parts: Parts) -> Path | None:
-    if parts.vae:
-        return library.find("vae", parts.vae)
-    if Kind.VAE in facts.parts:
-        return None
+def _vae_file(family: Family, config: Mapping[str, Any], library: Library) -> Path:
+    """The autoencoder for a model that brings none."""
 
     def fits(file: ModelFile) -> bool:
         found = facts_of(file.path)
@@ -248,7 +277,3 @@ _OWN_ENCODERS: Mapping[tuple[Family, int], tuple[str, Layout]] = {
 def _own_encoder(tensors: Mapping[str, Tensor], family: Family, number: int) -> dict[str, Tensor]:
     prefix, layout = _OWN_ENCODERS[family.kin, number]
     return renamed(_below(tensors, prefix), Kind.TEXT_ENCODER, layout)
-
-
-def _encoder_tensors(path: Path, dtype: dtype) -> dict[str, Tensor]:
-    return renamed(load_tensors(path, dtype), Kind.TEXT_ENCODER, facts_of(path).layout)

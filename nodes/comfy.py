@@ -36,6 +36,7 @@ __all__ = [
     "detector_folders",
     "device",
     "io",
+    "is_running",
     "library",
     "load_torch_file",
     "lora_names",
@@ -115,6 +116,11 @@ def stop_if_interrupted() -> None:
     """
     if memory.processing_interrupted():
         raise memory.InterruptProcessingException()
+
+
+def is_running() -> bool:
+    """Whether a graph is being run."""
+    return bool(PromptServer.instance.prompt_queue.currently_running)
 
 
 _nodes_with_text: set[str] = set()

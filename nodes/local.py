@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
-from ..core.errors import InvalidRequest, ModelNotFound, Problem
+from ..core.errors import ControlStackError, InvalidRequest, ModelNotFound, Problem
 from ..core.memory import Offload
 from ..core.modality import Modality
 from ..core.request import GenerationRequest
@@ -81,7 +83,21 @@ class Precision(str, Enum):
 MODELS = ModelCache()
 
 
+def _let_go() -> None:
+    """The models, when ComfyUI has dropped a node though no graph is running that might be without it.
+
+    That is what `/free` with `free_memory` does, of which ComfyUI tells custom nodes nothing else.
+    """
+    if not comfy.is_running():
+        MODELS.clear()
+
+
 class ControlStackLoadModel(io.ComfyNode):
+    def __init__(self) -> None:
+        """ComfyUI makes one object of a node, and keeps it while the node is in the graph."""
+        super().__init__()
+        finalize(self, _let_go).atexit = False
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         library = comfy.library()
@@ -141,6 +157,26 @@ class ControlStackLoadModel(io.ComfyNode):
         )
 
     @classmethod
+    def fingerprint_inputs(
+        cls,
+        model_name: str = DEMO_NAME,
+        vae_name: str = AUTOMATIC,
+        text_encoder_1: str = AUTOMATIC,
+        text_encoder_2: str = AUTOMATIC,
+        **_: Any,
+    ) -> str | float:
+        """Changes when a file was replaced, or another one is found for a part. It ends up in saved pictures."""
+        from ..local.model import model_files
+
+        library = comfy.library()
+        try:
+            source = _source(library, model_name)
+            files = model_files(source, library, _parts(vae_name, text_encoder_1, text_encoder_2))
+        except ControlStackError:
+            return float("nan")  # run it: the error is said there
+        return sha256(repr(stamp(*files)).encode()).hexdigest()
+
+    @classmethod
     def execute(
         cls,
         model_name: str,
@@ -153,27 +189,20 @@ class ControlStackLoadModel(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        from ..local.model import family_of, load_model
+        from ..local.model import family_of, load_model, model_files
 
         library = comfy.library()
-        source = _sources(library).get(model_name)
-        if source is None:
-            raise ModelNotFound(
-                f"model_name is '{model_name}', which is not among ComfyUI's models any more. Put it back into "
-                f"{library.places(*SOURCES)} or choose another."
-            )
+        source = _source(library, model_name)
         chosen_precision = choose(Precision, "precision", precision)
         chosen_offload = choose(Offload, "offload", offload)
         family = family_of(source)
         NetSearch(family, 0, library, chosen=nets or {}).chosen_nets()  # says what does not fit before loading
-        parts = Parts(
-            vae=_named(vae_name), text_encoders=tuple(_named(name) for name in (text_encoder_1, text_encoder_2))
-        )
+        parts = _parts(vae_name, text_encoder_1, text_encoder_2)
         memory = ComfyMemory()
         dtype = _dtype(chosen_precision, family, memory.device)
         resting = torch.float8_e4m3fn if chosen_precision is Precision.FP8 else None
         model = MODELS.get(
-            (stamp(source, *_part_files(library, parts)), dtype, resting, parts),
+            (stamp(*model_files(source, library, parts)), dtype, resting, parts),
             lambda: load_model(source, model_name, memory, dtype, library, parts, resting),
         )
         return io.NodeOutput(replace(model, library=library, offload=chosen_offload, nets_chosen=nets or {}))
@@ -188,13 +217,18 @@ def _sources(library: Library) -> dict[str, Path]:
     return found
 
 
-def _named(name: str) -> str:
-    return "" if name == AUTOMATIC else name
+def _source(library: Library, model_name: str) -> Path:
+    if source := _sources(library).get(model_name):
+        return source
+    raise ModelNotFound(
+        f"model_name is '{model_name}', which is not among ComfyUI's models any more. Put it back into "
+        f"{library.places(*SOURCES)} or choose another."
+    )
 
 
-def _part_files(library: Library, parts: Parts) -> list[Path]:
-    named = [("vae", parts.vae), *(("text_encoders", name) for name in parts.text_encoders)]
-    return [library.find(folder, name) for folder, name in named if name]
+def _parts(vae_name: str, *text_encoders: str) -> Parts:
+    vae, *encoders = ("" if name == AUTOMATIC else name for name in (vae_name, *text_encoders))
+    return Parts(vae, tuple(encoders))
 
 
 def _dtype(precision: Precision, family: Family, device: torch.device) -> torch.dtype:

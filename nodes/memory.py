@@ -28,17 +28,20 @@ class ManagedModule:
         import torch
 
         class Holder(torch.nn.Module):
-            """ModelPatcher sets `device` on what it manages, which diffusers' modules do not allow."""
+            """ModelPatcher sets `device` on what it manages, which diffusers' modules do not allow.
 
-            def __init__(self) -> None:
+            The module is an argument: a class that knows it would keep it until Python looks for cycles.
+            """
+
+            def __init__(self, held: torch.nn.Module) -> None:
                 super().__init__()
-                self.held = module
+                self.held = held
                 self.device = torch.device("cpu")
 
         # What ComfyUI logs when it loads or evicts the module.
         Holder.__name__ = type(module).__name__
         self.module = module
-        self.patcher = ModelPatcher(Holder(), load_device=device(), offload_device=memory.unet_offload_device())
+        self.patcher = ModelPatcher(Holder(module), load_device=device(), offload_device=memory.unet_offload_device())
 
 
 class ComfyMemory:

@@ -44,7 +44,10 @@ class ControlStackReference(io.ComfyNode):
                 ),
                 *window_inputs("reference"),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="Limits the reference to the white area, where supported."
+                    "mask",
+                    optional=True,
+                    tooltip="Limits the reference to the white area of the result, where supported; the mask is "
+                    "stretched over all of it.",
                 ),
                 References.Input("references", optional=True, tooltip="Earlier references; leave open to begin."),
             ],

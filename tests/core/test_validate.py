@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from controlstack.core.capabilities import Capabilities, Conflict, Range
+from controlstack.core.capabilities import Capabilities, Conflict, Range, Share
 from controlstack.core.errors import InvalidRequest
 from controlstack.core.modality import Modality
 from controlstack.core.request import (
@@ -138,7 +138,7 @@ LATENT = replace(
     TARGET,
     image_to_image=True,
     inpainting=True,
-    denoise_steps=True,
+    denoise_share=Share.STEPS,
     negative_prompt=False,
     reference_windows=True,
     image_schedulers=frozenset({SchedulerName.DDIM}),
@@ -150,7 +150,7 @@ LATENT = replace(
     ("changes", "parts"),
     [
         ({"negative_prompt": "blurred"}, ("negative_prompt is set", "Test Target has none", "Leave it empty.")),
-        ({"init_image": IMAGE, "denoise": 0.01}, ("denoise is 0.01", "leaves none", "Set it to 0.048 or more.")),
+        ({"init_image": IMAGE, "denoise": 0.01}, ("denoise is 0.01", "leaves none", "Set it to 0.05 or more.")),
         (
             {"scheduler": SchedulerChoice(SchedulerName.DDIM)},
             ("scheduler is DDIMScheduler", "begins with a picture", "Connect init_image"),

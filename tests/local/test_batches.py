@@ -11,6 +11,7 @@ import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
+from controlstack.local import autoencoders
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
@@ -78,6 +79,7 @@ def test_a_picture_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_said
     tiled_calls = []
     decode = vae.tiled_decode
     monkeypatch.setattr(vae, "tiled_decode", lambda *a, **k: tiled_calls.append(1) or decode(*a, **k))
+    monkeypatch.setattr(autoencoders, "TILES", (SIZE,))
     monkeypatch.setattr(PlainMemory, "free", lambda self: 1)
     tiled = generate(model, request)
     assert tiled_calls == [1]
@@ -120,5 +122,5 @@ def test_decoding_in_fp32_takes_the_room_of_fp32() -> None:
     rooms = []
     for upcast in (False, True):
         vae.register_to_config(force_upcast=upcast)
-        rooms.append(Run.of(model, request).decoding_room())
+        rooms.append(Run(model, request, model.find()).decoding_room())
     assert rooms[1] == 2 * rooms[0]

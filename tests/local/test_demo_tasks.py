@@ -192,5 +192,11 @@ def test_a_second_drawing_changes_what_the_first_was_to_change(demo: LocalModel)
 
 
 def test_what_keeps_a_picture_from_being_drawn_again_is_said_of_upscale(demo: LocalModel) -> None:
-    with pytest.raises(InvalidRequest, match=r"upscale is on: .* drawn again at 128x128 .* denoise 0.5 .*none"):
-        generate(demo, request(0, width=64, height=64, steps=1, upscale=True))
+    with pytest.raises(InvalidRequest, match=r"upscale is on: .* drawn again at 3072x128 .* width 3072 there"):
+        generate(demo, request(0, width=1536, height=64, upscale=True))
+
+
+def test_a_picture_of_one_step_can_be_drawn_again_at_twice_the_size(demo: LocalModel) -> None:
+    """Half of one step is none: the second pass takes as many as leave one."""
+    choice = SchedulerChoice(SchedulerName.LCM)
+    assert image(demo, request(0, width=64, height=64, steps=1, scheduler=choice, upscale=True)).shape[1] == 128

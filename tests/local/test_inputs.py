@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from controlstack.core.modality import Modality
-from controlstack.core.request import ControlUnit, GenerationRequest, Resize
+from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, Resize
+from controlstack.local.adapters import reference_inputs
 from controlstack.local.families import Family
 from controlstack.local.inputs import net_controls, start_inputs
 from controlstack.local.model import LocalModel
-from controlstack.tests.local.stocked import SIZE
+from controlstack.tests.local.stocked import SIZE, picture
 
 WIDE = torch.rand(1, SIZE, 2 * SIZE, 3)
 OUTER_QUARTERS = torch.tensor([1.0, 0, 0, 1]).repeat_interleave(2).expand(1, 8, 8)
@@ -36,3 +37,20 @@ def test_the_limit_of_a_control_goes_the_way_of_its_map(
     assert area is not None
     share = {Resize.CROP: 0.0, Resize.FIT: 0.25, Resize.STRETCH: 0.5}[resize]
     assert area.mean() == pytest.approx(share, abs=0.1)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8), (64, 128)])
+def test_the_limit_of_a_reference_covers_the_whole_result_whatever_proportions_the_mask_has(
+    stocked: Callable[[Family], LocalModel], shape: tuple[int, int]
+) -> None:
+    model = stocked(Family.SD15)
+    height, width = shape
+    outer = ((torch.arange(width) < width // 4) | (torch.arange(width) >= 3 * width // 4)).float()
+    reference = ImageReference(picture(1), mask=outer.expand(1, height, width))
+    adapters = [model.adapters()[reference.kind]]
+    inputs = reference_inputs(model, [reference], adapters, 2 * SIZE, SIZE, guided=True)
+    (area,) = inputs["cross_attention_kwargs"]["ip_adapter_masks"]
+    assert area.shape == (1, 1, SIZE, 2 * SIZE)
+    near_edge = 2 * SIZE // 8  # a half of the quarter: stretched edges are soft
+    assert (area[..., :near_edge] == 1).all() and (area[..., -near_edge:] == 1).all()
+    assert area.mean() == pytest.approx(0.5, abs=0.05)

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import weakref
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,15 @@ import torch
 from controlstack.core.errors import ModelNotFound, ModelUnreadable
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
-from controlstack.core.request import ReferenceKind
+from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
+from controlstack.core.scheduler import SchedulerChoice, SchedulerName
+from controlstack.local import model as model_module
 from controlstack.local.families import FACTS, Family
+from controlstack.local.generate import generate
 from controlstack.local.library import Library
 from controlstack.local.model import DEMO_MODEL, LocalModel, family_of, load_model
+from controlstack.local.nets import NetSearch
+from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import components, scheduler
 from diffusers import FluxPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
@@ -191,3 +198,26 @@ def test_a_folder_whose_weights_are_of_another_family_than_its_index_says_is_ref
     save_file(tensors, weights, metadata={"format": "pt"})
     with pytest.raises(ModelUnreadable, match=r"The unet in .* is SD 2: the local engine runs SD 1\.5, SDXL"):
         load(copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"upscale": True},
+        {"scheduler": SchedulerChoice(SchedulerName.DDIM_INVERSE), "init_image": picture(3)},
+    ],
+    ids=["plain", "upscaled", "inverted"],
+)
+def test_nets_and_adapters_are_looked_for_once_a_generation(
+    stocked: Callable[[Family], LocalModel], monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
+) -> None:
+    searches: list[str] = []
+    for place, name in ((NetSearch, "nets"), (model_module, "find_adapters")):
+        plain = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda *a, plain=plain, name=name: searches.append(name) or plain(*a))
+    controls = (ControlUnit(Modality.CANNY, picture(1)), ControlUnit(Modality.DEPTH, picture(2)))
+    references = (ImageReference(picture(4)), ImageReference(picture(5), kind=ReferenceKind.CHARACTER))
+    request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2)
+    generate(stocked(Family.SD15), replace(request, controls=controls, references=references, **changes))
+    assert sorted(searches) == ["find_adapters", "nets"]

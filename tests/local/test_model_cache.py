@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from controlstack.core.errors import ModelUnreadable
+from controlstack.core.memory import Offload
+from controlstack.core.request import GenerationRequest
 from controlstack.local.families import Family
+from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
 from controlstack.local.model_cache import ModelCache, stamp
 from controlstack.tests.local.tiny_models import tiny_model
@@ -48,8 +51,12 @@ def test_a_third_model_takes_the_place_of_the_one_not_used_for_longest(reading: 
     assert reading.loads == ["a", "b", "c", "b"]
 
 
-def test_what_goes_is_gone_before_the_new_one_is_read(reading: Reading) -> None:
-    gone = weakref.ref(reading.get("a").denoiser)
+@pytest.mark.parametrize("mode", [Offload.NONE, Offload.SEQUENTIAL])
+def test_what_goes_is_gone_before_the_new_one_is_read(reading: Reading, mode: Offload) -> None:
+    model = reading.get("a")
+    generate(replace(model, offload=mode), GenerationRequest("a star", width=64, height=64, steps=1))
+    gone = weakref.ref(model.denoiser)
+    del model
     reading.get("b")
     seen: list[bool] = []
 
@@ -89,3 +96,24 @@ def test_a_folder_changes_with_its_files(tmp_path: Path) -> None:
     before = stamp(tmp_path)
     weights.write_bytes(b"22")
     assert stamp(tmp_path) != before
+
+
+def test_all_models_are_let_go_at_once(reading: Reading) -> None:
+    gone = [weakref.ref(reading.get(name).denoiser) for name in ("a", "b")]
+    reading.cache.clear()
+    assert [model() for model in gone] == [None, None]
+    reading.get("a")
+    assert reading.loads == ["a", "b", "a"]
+
+
+def test_a_model_that_is_being_loaded_is_not_let_go(reading: Reading) -> None:
+    """A finalizer may run in the middle of loading, in the thread that loads."""
+
+    def load() -> LocalModel:
+        reading.cache.clear()
+        return tiny_model(Family.FLUX_DEV)
+
+    reading.get("a")
+    reading.cache.get("b", load)
+    reading.get("a")
+    assert reading.loads == ["a"]

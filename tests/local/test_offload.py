@@ -200,7 +200,7 @@ def test_on_the_cpu_nothing_is_offloaded_unless_it_is_asked_for() -> None:
 
 
 def test_activations_are_those_comfyui_reckons_with() -> None:
-    assert denoising_room(512, 512, 2, 2) == pytest.approx(164e6, rel=0.06)
+    assert denoising_room(512, 512, 2, 2, 1.0) == pytest.approx(164e6, rel=0.06)
     assert decoding_room(512, 512, 2) == pytest.approx(1.14e9, rel=0.01)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,57 +17,27 @@ from controlstack.local.assemble import network_class
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
 from controlstack.local.library import Library
-from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
+from controlstack.local.model import DEMO_MODEL, LocalModel, load_model, model_files
+from controlstack.local.model_cache import stamp
 from controlstack.local.single_files import CONFIGS, Parts, family_configs, tokenizers
 from controlstack.tests.local.original_layouts import (
     checkpoint,
-    flux_original,
     hf_text,
-    ldm_unet,
     ldm_vae,
-    open_clip_text,
     scaled_fp8,
     stored,
 )
-from controlstack.tests.local.tiny_models import components, scheduler, t5_tokenizer, unet, vae
+from controlstack.tests.local.packed_files import FOLDERS, empty_library, networks, write, write_parts
+from controlstack.tests.local.tiny_models import clip_text, components, scheduler, unet, vae
 from controlstack.workshop.comfyui import find_comfyui
-from diffusers import UNet2DConditionModel
-from safetensors.torch import save_file
-from torch import Tensor
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
 CPU = PlainMemory(torch.device("cpu"))
-CONFIG_NAMES = {
-    Family.SD15: "sd15",
-    Family.SDXL: "sdxl",
-    Family.FLUX_DEV: "flux_dev",
-    Family.FLUX_SCHNELL: "flux_schnell",
-}
-FOLDERS = ("checkpoints", "diffusion_models", "vae", "text_encoders", "controlnet")
-
-
-def networks(parts: Mapping[str, Any]) -> Iterator[tuple[str, torch.nn.Module]]:
-    return ((name, part) for name, part in parts.items() if isinstance(part, torch.nn.Module))
-
-
-def config_of(module: Any) -> dict[str, Any]:
-    config = module.config.to_dict() if hasattr(module.config, "to_dict") else module.config
-    kept = {key: value for key, value in config.items() if not key.startswith("_")}
-    return {**kept, "_class_name": type(module).__name__}
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    """Empty model folders, the tokenizers of the tiny models, and configurations of their size."""
-    root = tmp_path_factory.mktemp("models")
-    for name in (*FOLDERS, "configs"):
-        (root / name).mkdir()
-    for family, name in CONFIG_NAMES.items():
-        configs = {part: config_of(network) for part, network in networks(components(family))}
-        configs["scheduler"] = config_of(scheduler(family))
-        (root / "configs" / f"{name}.json").write_text(json.dumps(configs, default=str), encoding="utf-8")
-    t5_tokenizer().save_pretrained(root / "t5")
-    folders = {name: (root / name,) for name in FOLDERS}
-    return Library(folders, DEMO_MODEL / "tokenizer", root / "t5", root / "configs")
+    return empty_library(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture
@@ -79,13 +48,6 @@ def own(library: Library, tmp_path: Path) -> Library:
     return Library(
         {name: (tmp_path / name,) for name in FOLDERS}, library.clip_tokenizer, library.t5_tokenizer, library.configs
     )
-
-
-def write(library: Library, place: str, tensors: Mapping[str, Tensor]) -> Path:
-    folder, name = place.split("/")
-    path = library.folders[folder][0] / name
-    save_file(dict(tensors), path)
-    return path
 
 
 def load(path: Path, library: Library, dtype: torch.dtype = torch.float32, parts: Parts | None = None) -> LocalModel:
@@ -203,23 +165,6 @@ def test_marks_of_velocity_prediction_reach_the_scheduler(own: Library) -> None:
 # -- parts from elsewhere ----------------------------------------------------------------------------------------------
 
 
-def write_parts(library: Library, family: Family, parts: Mapping[str, Any]) -> Path:
-    """Every network in a file of its own, as they are distributed for ComfyUI; gives the denoiser's."""
-    flux = family.kin is Family.FLUX_DEV
-    write(
-        library,
-        "vae/vae_xl.safetensors" if family is Family.SDXL else "vae/ae.safetensors",
-        stored(ldm_vae(parts["vae"])),
-    )
-    write(library, "text_encoders/clip_l.safetensors", stored(hf_text(parts["text_encoder"])))
-    if flux:
-        write(library, "text_encoders/t5xxl.safetensors", stored(parts["text_encoder_2"].state_dict()))
-    elif family is Family.SDXL:
-        write(library, "text_encoders/clip_g.safetensors", stored(open_clip_text(parts["text_encoder_2"])))
-    network = flux_original(parts["transformer"]) if flux else ldm_unet(parts["unet"])
-    return write(library, "diffusion_models/alone.safetensors", stored(network))
-
-
 @pytest.mark.parametrize("family", [Family.SD15, Family.FLUX_DEV, Family.FLUX_SCHNELL])
 def test_what_a_bare_denoiser_lacks_is_found_by_its_header(family: Family, own: Library) -> None:
     parts = components(family)
@@ -231,6 +176,32 @@ def test_what_a_bare_denoiser_lacks_is_found_by_its_header(family: Family, own: 
         assert equal(network, model.components[name]), name
     assert model.files["vae"].name == "ae.safetensors"
     assert model.files["text_encoder"].name == "clip_l.safetensors"
+
+
+@pytest.mark.parametrize("family", [Family.SD15, Family.FLUX_DEV])
+def test_the_files_of_a_model_are_told_before_it_is_loaded_and_change_with_what_is_found(
+    family: Family, own: Library
+) -> None:
+    parts = components(family)
+    path = write_parts(own, family, parts)
+
+    def seen() -> object:
+        return stamp(*model_files(path, own, Parts()))
+
+    assert set(model_files(path, own, Parts())) == set(load(path, own).files.values())
+    stamps = [seen()]
+    assert seen() == stamps[0]
+    os.utime(own.find("text_encoders", "clip_l.safetensors"), ns=(0, 0))
+    stamps.append(seen())
+    write(own, "vae/a_newer.safetensors", stored(ldm_vae(vae(seed=5, flux=family is Family.FLUX_DEV))))
+    stamps.append(seen())
+    assert load(path, own).files["vae"].name == "a_newer.safetensors"
+    assert len(set(stamps)) == 3
+    whole = write(own, "checkpoints/all.safetensors", stored(checkpoint(family, parts)))
+    assert model_files(whole, own, Parts()) == [whole]
+    chosen = Parts(vae="ae.safetensors")
+    assert [file.name for file in model_files(whole, own, chosen)] == ["all.safetensors", "ae.safetensors"]
+    assert [file.name for file in model_files(DEMO_MODEL, own, chosen)] == ["demo_model", "ae.safetensors"]
 
 
 def test_a_denoiser_of_diffusers_is_read_from_its_folder(own: Library) -> None:
@@ -275,6 +246,19 @@ def test_a_diffusers_model_takes_another_vae_too(own: Library) -> None:
     write(own, "vae/ae.safetensors", tensors)
     with pytest.raises(ModelUnreadable, match=r"ae\.safetensors lacks 1 tensors of its AutoencoderKL"):
         load(DEMO_MODEL, own, parts=Parts(vae="ae.safetensors"))
+
+
+def test_a_diffusers_model_takes_other_text_encoders_too(own: Library, tmp_path: Path) -> None:
+    parts = components(Family.SDXL)
+    StableDiffusionXLPipeline(**parts, scheduler=scheduler(Family.SDXL)).save_pretrained(tmp_path / "model")
+    other = clip_text(seed=70)
+    write(own, "text_encoders/other.safetensors", stored(hf_text(other)))
+    model = load(tmp_path / "model", own, parts=Parts(text_encoders=("other.safetensors", "")))
+    assert equal(other, model.components["text_encoder"])
+    assert equal(parts["text_encoder_2"], model.components["text_encoder_2"])
+    write(own, "text_encoders/vae.safetensors", stored(ldm_vae(vae())))
+    with pytest.raises(ModelUnreadable, match=r"vae\.safetensors is a VAE, not a text encoder\. Choose a file"):
+        load(tmp_path / "model", own, parts=Parts(text_encoders=("vae.safetensors",)))
 
 
 def test_a_missing_part_is_named_with_the_folder_it_belongs_in(own: Library) -> None:

@@ -33,6 +33,18 @@ gc.collect()
 mm.cleanup_models()
 found["dropped"] = len(mm.current_loaded_models)
 """,
+    "let go": """
+import weakref
+module = network()
+gone = weakref.ref(module)
+managed = memory.manage(module)
+memory.load([managed])
+gc.collect()
+gc.disable()
+del module, managed
+found["gone"] = gone() is None
+gc.enable()
+""",
     "modes": """
 for state in mm.VRAMState:
     mm.vram_state = state
@@ -97,6 +109,10 @@ def test_a_network_is_counted_evicted_and_loaded_again(found: dict[str, dict[str
         "unloaded": [False, 0],
         "dropped": 0,
     }
+
+
+def test_the_memory_of_a_network_is_free_as_soon_as_nobody_keeps_it(found: dict[str, dict[str, Any]]) -> None:
+    assert found["let go"] == {"gone": True}
 
 
 def test_the_start_options_say_how_much_lies_on_the_device(found: dict[str, dict[str, Any]]) -> None:
@@ -167,3 +183,4 @@ def test_after_free_memory_the_next_run_asks_for_the_model_again(comfy: ComfySer
     assert "20" in run(comfy, 7006).cached
     free(comfy, free_memory=True)
     assert any("20" in run(comfy, seed).executed for seed in (7007, 7008))
+    assert comfy.log.count("lets go of 1 models") == 1, "and its weights are not there any more"

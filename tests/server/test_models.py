@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from controlstack.local.families import Family
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
+from controlstack.tests.local.packed_files import FOLDERS, empty_library, write_parts
+from controlstack.tests.local.tiny_models import components
 from controlstack.tests.server.graphs import Graph, canny_graph
+from controlstack.tests.server.probe import probe
 from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,3 +118,56 @@ def test_a_file_that_cannot_be_run_is_a_sentence(comfy_elsewhere: ComfyServer, n
     graph = canny_graph(303)
     graph["20"]["inputs"]["model_name"] = name
     assert message(comfy_elsewhere, graph, "20").startswith(sentence)
+
+
+# ComfyUI calls a node's INPUT_TYPES for /object_info, and in every run to validate, to compare and to execute it.
+LOOKS = """
+import os
+from pack.nodes import local
+walks = []
+walk = os.walk
+os.walk = lambda root, **more: walks.append(str(root)) or walk(root, **more)
+for _ in range(10):
+    for node in (local.ControlStackControlNetModels, local.ControlStackLoadModel, local.ControlStackGenerateLocal):
+        node.INPUT_TYPES()
+os.walk = walk
+found["walks"], found["folders"] = len(walks), len(set(walks))
+"""
+PARTS = """
+import os
+from pathlib import Path
+from pack.local.library import Library
+from pack.nodes import comfy, local
+root = Path({root!r})
+own = Library({{name: [root / name] for name in {folders!r}}}, Path({tokenizer!r}), root / "t5", root / "configs")
+comfy.library = lambda: own
+node = local.ControlStackLoadModel
+
+def look():
+    mark = node.fingerprint_inputs(model_name="alone.safetensors", precision="fp32")
+    node.execute("alone.safetensors", "fp32")
+    return mark
+
+found["marks"] = [look(), look()]
+os.utime(root / "vae" / "ae.safetensors", ns=(0, 0))
+found["marks"].append(look())
+found["loads"], found["hits"] = local.MODELS.loads, local.MODELS.hits
+(root / "vae" / "ae.safetensors").unlink()
+found["gone"] = str(node.fingerprint_inputs(model_name="alone.safetensors", precision="fp32"))
+"""
+
+
+def test_the_model_folders_are_walked_through_once_however_often_comfyui_looks_at_the_nodes() -> None:
+    found = probe({"looks": LOOKS})["looks"]
+    assert found["walks"] == found["folders"] > 0
+
+
+def test_a_part_that_automatic_found_is_read_again_when_it_is_replaced(tmp_path: Path) -> None:
+    library = empty_library(tmp_path)
+    write_parts(library, Family.SD15, components())
+    tokenizer = str(library.clip_tokenizer)
+    found = probe({"parts": PARTS.format(root=str(tmp_path), folders=FOLDERS, tokenizer=tokenizer)})["parts"]
+    first, again, replaced = found["marks"]
+    assert first == again != replaced
+    assert (found["loads"], found["hits"]) == (2, 1)
+    assert found["gone"] == "nan", "the node runs, and says what is missing"

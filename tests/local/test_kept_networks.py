@@ -1,0 +1,155 @@
+"""Networks of files stay with a model for as long as they are likely to be used again, and no longer."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import ref
+
+import pytest
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
+from controlstack.local import model as model_module
+from controlstack.local.families import Family
+from controlstack.local.generate import generate
+from controlstack.local.library import Library
+from controlstack.local.model import KEPT_ADAPTERS, KEPT_NETWORKS, LocalModel
+from controlstack.local.run import Step
+from controlstack.tests.local.stocked import SIZE, adapters, picture
+from controlstack.tests.local.tiny_models import clip_vision, control_net, tiny_model
+from safetensors.torch import save_file
+
+# Of each name the net is another file.
+NETS = {
+    Modality.CANNY: "control_canny",
+    Modality.DEPTH: "control_depth",
+    Modality.OPENPOSE: "control_openpose",
+    Modality.NORMAL: "control_normal",
+    Modality.LINEART: "control_lineart",
+    Modality.SCRIBBLE: "control_scribble",
+    Modality.MLSD: "control_mlsd",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven nets, and an adapter with its image encoder."""
+    folder = tmp_path_factory.mktemp("library")
+    for number, name in enumerate(NETS.values()):
+        control_net(Family.SD15, seed=number).save_pretrained(folder / "controlnet" / name)
+    for name in ("ipadapter", "clip_vision"):
+        (folder / name).mkdir()
+    save_file(
+        adapters(tiny_model(Family.SD15))["ip-adapter_tiny"], folder / "ipadapter" / "ip-adapter_tiny.safetensors"
+    )
+    save_file(clip_vision().state_dict(), folder / "clip_vision" / "tiny.safetensors")
+    return folder
+
+
+@pytest.fixture
+def model(folder: Path) -> LocalModel:
+    folders = {name: [folder / name] for name in ("controlnet", "ipadapter", "clip_vision")}
+    return tiny_model(Family.SD15, Library(folders))
+
+
+def request(*modalities: Modality, **changes: object) -> GenerationRequest:
+    controls = tuple(ControlUnit(modality, picture(1)) for modality in modalities)
+    asked = GenerationRequest("a star", width=SIZE, height=SIZE, steps=1, guidance_scale=1, controls=controls)
+    return replace(asked, **changes)
+
+
+@contextmanager
+def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The names of the nets that are read from the disk."""
+    read: list[str] = []
+    load = model_module.load_net
+
+    def noted(path: Path, *rest: object) -> object:
+        read.append(path.name)
+        return load(path, *rest)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model_module, "load_net", noted)
+        yield read
+
+
+def test_nets_that_were_tried_are_let_go_and_their_memory_with_them(model: LocalModel) -> None:
+    nets = []
+    gc.collect()
+    gc.disable()  # what is let go is gone at once, not when Python happens to look for cycles
+    try:
+        for modality in NETS:
+            generate(model, request(modality))
+            nets.append(ref(model.net(model.nets()[modality])))
+        alive = [net() is not None for net in nets]
+    finally:
+        gc.enable()
+    assert alive == [False] * (len(NETS) - KEPT_NETWORKS) + [True] * KEPT_NETWORKS
+
+
+def test_the_nets_used_last_are_not_read_again(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *others = list(NETS)[: KEPT_NETWORKS + 1]
+    with reads(monkeypatch) as read:
+        for modality in (*others[:-1], first, *others[:-1], first):
+            generate(model, request(modality))
+        assert len(read) == KEPT_NETWORKS, "four nets in turn are read once each"
+        generate(model, request(others[-1]))
+        generate(model, request(first))
+        assert len(read) == KEPT_NETWORKS + 1, "the one used last but one stayed"
+        generate(model, request(others[0]))
+        assert read[-1] == NETS[others[0]], "the one not used for longest had to go"
+
+
+def test_a_request_keeps_all_of_its_nets_however_many_they_are(
+    model: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = request(*list(NETS)[: KEPT_NETWORKS + 2])
+    with reads(monkeypatch) as read:
+        for seed in (1, 2):
+            generate(model, replace(many, seed=seed))
+        assert sorted(read) == sorted(NETS[control.modality] for control in many.controls)
+
+
+def test_a_net_of_the_present_request_is_not_let_go_for_another_one_of_it(
+    model: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modalities = list(NETS)
+    for modality in modalities[:KEPT_NETWORKS]:
+        generate(model, request(modality))
+    with reads(monkeypatch) as read:
+        # The new one comes first in the stack, and the one not used for longest behind it.
+        generate(model, request(modalities[KEPT_NETWORKS], modalities[0]))
+    assert read == [NETS[modalities[KEPT_NETWORKS]]]
+
+
+def test_an_image_encoder_is_let_go_as_nets_are(model: LocalModel) -> None:
+    generate(model, request(references=(ImageReference(picture(2)),)))
+    style = next(iter(model.adapters().values()))
+    encoder = ref(model.image_encoder(style)[0])
+    for modality in list(NETS)[: KEPT_NETWORKS - 1]:
+        generate(model, request(modality))
+    gc.collect()
+    assert encoder() is not None
+    generate(model, request(Modality.MLSD))
+    gc.collect()
+    assert encoder() is None
+    generate(model, request(references=(ImageReference(picture(2)),)))  # and is read again
+
+
+def test_sets_of_adapters_are_let_go_but_for_the_last_ones(model: LocalModel) -> None:
+    one = ImageReference(picture(2))
+    projections: list[ref[Any]] = []
+    for count in range(1, KEPT_ADAPTERS + 3):
+
+        def note(_step: Step) -> None:
+            projections.append(ref(model.denoiser.encoder_hid_proj))
+
+        generate(model, request(references=(one,) * count), note)
+    gc.collect()
+    assert [weak() is None for weak in projections] == [True, True] + [False] * KEPT_ADAPTERS
+    generate(model, request(references=(one,) * count))
+    assert (model.fittings.hits, model.fittings.misses) == (1, KEPT_ADAPTERS + 2)
