@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .capabilities import UNLIMITED, Calls, Capabilities, Range
-from .errors import InvalidRequest, Problem
+from .errors import Problem
 from .modality import Modality
 from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acts_at
 from .scheduler import SchedulerChoice
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 def validate(request: GenerationRequest, capabilities: Capabilities) -> list[Problem]:
     """All problems of the request on the target, in the order of the request's fields; empty when it can run."""
     return [*_fields(request, capabilities), *_controls(request, capabilities), *_references(request, capabilities)]
-
-
-def ensure_valid(request: GenerationRequest, capabilities: Capabilities) -> None:
-    """Raise InvalidRequest with all problems, if there are any."""
-    if problems := validate(request, capabilities):
-        raise InvalidRequest(capabilities.target, problems)
 
 
 def calls_of(request: GenerationRequest, capabilities: Capabilities) -> int:

@@ -28,17 +28,15 @@ class Family(str, Enum):
 class FamilyFacts:
     """What the engine has to know about a family.
 
-    `denoiser` and `text_encoders` are names of components; encoder number i reads with `tokenizers[i]`. `size` is the
-    side in pixels it was trained at, and `guidance` suits it. `tokens` is the length of the last encoder's window.
-    `flow` models learn a velocity and need flow-matching schedulers. `activations` is how much memory a denoising step
-    takes beside the weights, compared with SD 1.5 at the same size: ComfyUI's memory_usage_factor.
+    `denoiser` and `text_encoders` are names of components; encoder number i reads with `tokenizers[i]`. `tokens` is the
+    length of the last encoder's window. `flow` models learn a velocity and need flow-matching schedulers. `activations`
+    is how much memory a denoising step takes beside the weights, compared with SD 1.5 at the same size: ComfyUI's
+    memory_usage_factor.
     """
 
     denoiser: str
     text_encoders: tuple[str, ...]
     tokenizers: tuple[str, ...]
-    size: int
-    guidance: float
     tokens: int
     flow: bool
     activations: float
@@ -47,14 +45,11 @@ class FamilyFacts:
 _ONE, _TWO = ("text_encoder",), ("text_encoder", "text_encoder_2")
 _ONE_TOKENIZER, _TWO_TOKENIZERS = ("tokenizer",), ("tokenizer", "tokenizer_2")
 
-# Sizes and guidance are those of the models' own cards.
 FACTS: Mapping[Family, FamilyFacts] = {
     Family.SD15: FamilyFacts(
         denoiser="unet",
         text_encoders=_ONE,
         tokenizers=_ONE_TOKENIZER,
-        size=512,
-        guidance=7.5,
         tokens=77,
         flow=False,
         activations=1.0,
@@ -63,8 +58,6 @@ FACTS: Mapping[Family, FamilyFacts] = {
         denoiser="unet",
         text_encoders=_TWO,
         tokenizers=_TWO_TOKENIZERS,
-        size=1024,
-        guidance=5.0,
         tokens=77,
         flow=False,
         activations=0.8,
@@ -73,8 +66,6 @@ FACTS: Mapping[Family, FamilyFacts] = {
         denoiser="transformer",
         text_encoders=_TWO,
         tokenizers=_TWO_TOKENIZERS,
-        size=1024,
-        guidance=3.5,
         tokens=512,
         flow=True,
         activations=3.1,
@@ -83,8 +74,6 @@ FACTS: Mapping[Family, FamilyFacts] = {
         denoiser="transformer",
         text_encoders=_TWO,
         tokenizers=_TWO_TOKENIZERS,
-        size=1024,
-        guidance=0.0,
         tokens=256,
         flow=True,
         activations=3.1,

@@ -36,6 +36,10 @@ _CLASSES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# Whether an empty negative prompt of SDXL is all zeros instead of what its encoders make of it.
+ZEROS_FOR_EMPTY = "force_zeros_for_empty_prompt"
+
+
 def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
     """The model in a diffusers folder. Raises ModelNotFound or ModelUnreadable with the path and the remedy."""
     from transformers import CLIPImageProcessor
@@ -56,6 +60,8 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
         components["feature_extractor"] = processor
     if family is Family.SD15:
         components["safety_checker"] = None
+    if family is Family.SDXL:
+        components[ZEROS_FOR_EMPTY] = bool(index.get(ZEROS_FOR_EMPTY, True))
     scheduler = read_config(folder / "scheduler", "scheduler_config.json")
     return Loaded(family, components, scheduler, {name: folder / name for name in names})
 

@@ -12,6 +12,7 @@ from ..core.request import ControlUnit, GenerationRequest, Resize
 from .autoencoders import encoding_format, in_format
 from .controlnets import Control
 from .families import Family
+from .folders import ZEROS_FOR_EMPTY
 from .model import LocalModel
 from .nets import Net
 from .pipelines import Task, task_of
@@ -34,15 +35,11 @@ def text_inputs(model: LocalModel, request: GenerationRequest, state: Hashable) 
     positive, *rest = encode_prompts(model, texts, request.clip_skip, state)
     inputs = _named("", positive, request.batch_size)
     for negative in rest:
-        if not request.negative_prompt and model.components.get("force_zeros_for_empty_prompt", _is_sdxl(model)):
+        if not request.negative_prompt and model.components.get(ZEROS_FOR_EMPTY, model.family is Family.SDXL):
             pooled = None if negative.pooled is None else torch.zeros_like(negative.pooled)
             negative = Encoded(torch.zeros_like(negative.embeds), pooled)
         inputs |= _named("negative_", negative, request.batch_size)
     return inputs
-
-
-def _is_sdxl(model: LocalModel) -> bool:
-    return model.family is Family.SDXL
 
 
 def _named(prefix: str, encoded: Encoded, count: int) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -213,7 +214,11 @@ class LocalModel:
 
     def problems(self, request: GenerationRequest, found: Found | None = None) -> list[Problem]:
         """Everything that keeps the request from running: what the model cannot do, and which files are not there."""
-        return [*validate(request, self.capabilities(found)), *self._missing_files(request)]
+        return [
+            *validate(request, self.capabilities(found)),
+            *self._missing_files(request),
+            *_textual_inversions(request),
+        ]
 
     def _missing_files(self, request: GenerationRequest) -> Iterator[Problem]:
         loras = [(f"lora {index}", lora) for index, lora in enumerate(request.loras, 1) if lora.strength != 0]
@@ -241,6 +246,14 @@ class LocalModel:
         """What turns unfinished latents into small pictures, fitted to the autoencoder they are for."""
         dtype = decoding_format(self.family, vae)
         return self.remembered.get(("preview", ref(vae)), lambda: LatentPreview(vae, self.device, dtype))
+
+
+def _textual_inversions(request: GenerationRequest) -> Iterator[Problem]:
+    """ComfyUI's own nodes replace these by trained vectors; here they would be read as plain words."""
+    for name in ("prompt", "negative_prompt"):
+        if found := re.search(r"\bembedding:[^\s:(),]+", getattr(request, name)):
+            limit = "textual inversions are not loaded here"
+            yield Problem(name, f"'{found[0]}'", limit, "Remove it, or use a LoRA or the words it stands for.")
 
 
 def family_of(source: Path) -> Family:

@@ -168,7 +168,12 @@ class ControlStackRequest(io.ComfyNode):
                 io.String.Input("prompt", multiline=True, default="", tooltip="What the picture shows. May be empty."),
                 io.String.Input("negative_prompt", multiline=True, default="", tooltip="What it should not show."),
                 io.Int.Input(
-                    "width", default=512, min=64, max=8192, step=8, tooltip="Width in pixels, a multiple of 8."
+                    "width",
+                    default=512,
+                    min=64,
+                    max=8192,
+                    step=8,
+                    tooltip="Width in pixels, a multiple of 8. 512 suits SD 1.5, 1024 SDXL and FLUX.",
                 ),
                 io.Int.Input(
                     "height", default=512, min=64, max=8192, step=8, tooltip="Height in pixels, a multiple of 8."
@@ -182,7 +187,8 @@ class ControlStackRequest(io.ComfyNode):
                     min=0.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="How closely to follow the prompt. 1 switches guidance and the negative prompt off.",
+                    tooltip="How closely to follow the prompt: 7.5 suits SD 1.5, 5 SDXL, 3.5 FLUX. 1 switches guidance and "
+                    "the negative prompt off.",
                 ),
                 io.Int.Input(
                     "seed",

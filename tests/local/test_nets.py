@@ -121,6 +121,17 @@ def test_files_and_folders_are_found_anywhere_below(folder: Path) -> None:
     }
 
 
+def test_a_net_downloaded_right_into_the_folder_hides_none_of_the_others(folder: Path, tmp_path: Path) -> None:
+    net = control_net()
+    write(folder, "control_v11p_sd15_canny.safetensors", net.state_dict())
+    net.save_pretrained(folder)
+    assert search(Family.SD15, folder).nets()[Modality.CANNY].name == "control_v11p_sd15_canny.safetensors"
+    assert "diffusion_pytorch_model.safetensors" in {file.name for file in Library({"x": [folder]}).files("x")}
+    own = tmp_path / "canny_of_the_model"
+    net.save_pretrained(own)
+    assert search(Family.SD15, folder, own=own).nets()[Modality.CANNY].path == own, "a model's own may be one net"
+
+
 def test_the_models_own_nets_come_first_and_then_the_shortest_name(folder: Path, tmp_path: Path) -> None:
     net = control_net().state_dict()
     for name in ("canny_with_a_long_name", "canny_b"):

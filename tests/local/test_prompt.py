@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from controlstack.core.memory import PlainMemory
+from controlstack.core.request import GenerationRequest
 from controlstack.local.families import Family
-from controlstack.local.model import LocalModel
+from controlstack.local.inputs import text_inputs
+from controlstack.local.model import LocalModel, load_model
 from controlstack.local.prompt import encode_prompts
 from controlstack.local.prompt_weights import parse_weights
-from controlstack.tests.local.tiny_models import tiny_model
+from controlstack.tests.local.tiny_models import components, scheduler, tiny_model
 from diffusers import FluxPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
 CPU = torch.device("cpu")
@@ -118,3 +123,20 @@ def test_a_prompt_is_encoded_once() -> None:
     encode_prompts(model, TEXTS, clip_skip=1)
     encode_prompts(model, TEXTS, state=("lora", 1.0))
     assert len(calls) == 3 * count
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_an_empty_negative_prompt_of_sdxl_is_what_the_models_index_says(zeros: bool, tmp_path: Path) -> None:
+    parts = {**components(Family.SDXL), "scheduler": scheduler(Family.SDXL)}
+    StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros).save_pretrained(tmp_path)
+    model = load_model(tmp_path, "tiny", PlainMemory(CPU), torch.float32)
+    inputs = text_inputs(model, GenerationRequest("a cat", guidance_scale=5), None)
+    assert bool(inputs["negative_prompt_embeds"].any()) is not zeros
+
+
+def test_a_textual_inversion_is_refused_and_not_read_as_words() -> None:
+    model = tiny_model(Family.SD15)
+    for field in ("prompt", "negative_prompt"):
+        request = GenerationRequest(**{"prompt": "a cat", field: "a cat, (embedding:easynegative:1.2)"})
+        (problem,) = model.problems(request)
+        assert str(problem).startswith(f"{field} is 'embedding:easynegative': textual inversions")
