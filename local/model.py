@@ -25,6 +25,7 @@ from .net_files import load_net
 from .nets import Net, NetSearch, search_for
 from .preview import LatentPreview
 from .remembered import Remembered
+from .safety_check import SafetyCheck, find_checker, load_checker, load_processor
 from .single_files import Parts, family_configs, load_single_file, load_vae, runnable
 
 if TYPE_CHECKING:
@@ -118,6 +119,12 @@ class LocalModel:
         path = find_image_encoder(self.library, adapter)
         encoder = self._kept(path, lambda: load_image_encoder(path, self.dtype))
         return encoder, image_processor(encoder)
+
+    def safety_check(self) -> SafetyCheck:
+        """What flags pictures: the model's own checker, or the library's. Raises ModelNotFound or ModelUnreadable."""
+        folder = find_checker(self.source, self.library)
+        checker = self._kept(folder, lambda: load_checker(folder))
+        return SafetyCheck(self.memory, self.managed(checker), load_processor(folder))
 
     def _kept(self, path: Path, load: Callable[[], Any]) -> Any:
         """The network in a file or folder, read once, and once more when the file was replaced."""
