@@ -57,7 +57,7 @@ class BlockCache:
     _is_short: bool = False
 
     def forwards(self) -> Iterator[Callable[..., Streams]]:
-        """What runs in the place of the first block, the second, and so on; each takes the block's own forward first."""
+        """What runs in the place of the first block, the second, and so on; each takes the block's own as `run`."""
         return chain((self._first, self._second), repeat(self._later))
 
     def _first(self, run: Callable[..., Streams], *, hidden_states: Tensor, **others: object) -> Streams:

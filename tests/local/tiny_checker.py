@@ -56,7 +56,7 @@ def write_checker(folder: Path, checker: StableDiffusionSafetyChecker, dtype: to
         "torch_dtype": "float32",
         "transformers_version": None,
         "vision_config": {**_VISION, "attention_dropout": 0.0, "dropout": 0.0, "hidden_act": "quick_gelu"},
-        "vision_config_dict": {"hidden_size": WIDTH, "num_attention_heads": 4},
+        "vision_config_dict": dict(_VISION),
     }
     tensors = {_published(name): tensor.to(dtype).contiguous() for name, tensor in checker.state_dict().items()}
     tensors["vision_model.vision_model.embeddings.position_ids"] = torch.arange(65)[None]

@@ -36,8 +36,8 @@ def test_what_is_flagged_is_squares_and_the_node_says_which(comfy: ComfyServer, 
     result = comfy.run(graph(401))
     assert result.succeeded, result.error
     sentence = (
-        "Pictures 1, 2 of 2 were flagged by the safety check and made unrecognisable. Change the prompt or the seed, or "
-        "switch safety_check off."
+        "Pictures 1, 2 of 2 were flagged by the safety check and made unrecognisable. Change the prompt or the seed, "
+        "or switch safety_check off."
     )
     assert [text for node, text in result.texts if node == "21"][-1] == sentence
     info = json.loads("".join(result.outputs["31"]["text"]))
@@ -53,9 +53,7 @@ def test_the_checker_is_not_offered_as_a_model(comfy: ComfyServer, folder: Path)
     assert CHECKER not in inputs["required"]["model_name"][1]["options"]
 
 
-def test_without_the_checker_nothing_runs_and_the_error_says_where_it_belongs(
-    comfy: ComfyServer, folder: Path
-) -> None:
+def test_without_the_checker_nothing_runs_and_the_error_says_where_it_belongs(comfy: ComfyServer, folder: Path) -> None:
     result = comfy.run(graph(402))
     assert result.error is not None and result.error["node_id"] == "21"
     said = result.error["exception_message"]
