@@ -13,6 +13,7 @@ from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
 from .adapter_files import Adapter
 from .model import LocalModel
+from .pictures import to_picture
 from .weights import reading
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, g
     import torch
 
     encoder, processor = model.image_encoder(adapter)
-    pictures = [_to_picture(frame) for frame in to_rgb(reference.image)]
+    pictures = [to_picture(frame) for frame in to_rgb(reference.image)]
     digest = hashlib.sha256(b"".join(picture.tobytes() + str(picture.size).encode() for picture in pictures))
 
     def make() -> tuple[Tensor, Tensor]:
@@ -156,9 +157,3 @@ def _mask(reference: ImageReference, width: int, height: int) -> Tensor:
         return torch.ones(1, images, height, width)
     mask = fit_image(reference.mask[..., None], width, height, Resize.STRETCH)[..., 0]
     return mask.expand(images, -1, -1)[None] if mask.shape[0] == 1 else mask[None]
-
-
-def _to_picture(frame: Tensor) -> Any:
-    from PIL import Image
-
-    return Image.fromarray(frame.clamp(0, 1).mul(255).round().byte().cpu().numpy())

@@ -51,7 +51,7 @@ def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
     adapters = (folder / "ip_adapter").is_dir()
     names = [facts.denoiser, "vae", *facts.text_encoders, *(["image_encoder"] if adapters else [])]
     for name in names:
-        components[name] = _load_part(_class_of(index, name, folder), folder / name, dtype)
+        components[name] = load_part(_class_of(index, name, folder), folder / name, dtype)
     for name, encoder in zip(facts.tokenizers, facts.text_encoders, strict=True):
         components[name] = _tokenizer(folder / name, t5="d_model" in components[encoder].config)
     if adapters:
@@ -92,7 +92,7 @@ def _class_of(index: Mapping[str, Any], name: str, folder: Path) -> Any:
     return network_class(found)
 
 
-def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
+def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
     """One network; unlike diffusers' own loading, missing weights are an error and not random numbers."""
     if not folder.is_dir():
         raise ModelNotFound(f"The model lacks its folder {folder}. Download the model again.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,17 @@ from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
 from .autoencoders import in_pieces
+from .block_cache import BlockCache, blocks_cached
 from .inputs import fitted_mask, init_latents, keep_unmasked
 from .loras import ActiveLoras, loras_applied
 from .model import LocalModel
 from .offload import run_offloaded
+from .options import PLAIN, Options
 from .pipelines import Task, task_of
 from .run import Listener, Prepared, Run
+from .safety_check import SafetyCheck, flagged_sentence, unrecognisable
 from .schedulers import make_inversion, make_scheduler
-from .token_merging import tokens_merged
+from .token_merging import merging_notes, tokens_merged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +35,8 @@ class Generation:
     """Images float32 [batch, height, width, 3] in 0..1; image i came from `seeds[i]` and can be made alone from it.
 
     `scheduler` is the class that ran, `nets` are the names of the ControlNets in the order of the stack, `offload` is
-    the mode of memory it ran in, `notes` say what was done in another way than asked.
+    the mode of memory it ran in, `flagged` are the images (from 0) that the safety check made unrecognisable, and
+    `notes` say what was done in another way than asked.
     """
 
     images: Tensor
@@ -44,56 +48,69 @@ class Generation:
     offload: str
     notes: tuple[str, ...]
     seconds: Mapping[str, float]
+    flagged: tuple[int, ...] = ()
 
 
 # The share of noise on the enlarged picture when the model itself enlarges: enough for new detail, too little for a new
 # composition.
 UPSCALE_DENOISE = 0.5
 
-Upscaler = Callable[["Tensor"], "Tensor"]
-
 
 def generate(
     model: LocalModel,
     request: GenerationRequest,
     on_step: Listener = lambda step: None,
-    upscaler: Upscaler | None = None,
-    merge_tokens: float = 0.0,
+    options: Options = PLAIN,
 ) -> Generation:
     """Run the request on the model.
 
-    `on_step` is called after every step; what it raises stops the generation and is passed on. Where the picture is to
-    be twice as large, `upscaler` enlarges images [batch, h, w, 3]; without one the model draws the picture again over
-    its own enlarged result. `merge_tokens` is the share of tokens that are merged (0 to 0.75), which is faster and
-    makes another picture. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
-    GenerationFailed when the result is not an image.
+    `on_step` is called after every step; what it raises stops the generation and is passed on. Raises InvalidRequest
+    with every problem before anything runs, OutOfMemory, or GenerationFailed when the result is not an image.
     """
     run = Run(model, request, model.find())
-    _ensure_possible(run)
-    with tokens_merged(model, merge_tokens):
-        result = _generate_at_size(run, on_step, upscaler)
-    return replace(result, notes=(*result.notes, *_merging_notes(merge_tokens)))
+    _ensure_possible(run, options)
+    if not options.safety_check:
+        return _generate_at_size(run, on_step, options)
+    check = model.safety_check()  # a broken one is said before anything runs
+    return _checked(_generate_at_size(run, _showing_nothing(on_step), options), check)
 
 
-def _generate_at_size(run: Run, on_step: Listener, upscaler: Upscaler | None) -> Generation:
+def _showing_nothing(on_step: Listener) -> Listener:
+    """What is not checked yet cannot be recognised in the previews either."""
+    return lambda step: on_step(replace(step, preview=lambda: unrecognisable(step.preview()[None])[0]))
+
+
+def _checked(result: Generation, check: SafetyCheck) -> Generation:
+    flagged = check.flagged(result.images)
+    if not flagged:
+        return result
+    images = result.images.clone()
+    images[list(flagged)] = unrecognisable(images[list(flagged)])
+    notes = (*result.notes, flagged_sentence(flagged, len(images)))
+    return replace(result, images=images, flagged=flagged, notes=notes)
+
+
+def _generate_at_size(run: Run, on_step: Listener, options: Options) -> Generation:
     """The pictures, enlarged where that is asked for."""
     if not run.request.upscale:
-        return _generate(run, on_step)
+        return _generate(run, on_step, options)
     again = _drawn_again(run.request)
     size = (again.width, again.height)
-    if upscaler is None:
+    if options.upscaler is None:
         _ensure_possible_again(replace(run, request=again))
-    first = _generate(replace(run, request=replace(run.request, upscale=False)), on_step)
-    if upscaler is not None:
-        return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
+    first = _generate(replace(run, request=replace(run.request, upscale=False)), on_step, options)
+    if options.upscaler is not None:
+        enlarged = fit_image(options.upscaler(first.images), *size, Resize.STRETCH)
+        return replace(first, images=enlarged.clamp(0, 1))
     larger = fit_image(first.images, *size, Resize.STRETCH)
-    second = _generate(replace(run, request=replace(again, init_image=larger)), on_step)
+    second = _generate(replace(run, request=replace(again, init_image=larger)), on_step, options)
     seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
-    return replace(second, task=first.task, scheduler=first.scheduler, seconds=seconds)
+    notes = tuple(dict.fromkeys((*first.notes, *second.notes)))
+    return replace(second, task=first.task, scheduler=first.scheduler, notes=notes, seconds=seconds)
 
 
-def _ensure_possible(run: Run) -> None:
-    if problems := run.model.problems(run.request, run.found):
+def _ensure_possible(run: Run, options: Options) -> None:
+    if problems := [*run.model.problems(run.request, run.found), *options.problems(run.model)]:
         raise InvalidRequest(run.model.name, problems)
 
 
@@ -126,20 +143,24 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
     )
 
 
-def _generate(run: Run, on_step: Listener) -> Generation:
+def _generate(run: Run, on_step: Listener, options: Options) -> Generation:
     started = time.perf_counter()
     model, request = run.model, run.request
     task = task_of(request)
     model.expect(run.files())
 
-    def attempt() -> tuple[Prepared, float, Tensor]:
-        with loras_applied(model, request.loras) as loras:
+    def attempt() -> tuple[Prepared, BlockCache, float, Tensor]:
+        with (
+            loras_applied(model, request.loras) as loras,
+            tokens_merged(model, options.merge_tokens),
+            blocks_cached(model, options.block_cache) as blocks,
+        ):
             prepared, more = _prepare(run, loras, on_step)
             ready = time.perf_counter()
-            return prepared, ready, prepared.call(on_step, **more)
+            return prepared, blocks, ready, prepared.call(on_step, **more)
 
     try:
-        (prepared, ready, planes), offload = run_offloaded(model.memory, run.stages(), model.offload, attempt)
+        (prepared, blocks, ready, planes), offload = run_offloaded(model.memory, run.stages(), model.offload, attempt)
     except Exception as error:
         if not is_out_of_memory(error):
             raise
@@ -163,7 +184,13 @@ def _generate(run: Run, on_step: Listener) -> Generation:
         scheduler=type(prepared.pipeline.scheduler).__name__,
         nets=tuple(net.name for net in run.nets),
         offload=offload.value,
-        notes=(*run.notes(), *prepared.notes(), *_memory_notes(model.offload, offload)),
+        notes=(
+            *run.notes(),
+            *prepared.notes(),
+            *_memory_notes(model.offload, offload),
+            *merging_notes(options.merge_tokens),
+            *blocks.notes(),
+        ),
         seconds={"prepare": round(ready - started, 3), "generate": round(finished - ready, 3)},
     )
 
@@ -171,11 +198,6 @@ def _generate(run: Run, on_step: Listener) -> Generation:
 def _memory_notes(asked: Offload, ran: Offload) -> Iterator[str]:
     if asked not in (Offload.AUTO, ran):
         yield f"Memory ran out with offload {asked.value}, so it ran once more with {ran.value}."
-
-
-def _merging_notes(share: float) -> Iterator[str]:
-    if share:
-        yield f"A share of {share:.2g} of the tokens was merged: the picture is another than without."
 
 
 def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared, dict[str, Any]]:

@@ -30,6 +30,7 @@ from .net_files import load_net
 from .nets import Net, NetSearch, search_for
 from .preview import LatentPreview
 from .remembered import Remembered
+from .safety_check import SafetyCheck, find_checker, load_checker, load_processor
 from .single_files import (
     Parts,
     family_configs,
@@ -160,6 +161,12 @@ class LocalModel:
         """Which networks of files the present request takes: they stay until another one is announced."""
         self._expected.clear()
         self._expected.update(files)
+
+    def safety_check(self) -> SafetyCheck:
+        """What flags pictures: the model's own checker, or the library's. Raises ModelNotFound or ModelUnreadable."""
+        folder = find_checker(self.source, self.library)
+        checker = self._kept(folder, lambda: load_checker(folder))
+        return SafetyCheck(self.memory, self.managed(checker), load_processor(folder))
 
     def _kept(self, path: Path, load: Callable[[], Any]) -> Any:
         """The network in a file or folder, read once, and once more when the file was replaced."""

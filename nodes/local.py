@@ -15,11 +15,14 @@ from ..core.errors import ControlStackError, InvalidRequest, ModelNotFound, Prob
 from ..core.memory import Offload
 from ..core.modality import Modality
 from ..core.request import GenerationRequest
+from ..local.block_cache import MOST_DIFFERENCE
 from ..local.families import FACTS, Family
 from ..local.library import Library
 from ..local.model import DEMO_MODEL, LocalModel
 from ..local.model_cache import ModelCache, stamp
 from ..local.nets import NetSearch
+from ..local.options import Options
+from ..local.safety_check import CHECKER, flagged_sentence
 from ..local.single_files import Parts
 from ..local.token_merging import MOST_MERGED
 from . import comfy
@@ -213,7 +216,8 @@ def _sources(library: Library) -> dict[str, Path]:
     found = {DEMO_NAME: DEMO_MODEL}
     for folder in SOURCES:
         for file in library.files(folder):
-            found.setdefault(file.name, file.path)
+            if file.name != CHECKER:  # a diffusers folder, but nothing that makes pictures
+                found.setdefault(file.name, file.path)
     return found
 
 
@@ -276,6 +280,23 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     tooltip="Share of the UNet's tokens to merge: faster for large pictures, but it changes the "
                     "picture. 0 = off. SD 1.5 and SDXL only; needs the package tomesd.",
                 ),
+                io.Float.Input(
+                    "block_cache",
+                    default=0.0,
+                    min=0.0,
+                    max=MOST_DIFFERENCE,
+                    step=0.01,
+                    optional=True,
+                    tooltip="How much the first block of a FLUX.1 step may differ from before for the other blocks to "
+                    "be left out: faster, but it changes the picture. 0 = off, 0.08 is usual. FLUX.1 only.",
+                ),
+                io.Boolean.Input(
+                    "safety_check",
+                    default=False,
+                    optional=True,
+                    tooltip="Lets Stable Diffusion's safety checker look at the finished pictures, and makes those it "
+                    f"flags unrecognisable. Needs the folder {CHECKER} in models/diffusers.",
+                ),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="The pictures, one batch."),
@@ -291,12 +312,20 @@ class ControlStackGenerateLocal(io.ComfyNode):
         request: GenerationRequest,
         upscale_model: str = DRAW_AGAIN,
         merge_tokens: float = 0.0,
+        block_cache: float = 0.0,
+        safety_check: bool = False,
     ) -> io.NodeOutput:
         from ..local.generate import generate
 
         enlarges = request.upscale and upscale_model != DRAW_AGAIN
         upscaler = load_upscaler(comfy.library(), upscale_model) if enlarges else None
-        result = generate(model, request, comfy.report_steps(cls.hidden.unique_id), upscaler, merge_tokens)
+        options = Options(
+            upscaler=upscaler, merge_tokens=merge_tokens, block_cache=block_cache, safety_check=safety_check
+        )
+        node_id = cls.hidden.unique_id
+        result = generate(model, request, comfy.report_steps(node_id), options)
+        if result.flagged:
+            comfy.show_text(node_id, flagged_sentence(result.flagged, len(result.images)))
         info = {
             "target": "local",
             "model": model.name,
@@ -308,6 +337,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
             "nets": result.nets,
             "upscale_model": upscale_model if enlarges else None,
             "offload": result.offload,
+            "flagged": result.flagged,
             "notes": result.notes,
             "seconds": result.seconds,
         }

@@ -187,8 +187,8 @@ class ControlStackRequest(io.ComfyNode):
                     min=0.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="How closely to follow the prompt: 7.5 suits SD 1.5, 5 SDXL, 3.5 FLUX. 1 switches guidance and "
-                    "the negative prompt off.",
+                    tooltip="How closely to follow the prompt: 7.5 suits SD 1.5, 5 SDXL, 3.5 FLUX. 1 switches guidance "
+                    "and the negative prompt off.",
                 ),
                 io.Int.Input(
                     "seed",

@@ -86,6 +86,8 @@ def _generate(request: Link, prefix: str, **more: Any) -> dict[str, dict[str, An
             request=request,
             upscale_model="none (draw again)",
             merge_tokens=0.0,
+            block_cache=0.0,
+            safety_check=False,
         ),
         "22": node("SaveImage", images=["21", 0], filename_prefix=prefix),
     }

@@ -17,6 +17,7 @@ from controlstack.core.scheduler import SchedulerChoice, SchedulerName
 from controlstack.local.generate import generate
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
+from controlstack.local.options import Options
 from controlstack.tools.demo_figures import edge_f1, palette_distance, to_tensor
 from controlstack.tools.demo_scenes import Scene, draw_scene, edges
 from safetensors.torch import save_file
@@ -172,8 +173,8 @@ def test_twice_the_size_keeps_the_picture_and_both_ways_give_it(demo: LocalModel
     small = image(demo, request(0, width=64, height=64))
     wanted = request(0, width=64, height=64, upscale=True)
     drawn = image(demo, wanted)
-    four_times = generate(demo, wanted, upscaler=lambda images: images.repeat_interleave(4, 1).repeat_interleave(4, 2))
-    enlarged = four_times.images  # brought to twice the size
+    four_times = Options(upscaler=lambda images: images.repeat_interleave(4, 1).repeat_interleave(4, 2))
+    enlarged = generate(demo, wanted, options=four_times).images  # brought to twice the size
     assert drawn.shape == enlarged.shape == (1, 128, 128, 3)
     shrunk = torch.nn.functional.avg_pool2d(drawn.movedim(-1, 1), 2).movedim(1, -1)
     assert (shrunk - small).abs().mean() < 0.15

@@ -15,6 +15,7 @@ from controlstack.local import token_merging
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
+from controlstack.local.options import Options
 from controlstack.tests.local.stocked import picture
 from torch import Tensor
 
@@ -24,7 +25,7 @@ REQUEST = GenerationRequest("a red circle", width=64, height=64, steps=2, guidan
 
 
 def image(model: LocalModel, share: float, **changes: object) -> Tensor:
-    return generate(model, replace(REQUEST, **changes), merge_tokens=share).images
+    return generate(model, replace(REQUEST, **changes), options=Options(merge_tokens=share)).images
 
 
 def differ(a: Tensor, b: Tensor) -> bool:
@@ -54,7 +55,7 @@ def test_a_run_that_is_stopped_leaves_no_trace_either(demo: LocalModel) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        generate(demo, REQUEST, stop, merge_tokens=0.5)
+        generate(demo, REQUEST, stop, Options(merge_tokens=0.5))
     assert parts(demo) == untouched
     assert torch.equal(image(demo, 0), before)
 
@@ -98,7 +99,7 @@ def test_an_image_of_a_batch_can_still_be_made_alone(demo: LocalModel) -> None:
 
 def test_the_notes_say_that_tokens_were_merged(demo: LocalModel) -> None:
     assert generate(demo, REQUEST).notes == ()
-    (note,) = generate(demo, REQUEST, merge_tokens=0.5).notes
+    (note,) = generate(demo, REQUEST, options=Options(merge_tokens=0.5)).notes
     assert note == "A share of 0.5 of the tokens was merged: the picture is another than without."
 
 

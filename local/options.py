@@ -1,0 +1,44 @@
+"""What a generation on this machine may be told beyond its request, which is the same for every target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..core.errors import Problem
+from .block_cache import caching_problems
+from .model import LocalModel
+from .safety_check import checker_problems
+from .token_merging import merging_problems
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Upscaler = Callable[["Tensor"], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """All of them are off, which makes the picture of the plain pipeline.
+
+    `upscaler` enlarges images [batch, h, w, 3] where the request asks for twice the size; without one the model draws
+    the picture again over its own enlarged result. `merge_tokens` (0 to 0.75, UNets) and `block_cache` (0 to 1, FLUX)
+    are faster and make another picture: see `token_merging` and `block_cache`. With `safety_check`, pictures that the
+    checker flags are made unrecognisable, and previews are.
+    """
+
+    upscaler: Upscaler | None = None
+    merge_tokens: float = 0.0
+    block_cache: float = 0.0
+    safety_check: bool = False
+
+    def problems(self, model: LocalModel) -> Iterator[Problem]:
+        """Everything that keeps the model from doing so."""
+        yield from merging_problems(model, self.merge_tokens)
+        yield from caching_problems(model, self.block_cache)
+        if self.safety_check:
+            yield from checker_problems(model.source, model.library)
+
+
+PLAIN = Options()
