@@ -214,8 +214,7 @@ def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | Non
     with pursuit.timed("wait"):
         state = pursuit.follow(entry.number, known)
     if state.phase is Phase.CANCELED and entry.cancel_asked:
-        note = f"job {entry.job_id} of the same request was canceled on request; the request was sent anew"
-        pursuit.notes.append(note)
+        pursuit.notes.append(f"job {entry.job_id} of the same request was canceled on request: this is another one")
         return None
     return _result(pursuit, entry.number, state, body, resumed=True)
 

@@ -238,6 +238,43 @@ def test_force_new_pays_again(toy: Service, journal: Journal) -> None:
     assert toy.paid == 2
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply({"error": "slow down", "retry_after": 1800}, 429),
+        Reply({"error": "no credits"}, 402),
+        Reply({"state": "failed", "message": "no"}),
+    ],
+    ids=["429", "402", "failed"],
+)
+def test_force_new_that_buys_nothing_leaves_what_was_bought_before(
+    toy: Service, journal: Journal, reply: Reply
+) -> None:
+    go(toy, journal)
+    toy.on("/generate", reply, QUEUED)
+    fails(ServiceError, toy, journal, force_new=True)
+    assert go(toy, journal).info["resumed"] and toy.paid == 2
+
+
+def test_an_interrupt_of_force_new_between_two_429_leaves_what_was_bought_before(
+    toy: Service, journal: Journal
+) -> None:
+    go(toy, journal)
+    toy.on("/generate", Reply({}, 429))
+    with pytest.raises(Stopped):
+        go(toy, journal, force_new=True, should_stop=stop_when(lambda: toy.paid > 2))
+    paid = toy.paid
+    assert go(toy, journal).info["resumed"] and toy.paid == paid
+
+
+def test_force_new_that_is_not_taken_still_warns_of_an_earlier_unknown_outcome(toy: Service, journal: Journal) -> None:
+    toy.on("/generate", replace(QUEUED, fault=Fault.RESET), Reply({"error": "no credits"}, 402))
+    fails(OutcomeUnknown, toy, journal)
+    fails(ServiceError, toy, journal, force_new=True)
+    assert "That was earlier; nothing was sent now" in fails(OutcomeUnknown, toy, journal)
+    assert toy.paid == 2
+
+
 def test_an_expired_link_is_asked_for_anew_before_anything_is_bought(toy: Service, journal: Journal) -> None:
     go(toy, journal)
     toy.on("/a.png", Reply(b"expired", 403))

@@ -66,6 +66,26 @@ def test_a_forgotten_job_was_never_there(journal: Journal) -> None:
     assert journal.current("print-1") is None and journal.claim(ORDER) is not None
 
 
+@pytest.mark.parametrize("before", [Standing.UNKNOWN, Standing.RUNNING, Standing.DONE])
+def test_a_forced_job_that_came_to_nothing_hides_no_earlier_one(journal: Journal, before: Standing) -> None:
+    def found() -> int:
+        current = journal.current("print-1")
+        assert current
+        return current.number
+
+    first = claimed(journal)
+    journal.record(first, before)
+    journal.forget(claimed(journal, force=True))
+    assert found() == first
+    for end in (Standing.FAILED, Standing.CANCELED):
+        second = claimed(journal, force=True)
+        assert found() == second
+        journal.record(second, end)
+        assert found() == first and journal.claim(ORDER, instead_of=second) is None
+    journal.record(second, Standing.DONE)  # so it turned out later
+    assert found() == second
+
+
 def test_endless_inline_results_are_not_kept(journal: Journal) -> None:
     number = claimed(journal)
     journal.record(number, Standing.DONE, outputs=["x" * 100_000])
