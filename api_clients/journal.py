@@ -24,7 +24,7 @@ from .waiting import Clock
 
 VERSION = 1
 LEASE_SECONDS = 15.0
-KEEP_SECONDS = 30 * 86400.0
+DETAILS_SECONDS = 30 * 86400.0  # what was bought is known for ever; what was asked for and said about it, so long
 _BUSY_SECONDS = 20.0
 _LONGEST_OUTPUT = 8192
 
@@ -75,7 +75,7 @@ class Standing(str, Enum):
 class Order:
     """What identifies a request: the same order is the same picture, bought once.
 
-    `body` is the sent body as it may be shown: no secrets, images as labels.
+    `body` is the sent body as it may be shown: no secrets, images as labels; empty where its age has dropped it.
     """
 
     fingerprint: str
@@ -88,7 +88,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Entry:
-    """One job. Times are seconds since 1970; `outputs` are result references, too long ones are not kept."""
+    """One job. Times are seconds since 1970; `outputs` are result references, too long ones are not kept.
+
+    `metadata` is empty where its age has dropped it.
+    """
 
     number: int
     order: Order
@@ -151,7 +154,8 @@ class Journal:
             current = _first(database, "fingerprint = ? AND current", (order.fingerprint,))
             if current and not force and current.number != instead_of:
                 return None
-            database.execute("DELETE FROM jobs WHERE updated < ?", (now - KEEP_SECONDS,))
+            old = "updated < ? AND body || metadata != '{}{}'"
+            database.execute(f"UPDATE jobs SET body = '{{}}', metadata = '{{}}' WHERE {old}", (now - DETAILS_SECONDS,))
             values = {
                 "fingerprint": order.fingerprint,
                 "current": 0,

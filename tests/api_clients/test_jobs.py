@@ -232,6 +232,16 @@ def test_another_request_is_another_job(toy: Service, journal: Journal, change: 
     assert toy.paid == 2
 
 
+def test_the_same_request_fetches_what_was_paid_for_months_ago(toy: Service, tmp_path: Path) -> None:
+    clock = QuickClock()
+    journal, chosen = journal_in(tmp_path, clock), settings(toy, clock=clock)
+    go(toy, journal, settings=chosen)
+    clock.slept += 100 * 86400
+    go(toy, journal, settings=chosen, request=replace(REQUEST, seed=1))
+    result = go(toy, journal, settings=chosen)
+    assert result.images and result.info["resumed"] and toy.paid == 2
+
+
 def test_force_new_pays_again(toy: Service, journal: Journal) -> None:
     go(toy, journal)
     assert not go(toy, journal, force_new=True).info["resumed"]
