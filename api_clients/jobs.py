@@ -291,7 +291,8 @@ def _collect(pursuit: Pursuit, number: int | None, state: JobState) -> list[Tens
             fetched = fetch_results(pursuit.endpoint, pursuit.transport, downloads, state.outputs)
             return [decode(data, settings.result_pixels) for data in fetched]
     except (ResultRefused, ServiceError, ServiceUnreachable) as error:
-        error.args = (f"{error} Job {state.job_id or '(without an id)'} is done and paid for.",)
+        advice = "with force_new off, the same request fetches it and costs nothing."
+        error.args = (f"{error} Job {state.job_id or '(without an id)'} is done and paid for: {advice}",)
         raise
 
 

@@ -384,8 +384,8 @@ class Pursuit:
     def _later(self, job_id: str) -> str:
         account = self.credentials
         return (
-            f"It is paid for and not lost: queue the same request again to go on waiting, or use Fetch Job with "
-            f"service {self.endpoint.target}, profile {account.profile}, job id {job_id}."
+            f"It is paid for and not lost: queue the same request again with force_new off to go on waiting, or use "
+            f"Fetch Job with service {self.endpoint.target}, profile {account.profile}, job id {job_id}."
         )
 
     def _say_stopped(self, text: str) -> None:

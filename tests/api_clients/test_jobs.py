@@ -503,6 +503,17 @@ def test_a_service_that_stays_away_is_a_job_to_fetch_later(toy: Service, journal
     assert go(toy, journal).info["resumed"] and toy.paid == 1
 
 
+def test_what_an_unfinished_forced_run_advises_costs_nothing(toy: Service, journal: Journal) -> None:
+    go(toy, journal)
+    toy.on("/jobs/7", RUNNING)
+    assert "queue the same request again with force_new off" in fails(JobUnfinished, toy, journal, force_new=True)
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    toy.on("/a.png", Reply(image_file(), fault=Fault.HALF))
+    assert "with force_new off" in fails(ServiceUnreachable, toy, journal)
+    toy.on("/a.png", Reply(image_file()))
+    assert go(toy, journal).info["resumed"] and toy.paid == 2
+
+
 def test_pending_forever_ends_at_the_deadline_with_the_way_to_fetch_it(toy: Service, journal: Journal) -> None:
     toy.on("/jobs/7", RUNNING)
     message = fails(JobUnfinished, toy, journal)
