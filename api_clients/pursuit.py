@@ -179,7 +179,7 @@ class Pursuit:
             answer = self.transport.ask(
                 self.endpoint.poll(job_id), patience=min(_POLL_PATIENCE, self._deadline), settled=self._is_final
             )
-        except ServiceUnreachable as failure:
+        except (ServiceUnreachable, ServiceError) as failure:  # a redirect, say: no word from the service itself
             raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
         if worth_repeating(answer.status) and not self._is_final(answer):
             raise JobUnfinished(f"{self.transport.host} keeps answering HTTP {answer.status}. {self._later(job_id)}")

@@ -503,6 +503,15 @@ def test_a_service_that_stays_away_is_a_job_to_fetch_later(toy: Service, journal
     assert go(toy, journal).info["resumed"] and toy.paid == 1
 
 
+def test_a_redirect_while_waiting_does_not_lose_the_job(toy: Service, journal: Journal) -> None:
+    toy.on("/jobs/7", Reply(b"", 302, {"Location": "/log-in"}))
+    message = fails(JobUnfinished, toy, journal)
+    assert "redirect" in message and "paid for and not lost" in message and "job id 7" in message
+    assert toy.count("/log-in") == 0 and entries(journal)[0].standing is Standing.RUNNING
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+
+
 def test_what_an_unfinished_forced_run_advises_costs_nothing(toy: Service, journal: Journal) -> None:
     go(toy, journal)
     toy.on("/jobs/7", RUNNING)
