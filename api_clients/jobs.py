@@ -18,7 +18,7 @@ from ..core.errors import (
     ServiceUnreachable,
 )
 from ..core.request import GenerationRequest
-from .carriage import Carried, Parcel, carriage_problems, carry, pack, tidy
+from .carriage import Carried, Parcel, carriage_problems, carry, pack, shortened
 from .credentials import Credentials
 from .doorbell import hang
 from .download import Downloads, fetch_results
@@ -86,7 +86,8 @@ def run_job(
     """
     if problems := request_problems(endpoint, request, options, host_is_set=host is not None):
         raise InvalidRequest(endpoint.target, problems)
-    pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
+    hidden = host.secrets if host else ()
+    pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings, hidden)
     parcels = pack(endpoint, request, options)
     with (
         pursuit.redacted(),
@@ -312,7 +313,7 @@ def _info(pursuit: Pursuit, state: JobState, body: Any, resumed: bool = False) -
         "sent": body,
         "seeds": _seeds(state.metadata),
         "cost": state.cost,
-        "metadata": tidy(dict(state.metadata)),
+        "metadata": shortened(state.metadata),
         "notes": pursuit.notes,
         "seconds": {name: round(value, 3) for name, value in pursuit.seconds.items()},
     }
