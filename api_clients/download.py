@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,23 +199,18 @@ class Downloads:
                 raise
 
 
-def fetch_results(
-    endpoint: Endpoint[Any], transport: Transport, downloads: Downloads, outputs: Sequence[str]
-) -> list[bytes]:
-    """What stands behind each result reference of a done job: inline data as it is, addresses fetched.
+def fetch_result(endpoint: Endpoint[Any], transport: Transport, downloads: Downloads, output: str) -> bytes:
+    """What stands behind a result reference of a done job: inline data as it is, an address fetched.
 
-    Raises ResultGone or ResultRefused for results that cannot be had, ServiceError where the service does not say
-    where they are, ServiceUnreachable.
+    Raises ResultGone or ResultRefused for a result that cannot be had, ServiceError where the service does not say
+    where it is, ServiceUnreachable.
     """
-    found: list[bytes] = []
-    for output in outputs:
-        if call := endpoint.locate(output):
-            answer = transport.ask(call)
-            if answer.status in (404, 410):
-                raise ResultGone(f"{endpoint.target} does not have the result any more (HTTP {answer.status}).")
-            output = endpoint.read_location(answer)
-        found.append(output.encode() if is_inline(output) else downloads.fetch(output))
-    return found
+    if call := endpoint.locate(output):
+        answer = transport.ask(call)
+        if answer.status in (404, 410):
+            raise ResultGone(f"{endpoint.target} does not have the result any more (HTTP {answer.status}).")
+        output = endpoint.read_location(answer)
+    return output.encode() if is_inline(output) else downloads.fetch(output)
 
 
 class _Passing(Exception):

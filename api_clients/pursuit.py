@@ -66,7 +66,10 @@ class Settings:
 
 
 class Pursuit:
-    """Everything that one run needs to act; `seconds` and `notes` gather what `info` tells."""
+    """Everything that one run needs to act; `seconds` and `notes` gather what `info` tells.
+
+    `asked` is how many pictures are paid for, None where that is not known.
+    """
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class Pursuit:
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
         self.labels: Mapping[str, str] = {}
+        self.asked: int | None = None
         self.settings = settings
         self.bell: Bell | None = None
         self._secrets = credentials.reveal()

@@ -30,7 +30,7 @@ class Fault(str, Enum):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. A `body` is bytes or JSON data, or makes them of the request; `delay` is seconds before it is sent."""
+    """One answer. `body`: bytes, JSON data, or what makes them of the request; `delay`: seconds before it is sent."""
 
     body: Any = b""
     status: int = 200

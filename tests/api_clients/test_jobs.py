@@ -328,7 +328,7 @@ def test_a_done_job_that_the_service_now_calls_failed_is_not_bought_again(toy: S
     go(toy, journal)
     toy.on("/a.png", Reply(b"expired", 410))
     toy.on("/jobs/7", Reply({"state": "failed", "message": "no such job"}))
-    with pytest.raises(ServiceError, match="no such job"):
+    with pytest.raises(ResultGone, match="no such job"):
         fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
     assert "results are gone" in fails(ResultGone, toy, journal)
     assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
@@ -339,6 +339,63 @@ def test_a_fresh_link_that_has_expired_is_an_error_with_the_job(toy: Service, jo
     message = fails(ResultRefused, toy, journal)
     assert "HTTP 403" in message and "Job 7 is done and paid for" in message
     assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [Reply(b"", 410), Reply(b"<!doctype html><p>log in"), Reply(image_file(), fault=Fault.HALF)],
+    ids=["gone", "web page", "half sent"],
+)
+def test_a_picture_that_cannot_be_had_keeps_no_other_back(toy: Service, journal: Journal, bad: Reply) -> None:
+    toy.on("/b.png", bad)
+    toy.on("/c.png", Reply(image_file()))
+    toy.on("/jobs/7", done(toy, "/a.png", "/b.png", "/c.png"))
+    for _ in range(2):
+        result = go(toy, journal)
+        assert result.images[0].shape[0] == 2
+        notes = " ".join(result.info["notes"])
+        assert "picture 2 of 3 is missing: " in notes and "Fetch Job with job id 7" in notes
+    toy.on("/b.png", Reply(image_file()))
+    whole = fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    assert whole.images[0].shape[0] == 3 and "notes" not in whole.info
+    assert go(toy, journal).images[0].shape[0] == 3 and toy.paid == 1
+
+
+def test_where_one_link_of_several_has_expired_new_ones_are_asked_for(toy: Service, journal: Journal) -> None:
+    toy.on("/b.png", Reply(b"", 410))
+    toy.on("/jobs/7", done(toy, "/a.png", "/b.png"))
+    assert go(toy, journal).images[0].shape[0] == 1
+    toy.on("/jobs/7", Reply({"error": "no"}, 404))
+    assert go(toy, journal).images[0].shape[0] == 1
+    toy.on("/jobs/7", done(toy, "/a.png", "/a.png"))
+    assert go(toy, journal).images[0].shape[0] == 2 and toy.paid == 1
+
+
+def test_a_network_that_stays_away_costs_its_patience_once_for_all_pictures(toy: Service, journal: Journal) -> None:
+    toy.on("/a.png", Reply(b"", 503))
+    toy.on("/jobs/7", done(toy, *["/a.png"] * 8))
+    chosen = settings(toy)
+    fails(ServiceUnreachable, toy, journal, settings=chosen)
+    assert isinstance(chosen.clock, QuickClock) and chosen.clock.slept < 70
+
+
+def test_fewer_pictures_than_paid_for_are_remarked_on_in_the_services_words(toy: Service, journal: Journal) -> None:
+    def told(count: int) -> Reply:
+        words = {"message": "a filter dropped two"}
+        return Reply({"state": "done", "outputs": [f"{toy.url}/a.png"] * count, **words})
+
+    def run(**arguments: Any) -> str:
+        return " ".join(go(toy, journal, request=replace(REQUEST, batch_size=3), **arguments).info.get("notes", ""))
+
+    reports: list[Report] = []
+    toy.on("/jobs/7", told(1))
+    for notes in (run(on_state=reports.append), run()):
+        assert "Toy made 1 of 3 pictures" in notes and "Toy says: a filter dropped two" in notes
+    assert reports[-1].message == "Toy made 1 of 3 pictures"
+    fetched = fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    assert fetched.info["notes"] == ["Toy says: a filter dropped two"]
+    toy.on("/jobs/7", told(3))
+    assert run(force_new=True) == ""
 
 
 def test_equal_requests_at_the_same_time_share_one_job(toy: Service, journal: Journal) -> None:
