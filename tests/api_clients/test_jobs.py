@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
 import signal
@@ -458,6 +459,17 @@ def test_refused_connection_charges_nothing_and_leaves_no_trace(journal: Journal
         pass
     assert "Nothing was sent" in fails(ServiceUnreachable, gone, journal)
     assert entries(journal) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("socks") is not None, reason="this machine has PySocks")
+def test_a_proxy_by_which_no_result_could_be_fetched_is_not_paid_through(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with service() as toy:
+        message = fails(ServiceUnreachable, toy, journal, settings=settings("http://toy.example"))
+    assert "SOCKS" in message and "nothing charged" in message and entries(journal) == []
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RESET_UNREAD, Fault.HALF])
