@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 _ENCODER = Encoder()
 _HOST_SECONDS = 180.0
 _LONGEST_TEXT = 2000
-_SIGNATURE = re.compile(r"([?&][\w-]*(?:signature|credential|token|policy|sig)=)[^&\s\"']+", re.IGNORECASE)
+_EQUALS, _AND = "(?:=|%(?:25)*3d)", "&|%(?:25)*26"  # as they are, and quoted as part of another address
+_SIGNATURE = re.compile(
+    rf"((?:signature|credential|token|policy|sig){_EQUALS})(?:(?!{_AND})[^\s\"'<>\\])+", re.IGNORECASE
+)
 _SURE_TEXT = 12  # a shorter one, e.g. an upload's number, may stand in another text by chance
 
 
@@ -139,26 +142,34 @@ def _bring(
 
 def show(value: Any, labels: Mapping[str, str]) -> Any:
     """Plain JSON data with the images as labels, wherever they stand."""
-    if isinstance(value, str):
-        for text, label in labels.items():
-            if value == text or len(text) >= _SURE_TEXT:
-                value = value.replace(text, label)
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): show(item, labels) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [show(item, labels) for item in value]
-    return value
+
+    def labelled(text: str) -> str:
+        for carried, label in labels.items():
+            if text == carried or len(carried) >= _SURE_TEXT:
+                text = text.replace(carried, label)
+        return text
+
+    return _in_texts(value, labelled)
 
 
-def tidy(value: Any) -> Any:
-    """Plain JSON data of a service without what opens a signed link, and without endless texts such as images."""
+def unsigned(value: Any) -> Any:
+    """Plain JSON data without what opens a signed link, such as that of a picture in the user's bucket."""
+    return _in_texts(value, lambda text: _SIGNATURE.sub(r"\1...", text))
+
+
+def shortened(value: Any) -> Any:
+    """Plain JSON data without endless texts, such as pictures."""
+    return _in_texts(
+        value, lambda text: text if len(text) <= _LONGEST_TEXT else f"{text[:40]}... ({len(text)} characters)"
+    )
+
+
+def _in_texts(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, str):
-        value = _SIGNATURE.sub(r"\1...", value)
-        return value if len(value) <= _LONGEST_TEXT else f"{value[:40]}... ({len(value)} characters)"
+        return change(value)
     if isinstance(value, Mapping):
-        return {name: tidy(item) for name, item in value.items()}
-    return [tidy(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(name): _in_texts(item, change) for name, item in value.items()}
+    return [_in_texts(item, change) for item in value] if isinstance(value, list | tuple) else value
 
 
 def preview(endpoint: Endpoint[Any], request: GenerationRequest, options: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from .transport import LONGEST_WAIT, USER_AGENT, Transport, is_loopback_name, to
 from .waiting import Clock, Stop, backoff, interruptible, never, pause
 
 if TYPE_CHECKING:
-    from urllib3 import BaseHTTPResponse, HTTPConnectionPool, ProxyManager, Timeout
+    from urllib3 import BaseHTTPResponse, HTTPConnectionPool, PoolManager, Timeout
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], list[str]]
@@ -199,23 +199,18 @@ class Downloads:
                 raise
 
 
-def fetch_results(
-    endpoint: Endpoint[Any], transport: Transport, downloads: Downloads, outputs: Sequence[str]
-) -> list[bytes]:
-    """What stands behind each result reference of a done job: inline data as it is, addresses fetched.
+def fetch_result(endpoint: Endpoint[Any], transport: Transport, downloads: Downloads, output: str) -> bytes:
+    """What stands behind a result reference of a done job: inline data as it is, an address fetched.
 
-    Raises ResultGone or ResultRefused for results that cannot be had, ServiceError where the service does not say
-    where they are, ServiceUnreachable.
+    Raises ResultGone or ResultRefused for a result that cannot be had, ServiceError where the service does not say
+    where it is, ServiceUnreachable.
     """
-    found: list[bytes] = []
-    for output in outputs:
-        if call := endpoint.locate(output):
-            answer = transport.ask(call)
-            if answer.status in (404, 410):
-                raise ResultGone(f"{endpoint.target} does not have the result any more (HTTP {answer.status}).")
-            output = endpoint.read_location(answer)
-        found.append(output.encode() if is_inline(output) else downloads.fetch(output))
-    return found
+    if call := endpoint.locate(output):
+        answer = transport.ask(call)
+        if answer.status in (404, 410):
+            raise ResultGone(f"{endpoint.target} does not have the result any more (HTTP {answer.status}).")
+        output = endpoint.read_location(answer)
+    return output.encode() if is_inline(output) else downloads.fetch(output)
 
 
 class _Passing(Exception):
@@ -243,12 +238,22 @@ def _way_to(address: str, scheme: str, host: str, port: int, timeout: Timeout) -
     )
 
 
-def _way_through(proxy: str, timeout: Timeout) -> ProxyManager:
-    """Connections through the user's proxy, with the login in its address if there is one."""
+def _way_through(proxy: str, timeout: Timeout) -> PoolManager:
+    """Connections through the user's proxy, with the login in its address if there is one; every kind that paid calls
+    can take. Raises ServiceUnreachable without the package for it."""
     import urllib3
     from requests.utils import get_auth_from_url
 
     user, password = get_auth_from_url(proxy)
+    if proxy.startswith("socks"):
+        try:
+            from urllib3.contrib.socks import SOCKSProxyManager
+        except ImportError:
+            advice = "Run `python -m pip install PySocks` in ComfyUI's environment, or name an http:// proxy"
+            raise ServiceUnreachable(f"The proxy {proxy.partition(':')[0]}:// needs PySocks. {advice}.") from None
+        return SOCKSProxyManager(
+            proxy, user or None, password or None, timeout=timeout, cert_reqs="CERT_REQUIRED", **_authorities()
+        )
     headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
     return urllib3.ProxyManager(
         proxy, proxy_headers=headers, timeout=timeout, cert_reqs="CERT_REQUIRED", **_authorities()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from ..core.errors import (
     InvalidRequest,
@@ -13,40 +12,21 @@ from ..core.errors import (
     OutcomeUnknown,
     Problem,
     ResultGone,
-    ResultRefused,
     ServiceError,
-    ServiceUnreachable,
 )
 from ..core.request import GenerationRequest
-from .carriage import Carried, Parcel, carriage_problems, carry, pack, tidy
+from .carriage import Carried, Parcel, carriage_problems, carry, pack
 from .credentials import Credentials
 from .doorbell import hang
-from .download import Downloads, fetch_results
 from .endpoint import Call, Endpoint, JobState, Phase
 from .image_host import ImageHost
-from .images import decode, gather, is_flat
 from .in_flight import MOST_JOBS, one_of
 from .journal import Entry, Journal, Order, Standing, fingerprint
 from .pursuit import Pursuit, Report, Settings, merged
+from .results import JobResult, finished, haul, info_of, presented
 from .waiting import Stop, never
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _STALE_SECONDS = 4 * 3600.0  # no job takes that long; Qolaba calls a lost one pending forever (qolaba.md 4)
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class JobResult:
-    """Pictures and what is known about them.
-
-    `images` is one batch [n, h, w, 3], or one [1, h, w, 3] per picture where sizes differ; empty for a job that is only
-    started (`async_only`) and for an estimate. `info` is plain JSON data without secrets.
-    """
-
-    images: list[Tensor]
-    info: dict[str, Any]
-    job_id: str = ""
 
 
 def request_problems(
@@ -86,7 +66,9 @@ def run_job(
     """
     if problems := request_problems(endpoint, request, options, host_is_set=host is not None):
         raise InvalidRequest(endpoint.target, problems)
-    pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
+    hidden = host.secrets if host else ()
+    pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings, hidden)
+    pursuit.asked = request.batch_size
     parcels = pack(endpoint, request, options)
     with (
         pursuit.redacted(),
@@ -136,18 +118,13 @@ def fetch_job(
     pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
     with pursuit.redacted():
         entry = journal.find(credentials.service, credentials.profile, job_id)
-        # What was done stays done: a service that knows it no longer must not make the next run buy it again.
-        number = entry.number if entry and entry.standing is not Standing.DONE else None
-        body = entry.order.body if entry else None
+        if entry and entry.standing is Standing.DONE:
+            return _fetch_again(pursuit, entry)
+        number, body = (entry.number, entry.order.body) if entry else (None, None)
         known = _known(entry) if entry else JobState(Phase.QUEUED, job_id)
-        if known.outputs:
-            try:
-                return _result(pursuit, number, known, body, resumed=True)
-            except ResultGone:
-                pass  # the service may give a new link
         with pursuit.timed("wait"):
             state = pursuit.follow(number, replace(known, phase=Phase.QUEUED, outputs=()), cancel=False)
-        return _result(pursuit, number, state, body, resumed=True)
+        return finished(pursuit, number, state, body, resumed=True)
 
 
 def _order(pursuit: Pursuit, parcels: Sequence[Parcel], request: GenerationRequest, options: Any) -> tuple[Order, bool]:
@@ -175,11 +152,11 @@ def _buy(pursuit: Pursuit, number: int, call: Call, body: Any, async_only: bool)
     with pursuit.timed("submit"):
         state = pursuit.submit(number, call)
     if async_only and state.job_id and state.phase is not Phase.CANCELED:
-        return JobResult([], _info(pursuit, state, body), state.job_id)
+        return JobResult([], info_of(pursuit, state, body), state.job_id)
     if not state.phase.final:
         with pursuit.timed("wait"):
             state = pursuit.follow(number, state, fresh=True)
-    return _result(pursuit, number, state, body)
+    return finished(pursuit, number, state, body)
 
 
 def _estimate(pursuit: Pursuit, call: Call, body: Any) -> JobResult:
@@ -188,7 +165,7 @@ def _estimate(pursuit: Pursuit, call: Call, body: Any) -> JobResult:
         state = pursuit.endpoint.read_submit(pursuit.transport.ask(call))
     if state.job_id:
         pursuit.notes.append(f"instead of estimating, the service started job {state.job_id}: fetch it with Fetch Job")
-    return JobResult([], {**_info(pursuit, state, body), "estimate": not state.job_id}, state.job_id)
+    return JobResult([], {**info_of(pursuit, state, body), "estimate": not state.job_id}, state.job_id)
 
 
 def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | None:
@@ -198,11 +175,11 @@ def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | Non
         return None
     if entry.standing is Standing.UNKNOWN:
         raise OutcomeUnknown(f"{entry.message} That was earlier; {_buy_again(pursuit)}")
-    known, body = _known(entry), entry.order.body
     if entry.standing is Standing.DONE:
-        return _fetch_again(pursuit, entry, known)
+        return _fetch_again(pursuit, entry)
+    known, body = _known(entry), entry.order.body
     if async_only:
-        return JobResult([], _info(pursuit, known, body, resumed=True), entry.job_id)
+        return JobResult([], info_of(pursuit, known, body, resumed=True), entry.job_id)
     if pursuit.clock.wall() - entry.created > _STALE_SECONDS:
         state = pursuit.ask(entry.number, entry.job_id)
         if not state.phase.final:
@@ -214,29 +191,36 @@ def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | Non
     with pursuit.timed("wait"):
         state = pursuit.follow(entry.number, known)
     if state.phase is Phase.CANCELED and entry.cancel_asked:
-        note = f"job {entry.job_id} of the same request was canceled on request; the request was sent anew"
-        pursuit.notes.append(note)
+        pursuit.notes.append(f"job {entry.job_id} of the same request was canceled on request: this is another one")
         return None
-    return _result(pursuit, entry.number, state, body, resumed=True)
+    return finished(pursuit, entry.number, state, body, resumed=True)
 
 
-def _fetch_again(pursuit: Pursuit, entry: Entry, known: JobState) -> JobResult:
-    """The pictures of a job that was done before, by the known links or new ones.
+def _fetch_again(pursuit: Pursuit, entry: Entry) -> JobResult:
+    """The pictures of a job that was done before, by the known links, or new ones where some of these have expired.
 
     Raises ResultGone where there are none any more, and what a service raises that does not tell: in no case is the
     job bought again.
     """
-    if known.outputs:
-        with suppress(ResultGone):
-            return _result(pursuit, entry.number, known, entry.order.body, resumed=True)
-    if entry.job_id:
-        state = merged(known, _asked_again(pursuit, entry.job_id))
-        if state.phase is Phase.DONE and state.outputs and state.outputs != known.outputs:
-            with suppress(ResultGone):
-                return _result(pursuit, entry.number, state, entry.order.body, resumed=True)
+    known, body = _known(entry), entry.order.body
+    found, said = haul(pursuit, known), ""
+    if found.gone and known.job_id:
+        try:
+            state = merged(known, _asked_again(pursuit, known.job_id))
+        except (JobUnfinished, ServiceError):
+            if not found.pictures:
+                raise
+        else:
+            said = f" ({state.message})" if state.message else ""
+            if state.phase is Phase.DONE and state.outputs not in ((), known.outputs):
+                fresh = haul(pursuit, state)
+                if len(fresh.pictures) >= len(found.pictures):
+                    known, found = state, fresh
+    if not found.lost:
+        return presented(pursuit, known, found, body, resumed=True)
     raise ResultGone(
-        f"Job {entry.job_id or '(without an id)'} of this request was done and paid for, but its results are gone: "
-        f"{pursuit.endpoint.target} names no address that has them; {_buy_again(pursuit)}"
+        f"Job {known.job_id or '(without an id)'} of this request was done and paid for, but its results are gone: "
+        f"{pursuit.endpoint.target} names no address that has them{said}; {_buy_again(pursuit)}"
     )
 
 
@@ -255,74 +239,6 @@ def _buy_again(pursuit: Pursuit) -> str:
     return f"nothing was sent now. {look}; to send and pay for the request again, switch on force new."
 
 
-def _result(pursuit: Pursuit, number: int | None, state: JobState, body: Any, resumed: bool = False) -> JobResult:
-    """Fetch the pictures of a job that has ended. Raises ServiceError where it ended without any."""
-    if state.phase is not Phase.DONE:
-        raise ServiceError(f"{pursuit.endpoint.target} canceled job {state.job_id}. Queue the request to send it anew.")
-    images = _collect(pursuit, number, state)
-    for index, image in enumerate(images, 1):
-        if is_flat(image):
-            pursuit.notes.append(f"picture {index} has a single colour: the service may have replaced it by a filter")
-    gathered = gather(images)
-    if len(gathered) > 1:
-        sizes = ", ".join(f"{image.shape[2]}x{image.shape[1]}" for image in gathered)
-        pursuit.notes.append(f"the pictures have different sizes ({sizes}) and come as a list")
-    return JobResult(gathered, _info(pursuit, state, body, resumed), state.job_id)
-
-
-def _collect(pursuit: Pursuit, number: int | None, state: JobState) -> list[Tensor]:
-    """Every picture of a done job, each [1, h, w, 3]."""
-    if not state.outputs:
-        said = f": {state.message}" if state.message else ", often because a filter removed it"
-        pursuit.note(number, Standing.FAILED, job_id=state.job_id, message="finished without a picture")
-        raise ServiceError(f"{pursuit.endpoint.target} finished job {state.job_id} without a picture{said}.")
-    settings = pursuit.settings
-    downloads = Downloads(
-        pursuit.base_url,
-        max_bytes=settings.result_bytes,
-        resolver=settings.resolver,
-        connect=settings.limits.connect,
-        read=settings.limits.read,
-        clock=pursuit.clock,
-        should_stop=pursuit.check_stop,
-    )
-    try:
-        with pursuit.timed("download"):
-            pursuit.report(state, message=f"fetching {len(state.outputs)} pictures")
-            fetched = fetch_results(pursuit.endpoint, pursuit.transport, downloads, state.outputs)
-            return [decode(data, settings.result_pixels) for data in fetched]
-    except (ResultRefused, ServiceError, ServiceUnreachable) as error:
-        error.args = (f"{error} Job {state.job_id or '(without an id)'} is done and paid for.",)
-        raise
-
-
 def _known(entry: Entry) -> JobState:
     phase = Phase.DONE if entry.standing is Standing.DONE else Phase.RUNNING
     return JobState(phase, entry.job_id, entry.outputs, entry.message, metadata=entry.metadata, cost=entry.cost)
-
-
-def _info(pursuit: Pursuit, state: JobState, body: Any, resumed: bool = False) -> dict[str, Any]:
-    info = {
-        "target": pursuit.endpoint.target,
-        "service": pursuit.credentials.service,
-        "profile": pursuit.credentials.profile,
-        "address": pursuit.base_url,
-        "job_id": state.job_id,
-        "resumed": resumed,
-        "sent": body,
-        "seeds": _seeds(state.metadata),
-        "cost": state.cost,
-        "metadata": tidy(dict(state.metadata)),
-        "notes": pursuit.notes,
-        "seconds": {name: round(value, 3) for name, value in pursuit.seconds.items()},
-    }
-    return pursuit.clean({name: value for name, value in info.items() if value not in (None, "", [], {})})
-
-
-def _seeds(metadata: Mapping[str, Any]) -> list[Any]:
-    """The seeds that a service tells, at the top of its metadata or one level below."""
-    for place in (metadata, *(item for item in metadata.values() if isinstance(item, Mapping))):
-        found = place.get("seeds", place.get("seed"))
-        if found is not None:
-            return list(found) if isinstance(found, list | tuple) else [found]
-    return []

@@ -24,7 +24,7 @@ from .waiting import Clock
 
 VERSION = 1
 LEASE_SECONDS = 15.0
-KEEP_SECONDS = 30 * 86400.0
+DETAILS_SECONDS = 30 * 86400.0  # what was bought is known for ever; what was asked for and said about it, so long
 _BUSY_SECONDS = 20.0
 _LONGEST_OUTPUT = 8192
 
@@ -75,7 +75,7 @@ class Standing(str, Enum):
 class Order:
     """What identifies a request: the same order is the same picture, bought once.
 
-    `body` is the sent body as it may be shown: no secrets, images as labels.
+    `body` is the sent body as it may be shown: no secrets, images as labels; empty where its age has dropped it.
     """
 
     fingerprint: str
@@ -88,7 +88,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Entry:
-    """One job. Times are seconds since 1970; `outputs` are result references, too long ones are not kept."""
+    """One job. Times are seconds since 1970; `outputs` are result references, too long ones are not kept.
+
+    `metadata` is empty where its age has dropped it.
+    """
 
     number: int
     order: Order
@@ -126,7 +129,7 @@ class Journal:
         self._clock = clock or Clock()
 
     def current(self, fingerprint: str) -> Entry | None:
-        """The job that the same request made last, unless forgotten."""
+        """What the same request finds: its newest job that something may have come of, else its newest."""
         with self._open() as database:
             return _first(database, "fingerprint = ? AND current", (fingerprint,))
 
@@ -144,17 +147,18 @@ class Journal:
         """Write down that the order is about to be sent, in one step for all threads and processes; its number.
 
         None, and nothing is written, where the current job of the same order is not `instead_of`: someone was faster.
-        With `force` the current job, whatever it is, makes room (it can still be found by its id).
+        With `force` the current job, whatever it is, makes room until it is known that nothing came of the new one.
         """
         now = self._clock.wall()
         with self._open() as database, _transaction(database):
             current = _first(database, "fingerprint = ? AND current", (order.fingerprint,))
             if current and not force and current.number != instead_of:
                 return None
-            database.execute("UPDATE jobs SET current = 0 WHERE fingerprint = ?", (order.fingerprint,))
-            database.execute("DELETE FROM jobs WHERE updated < ?", (now - KEEP_SECONDS,))
+            old = "updated < ? AND body || metadata != '{}{}'"
+            database.execute(f"UPDATE jobs SET body = '{{}}', metadata = '{{}}' WHERE {old}", (now - DETAILS_SECONDS,))
             values = {
                 "fingerprint": order.fingerprint,
+                "current": 0,
                 "service": order.service,
                 "target": order.target,
                 "base_url": order.base_url,
@@ -166,7 +170,9 @@ class Journal:
                 "lease": now + LEASE_SECONDS,
             }
             names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
-            return database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values).lastrowid
+            number = database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values).lastrowid
+            _choose_current(database, order.fingerprint)
+            return number
 
     def renew(self, number: int, seconds: float = LEASE_SECONDS) -> None:
         """Say that whoever submits the job is alive for so long."""
@@ -203,17 +209,26 @@ class Journal:
 
     def forget(self, number: int) -> None:
         """Remove a job that was never sent."""
-        with self._open() as database:
+        with self._changing(number) as database:
             database.execute("DELETE FROM jobs WHERE number = ?", (number,))
 
     def _update(self, number: int, values: Mapping[str, Any], only_after: Standing | None = None) -> None:
         condition = "number = :number" + (" AND standing = :before" if only_after else "")
         pairs = ", ".join(f"{name} = :{name}" for name in values)
-        with self._open() as database:
+        with self._changing(number) as database:
             database.execute(
                 f"UPDATE jobs SET {pairs}, updated = :now WHERE {condition}",
                 {**values, "now": self._clock.wall(), "number": number, "before": only_after and only_after.value},
             )
+
+    @contextlib.contextmanager
+    def _changing(self, number: int) -> Iterator[sqlite3.Connection]:
+        """What happens inside may change which job of the same request is the current one."""
+        with self._open() as database, _transaction(database):
+            entry = _first(database, "number = ?", (number,))
+            yield database
+            if entry is not None:
+                _choose_current(database, entry.order.fingerprint)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -246,6 +261,14 @@ class Journal:
                 for index in _INDEXES:
                     database.execute(index)
                 database.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _choose_current(database: sqlite3.Connection, fingerprint: str) -> None:
+    """A job that failed or was canceled hides none of those before it: what they cost is not paid again."""
+    newest = "SELECT number FROM jobs WHERE fingerprint = ? ORDER BY standing IN (?, ?), number DESC LIMIT 1"
+    came_to_nothing = Standing.FAILED.value, Standing.CANCELED.value
+    database.execute("UPDATE jobs SET current = 0 WHERE fingerprint = ? AND current", (fingerprint,))
+    database.execute(f"UPDATE jobs SET current = 1 WHERE number = ({newest})", (fingerprint, *came_to_nothing))
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,8 +21,8 @@ from ..core.errors import (
     ServiceUnreachable,
 )
 from .answers import AccountRefused
-from .carriage import show, tidy
-from .credentials import Credentials, redact, redact_json
+from .carriage import shortened, show, unsigned
+from .credentials import Credentials, Secret, redact_json
 from .doorbell import Bell
 from .download import Resolver, resolve
 from .endpoint import Answer, Call, Endpoint, JobState, Phase
@@ -66,7 +66,10 @@ class Settings:
 
 
 class Pursuit:
-    """Everything that one run needs to act; `seconds` and `notes` gather what `info` tells."""
+    """Everything that one run needs to act; `seconds` and `notes` gather what `info` tells.
+
+    `asked` is how many pictures are paid for, None where that is not known.
+    """
 
     def __init__(
         self,
@@ -76,6 +79,7 @@ class Pursuit:
         on_state: Callable[[Report], None] | None = None,
         should_stop: Stop = never,
         settings: Settings | None = None,
+        host_secrets: Sequence[Secret] = (),
     ) -> None:
         settings = settings or Settings()
         self.endpoint, self.credentials, self.journal = endpoint, credentials, journal
@@ -84,9 +88,11 @@ class Pursuit:
         self.seconds: dict[str, float] = {}
         self.notes: list[str] = []
         self.labels: Mapping[str, str] = {}
+        self.asked: int | None = None
         self.settings = settings
         self.bell: Bell | None = None
         self._secrets = credentials.reveal()
+        self._hidden = self._secrets, tuple(secret.reveal() for secret in host_secrets)
         self._on_state, self._should_stop = on_state, should_stop
         self._stop: BaseException | None = None
         self._given_up = False
@@ -103,18 +109,23 @@ class Pursuit:
             raise
 
     def clean(self, value: Any) -> Any:
-        """Plain JSON data without secrets, and with labels for images."""
-        return redact_json(show(value, self.labels), self._secrets)
+        """Plain JSON data as it may be told: without secrets and what opens a link, and with labels for images."""
+        return self._without_secrets(unsigned(show(value, self.labels)))
+
+    def _without_secrets(self, value: Any) -> Any:
+        for secrets in self._hidden:
+            value = redact_json(value, secrets)
+        return value
 
     @contextmanager
     def redacted(self) -> Iterator[None]:
-        """Every error of the pack that leaves is without secrets."""
+        """Every error of the pack that leaves is as it may be told, whatever a service echoed."""
         try:
             yield
         except InvalidRequest:
             raise
         except ControlStackError as error:
-            error.args = (redact(str(error), self._secrets),)
+            error.args = (self.clean(str(error)),)
             raise error from None
 
     @contextmanager
@@ -179,7 +190,7 @@ class Pursuit:
             answer = self.transport.ask(
                 self.endpoint.poll(job_id), patience=min(_POLL_PATIENCE, self._deadline), settled=self._is_final
             )
-        except ServiceUnreachable as failure:
+        except (ServiceUnreachable, ServiceError) as failure:  # a redirect, say: no word from the service itself
             raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
         if worth_repeating(answer.status) and not self._is_final(answer):
             raise JobUnfinished(f"{self.transport.host} keeps answering HTTP {answer.status}. {self._later(job_id)}")
@@ -311,17 +322,17 @@ class Pursuit:
         try:
             state = self._settle(number, outcome)
         except ControlStackError as error:
-            logging.getLogger(__name__).info("%s", redact(str(error), self._secrets))
+            logging.getLogger(__name__).info("%s", self.clean(str(error)))
             return
         except Exception as error:  # nobody waits for it: the journal knows, and here it is told
-            said = redact(f"{type(error).__name__}: {error}", self._secrets)
+            said = self.clean(f"{type(error).__name__}: {error}")
             logging.getLogger(__name__).error("The answer to a paid request could not be read (%s).", said)
             return
         if not state.phase.final and self._given_up:
             self.cancel(number, state.job_id)
 
     def _concluded(self, number: int | None, state: JobState) -> JobState:
-        kept = [self.clean(output) for output in state.outputs]
+        kept = self._without_secrets(state.outputs)  # signed links stay whole: the next run fetches by them
         self.note(
             number,
             _STANDINGS[state.phase],
@@ -363,7 +374,7 @@ class Pursuit:
             self.notes.append(f"job {values.get('job_id', '')} is not in the journal: {error}")
 
     def _kept(self, metadata: Mapping[str, Any]) -> Any:
-        return tidy(self.clean(metadata))
+        return shortened(self.clean(metadata))
 
     def _beat(self, number: int) -> None:
         now = self.clock.monotonic()
@@ -384,13 +395,13 @@ class Pursuit:
     def _later(self, job_id: str) -> str:
         account = self.credentials
         return (
-            f"It is paid for and not lost: queue the same request again to go on waiting, or use Fetch Job with "
-            f"service {self.endpoint.target}, profile {account.profile}, job id {job_id}."
+            f"It is paid for and not lost: queue the same request again with force_new off to go on waiting, or use "
+            f"Fetch Job with service {self.endpoint.target}, profile {account.profile}, job id {job_id}."
         )
 
     def _say_stopped(self, text: str) -> None:
         text = f"Interrupted. {text}"
-        logging.getLogger(__name__).info("%s", redact(text, self._secrets))
+        logging.getLogger(__name__).info("%s", self.clean(text))
         self.report(message=text)
 
 

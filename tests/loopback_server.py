@@ -30,7 +30,7 @@ class Fault(str, Enum):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer. A `body` is bytes or JSON data; `delay` is the seconds before it is sent."""
+    """One answer. `body`: bytes, JSON data, or what makes them of the request; `delay`: seconds before it is sent."""
 
     body: Any = b""
     status: int = 200
@@ -128,6 +128,8 @@ class LoopbackServer:
             self._arrived.notify_all()
         handler.close_connection = True
         reply = plan or self.answer(seen)
+        if callable(reply.body):
+            reply = replace(reply, body=reply.body(seen))
         if plan is not None and plan.body is AS_USUAL and not unread:
             usual = self.answer(seen)
             headers = {**usual.headers, **plan.headers}

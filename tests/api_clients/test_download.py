@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import importlib.util
 import ssl
 import subprocess
 import threading
@@ -23,6 +25,7 @@ from controlstack.tests.api_clients.scripted_service import (
     resolver,
     service,
 )
+from controlstack.tests.api_clients.socks_proxy import SocksProxy
 from controlstack.tests.loopback_server import Fault, Reply
 
 PUBLIC = "https://api.example/v1"
@@ -272,6 +275,36 @@ def test_tls_is_checked_for_the_hosts_own_name_though_the_address_is_fixed(tls_s
         way.fetch(f"https://other.example:{port}/a.png")
     assert tls_store.count("/a.png") == 1
     assert tls_store.asked_names == ["cdn.example", "other.example"]
+
+
+def test_results_come_through_a_socks_proxy_as_the_paid_request_went(
+    tls_store: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("socks", reason="an optional extra")
+
+    def unknown(host: str, port: int) -> list[str]:
+        raise OSError("unknown here")
+
+    port = tls_store.server.server_port
+    with contextlib.closing(SocksProxy(port)) as proxy:
+        monkeypatch.setenv("ALL_PROXY", proxy.url)
+        monkeypatch.setenv("no_proxy", "")
+        way = downloads("https://api.example", resolver=unknown, patience=0)
+        assert way.fetch("https://cdn.example/a.png") == image_file()
+        assert proxy.asked == [("cdn.example", 443)] and tls_store.asked_names == ["cdn.example"]
+        with pytest.raises(ServiceUnreachable, match=r"(?i)hostname|match"):
+            way.fetch("https://other.example/a.png")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("socks") is not None, reason="this machine has PySocks")
+def test_a_proxy_whose_package_is_missing_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5h://user:word@127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    clock = QuickClock()
+    way = downloads(PUBLIC, resolver=resolver(cdn_example=["93.184.216.34"]), clock=clock)
+    with pytest.raises(ServiceUnreachable, match="pip install PySocks") as caught:
+        way.fetch("https://cdn.example/a.png")
+    assert clock.slept == 0 and "word" not in str(caught.value)
 
 
 def test_behind_a_proxy_the_proxy_is_asked_and_private_names_are_not(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import os
 import signal
@@ -232,9 +233,56 @@ def test_another_request_is_another_job(toy: Service, journal: Journal, change: 
     assert toy.paid == 2
 
 
+def test_the_same_request_fetches_what_was_paid_for_months_ago(toy: Service, tmp_path: Path) -> None:
+    clock = QuickClock()
+    journal, chosen = journal_in(tmp_path, clock), settings(toy, clock=clock)
+    go(toy, journal, settings=chosen)
+    clock.slept += 100 * 86400
+    go(toy, journal, settings=chosen, request=replace(REQUEST, seed=1))
+    result = go(toy, journal, settings=chosen)
+    assert result.images and result.info["resumed"] and toy.paid == 2
+
+
 def test_force_new_pays_again(toy: Service, journal: Journal) -> None:
     go(toy, journal)
     assert not go(toy, journal, force_new=True).info["resumed"]
+    assert toy.paid == 2
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply({"error": "slow down", "retry_after": 1800}, 429),
+        Reply({"error": "no credits"}, 402),
+        Reply({"state": "failed", "message": "no"}),
+    ],
+    ids=["429", "402", "failed"],
+)
+def test_force_new_that_buys_nothing_leaves_what_was_bought_before(
+    toy: Service, journal: Journal, reply: Reply
+) -> None:
+    go(toy, journal)
+    toy.on("/generate", reply, QUEUED)
+    fails(ServiceError, toy, journal, force_new=True)
+    assert go(toy, journal).info["resumed"] and toy.paid == 2
+
+
+def test_an_interrupt_of_force_new_between_two_429_leaves_what_was_bought_before(
+    toy: Service, journal: Journal
+) -> None:
+    go(toy, journal)
+    toy.on("/generate", Reply({}, 429))
+    with pytest.raises(Stopped):
+        go(toy, journal, force_new=True, should_stop=stop_when(lambda: toy.paid > 2))
+    paid = toy.paid
+    assert go(toy, journal).info["resumed"] and toy.paid == paid
+
+
+def test_force_new_that_is_not_taken_still_warns_of_an_earlier_unknown_outcome(toy: Service, journal: Journal) -> None:
+    toy.on("/generate", replace(QUEUED, fault=Fault.RESET), Reply({"error": "no credits"}, 402))
+    fails(OutcomeUnknown, toy, journal)
+    fails(ServiceError, toy, journal, force_new=True)
+    assert "That was earlier; nothing was sent now" in fails(OutcomeUnknown, toy, journal)
     assert toy.paid == 2
 
 
@@ -281,7 +329,7 @@ def test_a_done_job_that_the_service_now_calls_failed_is_not_bought_again(toy: S
     go(toy, journal)
     toy.on("/a.png", Reply(b"expired", 410))
     toy.on("/jobs/7", Reply({"state": "failed", "message": "no such job"}))
-    with pytest.raises(ServiceError, match="no such job"):
+    with pytest.raises(ResultGone, match="no such job"):
         fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
     assert "results are gone" in fails(ResultGone, toy, journal)
     assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
@@ -292,6 +340,63 @@ def test_a_fresh_link_that_has_expired_is_an_error_with_the_job(toy: Service, jo
     message = fails(ResultRefused, toy, journal)
     assert "HTTP 403" in message and "Job 7 is done and paid for" in message
     assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [Reply(b"", 410), Reply(b"<!doctype html><p>log in"), Reply(image_file(), fault=Fault.HALF)],
+    ids=["gone", "web page", "half sent"],
+)
+def test_a_picture_that_cannot_be_had_keeps_no_other_back(toy: Service, journal: Journal, bad: Reply) -> None:
+    toy.on("/b.png", bad)
+    toy.on("/c.png", Reply(image_file()))
+    toy.on("/jobs/7", done(toy, "/a.png", "/b.png", "/c.png"))
+    for _ in range(2):
+        result = go(toy, journal)
+        assert result.images[0].shape[0] == 2
+        notes = " ".join(result.info["notes"])
+        assert "picture 2 of 3 is missing: " in notes and "Fetch Job with job id 7" in notes
+    toy.on("/b.png", Reply(image_file()))
+    whole = fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    assert whole.images[0].shape[0] == 3 and "notes" not in whole.info
+    assert go(toy, journal).images[0].shape[0] == 3 and toy.paid == 1
+
+
+def test_where_one_link_of_several_has_expired_new_ones_are_asked_for(toy: Service, journal: Journal) -> None:
+    toy.on("/b.png", Reply(b"", 410))
+    toy.on("/jobs/7", done(toy, "/a.png", "/b.png"))
+    assert go(toy, journal).images[0].shape[0] == 1
+    toy.on("/jobs/7", Reply({"error": "no"}, 404))
+    assert go(toy, journal).images[0].shape[0] == 1
+    toy.on("/jobs/7", done(toy, "/a.png", "/a.png"))
+    assert go(toy, journal).images[0].shape[0] == 2 and toy.paid == 1
+
+
+def test_a_network_that_stays_away_costs_its_patience_once_for_all_pictures(toy: Service, journal: Journal) -> None:
+    toy.on("/a.png", Reply(b"", 503))
+    toy.on("/jobs/7", done(toy, *["/a.png"] * 8))
+    chosen = settings(toy)
+    fails(ServiceUnreachable, toy, journal, settings=chosen)
+    assert isinstance(chosen.clock, QuickClock) and chosen.clock.slept < 70
+
+
+def test_fewer_pictures_than_paid_for_are_remarked_on_in_the_services_words(toy: Service, journal: Journal) -> None:
+    def told(count: int) -> Reply:
+        words = {"message": "a filter dropped two"}
+        return Reply({"state": "done", "outputs": [f"{toy.url}/a.png"] * count, **words})
+
+    def run(**arguments: Any) -> str:
+        return " ".join(go(toy, journal, request=replace(REQUEST, batch_size=3), **arguments).info.get("notes", ""))
+
+    reports: list[Report] = []
+    toy.on("/jobs/7", told(1))
+    for notes in (run(on_state=reports.append), run()):
+        assert "Toy made 1 of 3 pictures" in notes and "Toy says: a filter dropped two" in notes
+    assert reports[-1].message == "Toy made 1 of 3 pictures"
+    fetched = fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    assert fetched.info["notes"] == ["Toy says: a filter dropped two"]
+    toy.on("/jobs/7", told(3))
+    assert run(force_new=True) == ""
 
 
 def test_equal_requests_at_the_same_time_share_one_job(toy: Service, journal: Journal) -> None:
@@ -354,6 +459,17 @@ def test_refused_connection_charges_nothing_and_leaves_no_trace(journal: Journal
         pass
     assert "Nothing was sent" in fails(ServiceUnreachable, gone, journal)
     assert entries(journal) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("socks") is not None, reason="this machine has PySocks")
+def test_a_proxy_by_which_no_result_could_be_fetched_is_not_paid_through(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with service() as toy:
+        message = fails(ServiceUnreachable, toy, journal, settings=settings("http://toy.example"))
+    assert "SOCKS" in message and "nothing charged" in message and entries(journal) == []
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RESET_UNREAD, Fault.HALF])
@@ -454,6 +570,26 @@ def test_a_service_that_stays_away_is_a_job_to_fetch_later(toy: Service, journal
     assert "HTTP 502" in message and "job id 7" in message and "paid for and not lost" in message
     toy.on("/jobs/7", done(toy, "/a.png"))
     assert go(toy, journal).info["resumed"] and toy.paid == 1
+
+
+def test_a_redirect_while_waiting_does_not_lose_the_job(toy: Service, journal: Journal) -> None:
+    toy.on("/jobs/7", Reply(b"", 302, {"Location": "/log-in"}))
+    message = fails(JobUnfinished, toy, journal)
+    assert "redirect" in message and "paid for and not lost" in message and "job id 7" in message
+    assert toy.count("/log-in") == 0 and entries(journal)[0].standing is Standing.RUNNING
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+
+
+def test_what_an_unfinished_forced_run_advises_costs_nothing(toy: Service, journal: Journal) -> None:
+    go(toy, journal)
+    toy.on("/jobs/7", RUNNING)
+    assert "queue the same request again with force_new off" in fails(JobUnfinished, toy, journal, force_new=True)
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    toy.on("/a.png", Reply(image_file(), fault=Fault.HALF))
+    assert "with force_new off" in fails(ServiceUnreachable, toy, journal)
+    toy.on("/a.png", Reply(image_file()))
+    assert go(toy, journal).info["resumed"] and toy.paid == 2
 
 
 def test_pending_forever_ends_at_the_deadline_with_the_way_to_fetch_it(toy: Service, journal: Journal) -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from controlstack.api_clients.journal import KEEP_SECONDS, Journal, Order, Standing, fingerprint
+from controlstack.api_clients.journal import DETAILS_SECONDS, Journal, Order, Standing, fingerprint
 from controlstack.core.errors import JournalUnusable
 from controlstack.tests.api_clients.scripted_service import QuickClock, entries, journal_in
 
@@ -66,19 +66,45 @@ def test_a_forgotten_job_was_never_there(journal: Journal) -> None:
     assert journal.current("print-1") is None and journal.claim(ORDER) is not None
 
 
+@pytest.mark.parametrize("before", [Standing.UNKNOWN, Standing.RUNNING, Standing.DONE])
+def test_a_forced_job_that_came_to_nothing_hides_no_earlier_one(journal: Journal, before: Standing) -> None:
+    def found() -> int:
+        current = journal.current("print-1")
+        assert current
+        return current.number
+
+    first = claimed(journal)
+    journal.record(first, before)
+    journal.forget(claimed(journal, force=True))
+    assert found() == first
+    for end in (Standing.FAILED, Standing.CANCELED):
+        second = claimed(journal, force=True)
+        assert found() == second
+        journal.record(second, end)
+        assert found() == first and journal.claim(ORDER, instead_of=second) is None
+    journal.record(second, Standing.DONE)  # so it turned out later
+    assert found() == second
+
+
 def test_endless_inline_results_are_not_kept(journal: Journal) -> None:
     number = claimed(journal)
     journal.record(number, Standing.DONE, outputs=["x" * 100_000])
     assert entries(journal)[0].outputs == () and journal.file.stat().st_size < 100_000
 
 
-def test_old_jobs_are_pruned(tmp_path: Path) -> None:
+def test_what_was_bought_is_known_for_ever_and_what_was_said_about_it_for_a_month(tmp_path: Path) -> None:
     clock = QuickClock()
     journal = journal_in(tmp_path, clock)
-    claimed(journal)
-    clock.slept += KEEP_SECONDS + 1
+    number = claimed(journal)
+    journal.record(number, Standing.DONE, job_id="7", outputs=["https://a/b.png"], metadata={"seed": 3}, cost=1.5)
+    clock.slept += DETAILS_SECONDS + 1
     claimed(journal, replace(ORDER, fingerprint="print-2"))
-    assert [entry.order.fingerprint for entry in entries(journal)] == ["print-2"]
+    entry = journal.current("print-1")
+    assert entry and journal.claim(ORDER) is None
+    assert (entry.standing, entry.job_id, entry.cost) == (Standing.DONE, "7", 1.5)
+    assert entry.outputs == ("https://a/b.png",) and not entry.order.body and not entry.metadata
+    kept = journal.current("print-2")
+    assert kept and kept.order.body == ORDER.body
 
 
 def test_threads_that_begin_at_once_get_one_claim(tmp_path: Path) -> None:

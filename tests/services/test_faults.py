@@ -273,11 +273,12 @@ def test_network_trouble_while_waiting_does_not_lose_a_job(
     ("reply", "says"),
     [
         (BAD_GATEWAY, "HTTP 502"),
+        (Reply(b"", 302, {"Location": "/log-in"}), "redirect"),
         (Reply(AS_USUAL, fault=Fault.RESET), "cannot be reached"),
         (Reply(AS_USUAL, fault=Fault.SILENT), "cannot be reached"),
         (Reply({"message": "slow down", "retry_after": 500}, 429), "HTTP 429"),
     ],
-    ids=["HTML 502", "reset", "silence", "429"],
+    ids=["HTML 502", "redirect", "reset", "silence", "429"],
 )
 def test_a_service_that_stays_away_leaves_a_job_to_fetch_later(
     account: Account, services: Services, case: Case, reply: Reply, says: str

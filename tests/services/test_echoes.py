@@ -1,0 +1,75 @@
+"""A service that echoes the address of a picture in the user's bucket: nobody else is told what opens it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from controlstack.core.errors import ControlStackError
+from controlstack.tests.loopback_server import Reply, Seen
+from controlstack.tests.services.bucket import ACCESS_KEY
+from controlstack.tests.services.cases import CASES, Account, Case
+from controlstack.tests.services.double import Step
+from controlstack.tests.services.running import Services
+
+QOLABA = pytest.mark.parametrize("case", CASES[3:], ids=str)
+SPELLINGS: dict[str, Callable[[str], str]] = {
+    "plain": str,
+    "quoted": lambda link: quote(link, safe=""),
+    "in HTML": lambda link: link.replace("&", "&amp;"),
+}
+
+
+@pytest.fixture
+def account(services: Services, tmp_path: Path) -> Account:
+    return Account(services.environment, tmp_path)
+
+
+def failed(link: str) -> dict[str, Any]:
+    """As pydantic says it."""
+    said = f"1 validation error for Input image [type=url_parsing, input_value='{link}', input_type=str]"
+    return {"status": "FAILED", "error": "Internal Error", "error_data": said}
+
+
+def leaked(services: Services, account: Account, *told: str) -> list[str]:
+    """What opens a picture, of all that was said and written down."""
+    links = [str(job.body["image"]) for job in services.qolaba.jobs.values()]
+    links += [seen.json["image"] for seen in services.qolaba.seen if seen.kind is Step.SUBMIT]
+    openers = {part for link in links for part in re.findall("Signature=([0-9a-f]{64})", link)}
+    assert openers, "pictures lay in the bucket"
+    written = [file.read_bytes().decode(errors="replace") for file in account.journal.file.parent.iterdir()]
+    return [opener for opener in (*openers, ACCESS_KEY) if any(opener in text for text in (*told, *written))]
+
+
+@QOLABA
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_refusal_that_echoes_the_picture_does_not_tell_its_link(
+    account: Account, services: Services, case: Case, spelling: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def echo(seen: Seen) -> Any:
+        return failed(SPELLINGS[spelling](seen.json["image"]))
+
+    caplog.set_level(logging.DEBUG, "controlstack")
+    services.qolaba.plan(Step.SUBMIT, Reply(echo, 400))
+    with pytest.raises(ControlStackError, match="1 validation error") as caught:
+        account.run(case)
+    assert not leaked(services, account, str(caught.value), caplog.text)
+
+
+@QOLABA
+@pytest.mark.parametrize("fetched", [False, True], ids=["resumed", "fetched by its id"])
+def test_a_job_that_fails_later_and_echoes_the_picture_does_not_tell_its_link(
+    account: Account, services: Services, case: Case, fetched: bool
+) -> None:
+    started = account.run(case, async_only=True)
+    (job,) = services.qolaba.jobs.values()
+    services.qolaba.plan(Step.POLL, Reply(failed(str(job.body["image"]))))
+    with pytest.raises(ControlStackError, match="1 validation error") as caught:
+        account.fetch(case, started.job_id) if fetched else account.run(case)
+    assert not leaked(services, account, str(caught.value), json.dumps(started.info))
