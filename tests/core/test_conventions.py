@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from controlstack.core.conventions import NetKind, adapt_map, stick_width, union_mode, unmet
+from controlstack.core.conventions import NetKind, adapt_map, is_on_paper, stick_width, union_mode, unmet
 from controlstack.core.errors import InvalidRequest
 from controlstack.core.images import control_image
 from controlstack.core.modality import Modality
-from controlstack.core.request import ControlUnit, Resize
+from controlstack.core.request import ControlUnit, Detect, Resize
 
 LINE_MAPS = (Modality.CANNY, Modality.HED, Modality.SOFTEDGE, Modality.LINEART, Modality.MLSD, Modality.SCRIBBLE)
 UNION_MODES = {
@@ -86,12 +86,49 @@ def test_inpaint_without_a_mask_says_so() -> None:
 
 @pytest.mark.parametrize("kind", NetKind)
 @pytest.mark.parametrize("modality", LINE_MAPS)
-def test_line_maps_are_white_on_black_for_every_net(kind: NetKind, modality: Modality) -> None:
+def test_drawings_on_paper_are_turned_round_for_every_net(kind: NetKind, modality: Modality) -> None:
     lines = torch.zeros(2, 48, 64, 3)
     lines[:, 20] = 1
-    mixed = torch.stack([lines[0], 1 - lines[1]])
-    assert torch.equal(adapted(ControlUnit(modality, mixed), kind), lines)
+    on_paper = ControlUnit(modality, 1 - lines)
+    assert is_on_paper(on_paper)
+    assert torch.equal(adapted(on_paper, kind), lines)
+    assert not is_on_paper(ControlUnit(modality, lines))
     assert adapted(ControlUnit(modality, lines), kind) is lines, "a map that is right is not touched"
+
+
+@pytest.mark.parametrize("kind", NetKind)
+@pytest.mark.parametrize("modality", LINE_MAPS)
+@pytest.mark.parametrize("share", [0.61, 1.0])
+def test_a_map_that_was_detected_here_is_never_turned_round(kind: NetKind, modality: Modality, share: float) -> None:
+    dense = (
+        (torch.rand(1, 48, 64, 1, generator=torch.Generator().manual_seed(1)) <= share).float().expand(-1, -1, -1, 3)
+    )
+    detected = ControlUnit(modality, dense, Detect.LOCAL)
+    assert adapted(detected, kind) is dense
+    assert not is_on_paper(detected)
+
+
+@pytest.mark.parametrize(
+    ("light", "on_paper"), [(0.0, False), (0.5, False), (0.65, False), (0.82, True), (0.97, True), (1.0, True)]
+)
+def test_a_map_the_user_brings_is_a_drawing_where_most_of_it_is_paper(light: float, on_paper: bool) -> None:
+    """Dense scribbles reach 0.61. Gray paper, as a photo shows it, is paper."""
+    pixels = torch.rand(1, 100, 100, 1, generator=torch.Generator().manual_seed(1)) < light
+    assert is_on_paper(ControlUnit(Modality.SCRIBBLE, torch.where(pixels, 0.95, 0.1).expand(-1, -1, -1, 3))) == on_paper
+    assert is_on_paper(ControlUnit(Modality.SCRIBBLE, torch.where(pixels, 0.6, 0.1))) == on_paper
+
+
+def test_a_batch_is_turned_round_as_a_whole_or_not_at_all() -> None:
+    """A video of a drawing, one picture of which is darker than the threshold for a single one."""
+    drawing = torch.ones(4, 48, 64, 3)
+    drawing[:, :4] = 0
+    drawing[2, :16] = 0
+    unit = ControlUnit(Modality.LINEART, drawing)
+    assert not is_on_paper(ControlUnit(Modality.LINEART, drawing[2:3]))
+    assert torch.equal(adapted(unit, NetKind.SD15), 1 - drawing)
+    maps = 1 - drawing
+    maps[1] = 1
+    assert adapted(ControlUnit(Modality.LINEART, maps), NetKind.SD15) is maps
 
 
 @pytest.mark.parametrize("resize", Resize)
