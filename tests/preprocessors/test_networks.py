@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -155,9 +156,9 @@ def test_what_is_needed_beside_the_weights_is_asked_for_before_every_run(file: P
 class Small:
     """A device of few bytes, half full of a model that others left there. Nothing is moved, only counted."""
 
+    device: ClassVar[torch.device] = torch.device("meta")  # where tensors take no room
+    offload: ClassVar[Offload] = Offload.AUTO
     size: int = 20_000
-    device: torch.device = torch.device("meta")  # where tensors take no room
-    offload: Offload = Offload.AUTO
     there: dict[int, Managed] = field(default_factory=dict)
 
     def manage(self, module: nn.Module) -> Managed:
