@@ -84,9 +84,9 @@ def unmet(kind: NetKind, modality: Modality) -> str:
     return convention.unmet if convention else ""
 
 
-# The share of pixels brighter than half gray from which a map of lines is taken for a drawing on paper. Of maps made
-# here from photos it stays below 0.55, with the broadest strokes of any method below 0.65.
-_PAPER = 0.75
+# The share of pixels brighter than half gray from which a map of lines is taken for a drawing on paper. Maps that are
+# made here of photos, which may be brought back, have up to 0.55; with the broadest strokes of all settings 0.76.
+_PAPER = 0.8
 
 
 def is_on_paper(unit: ControlUnit) -> bool:
