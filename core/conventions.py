@@ -141,6 +141,8 @@ def _gray(image: Tensor, unit: ControlUnit) -> Tensor:
 # Half the width of a limb as OpenPose draws it, and the factor on it by the longer side of the picture; 7 above these
 # (xinsir's README).
 _STICK = 4
+# A limb is an ellipse: its width on average is this share of that in its middle.
+_LIMB = 0.8
 _THICKER = ((500, 1), (1000, 2), (2000, 3), (3000, 4), (4000, 5), (5000, 6))
 
 
@@ -152,22 +154,27 @@ def stick_width(height: int, width: int) -> int:
 def _thick_sticks(image: Tensor, unit: ControlUnit) -> Tensor:
     """The skeleton with limbs as wide as the net knows them; each keeps its colour, which names it."""
     wanted = stick_width(*image.shape[1:3])
-    return _grow(image, wanted - _half_width(image, wanted))
+    return _grow(image, wanted - _half_width(image))
 
 
-def _half_width(image: Tensor, most: int) -> int:
-    """Half the width in pixels of the widest thing that is not black, or `most` if that is less.
+def _half_width(image: Tensor) -> int:
+    """Half the width in pixels that the limbs of a skeleton map have in their middle; 0 where there is none.
 
-    It is measured, as maps come from anywhere and at any size: how many times can a pixel be taken off all around?
+    It is measured, as maps come from anywhere and at any size: by how much of it one pixel at its rim is, on average
+    over all directions, since where joints crowd, as in every face, it is far wider than a limb.
     """
     from torch.nn import functional
 
     black = (image.amax(-1) < 0.1).float()[:, None]
-    width = 0
-    while width < most and not bool(black.all()):
-        black = functional.max_pool2d(black, 3, stride=1, padding=1)
-        width += 1
-    return width
+    area = float((1 - black).sum())
+    if area == 0:
+        return 0
+    # A square takes more off a slanting line than off a straight one, and a cross (the two bars) less.
+    square = functional.max_pool2d(black, 3, stride=1, padding=1)
+    bars = [functional.max_pool2d(black, reach, 1, (reach[0] // 2, reach[1] // 2)) for reach in ((1, 3), (3, 1))]
+    cross = bars[0].maximum(bars[1])
+    rim = float((square + cross).sum()) / 2 - float(black.sum())
+    return round(area / rim / _LIMB - 0.5) if rim else max(image.shape[1:3])
 
 
 def _grow(image: Tensor, radius: int) -> Tensor:
