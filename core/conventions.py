@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .errors import InvalidRequest, Problem
 from .images import control_image, fit_mask, luminance, to_rgb
 from .modality import Modality
-from .request import ControlUnit
+from .request import ControlUnit, Detect
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,6 +84,22 @@ def unmet(kind: NetKind, modality: Modality) -> str:
     return convention.unmet if convention else ""
 
 
+# The share of pixels brighter than half gray from which a map of lines is taken for a drawing on paper. Maps that are
+# made here of photos, which may be brought back, have up to 0.55; with the broadest strokes of all settings 0.76.
+_PAPER = 0.8
+
+
+def is_on_paper(unit: ControlUnit) -> bool:
+    """Whether the user brought dark lines on light paper where nets know light lines on black.
+
+    The batch is taken as a whole, so that no picture of it is turned round and its neighbour not. A map that a detector
+    made is never meant: it is light on black by contract, however much of it the lines cover.
+    """
+    if unit.modality not in _LINES or unit.detect is not Detect.NONE:
+        return False
+    return float((to_rgb(unit.image).mean(-1) > 0.5).float().mean()) > _PAPER
+
+
 def _as_it_is(image: Tensor, unit: ControlUnit) -> Tensor:
     return image
 
@@ -108,17 +124,14 @@ def _masked(unit: ControlUnit, height: int, width: int) -> Tensor:
 
 
 def _white_on_black(image: Tensor, unit: ControlUnit) -> Tensor:
-    """Lines drawn on white paper, as a user may bring them, turned round; lines are the smaller part of a map.
+    """Lines drawn on white paper, as a user may bring them, turned round.
 
     They are turned round before the map is fitted: the bars of `fit` are no paper, and the brightest pixel of a thin
     black line is the paper beside it.
     """
-    drawn = to_rgb(unit.image)
-    on_paper = drawn.mean(dim=(1, 2, 3), keepdim=True) > 0.5
-    if not bool(on_paper.any()):
+    if not is_on_paper(unit):
         return image
-    turned = replace(unit, image=(1 - drawn).where(on_paper, drawn))
-    return control_image(turned, image.shape[2], image.shape[1])
+    return control_image(replace(unit, image=1 - to_rgb(unit.image)), image.shape[2], image.shape[1])
 
 
 def _gray(image: Tensor, unit: ControlUnit) -> Tensor:
@@ -128,6 +141,8 @@ def _gray(image: Tensor, unit: ControlUnit) -> Tensor:
 # Half the width of a limb as OpenPose draws it, and the factor on it by the longer side of the picture; 7 above these
 # (xinsir's README).
 _STICK = 4
+# A limb is an ellipse: its width on average is this share of that in its middle.
+_LIMB = 0.8
 _THICKER = ((500, 1), (1000, 2), (2000, 3), (3000, 4), (4000, 5), (5000, 6))
 
 
@@ -139,22 +154,27 @@ def stick_width(height: int, width: int) -> int:
 def _thick_sticks(image: Tensor, unit: ControlUnit) -> Tensor:
     """The skeleton with limbs as wide as the net knows them; each keeps its colour, which names it."""
     wanted = stick_width(*image.shape[1:3])
-    return _grow(image, wanted - _half_width(image, wanted))
+    return _grow(image, wanted - _half_width(image))
 
 
-def _half_width(image: Tensor, most: int) -> int:
-    """Half the width in pixels of the widest thing that is not black, or `most` if that is less.
+def _half_width(image: Tensor) -> int:
+    """Half the width in pixels that the limbs of a skeleton map have in their middle; 0 where there is none.
 
-    It is measured, as maps come from anywhere and at any size: how many times can a pixel be taken off all around?
+    It is measured, as maps come from anywhere and at any size: by how much of it one pixel at its rim is, on average
+    over all directions, since where joints crowd, as in every face, it is far wider than a limb.
     """
     from torch.nn import functional
 
     black = (image.amax(-1) < 0.1).float()[:, None]
-    width = 0
-    while width < most and not bool(black.all()):
-        black = functional.max_pool2d(black, 3, stride=1, padding=1)
-        width += 1
-    return width
+    area = float((1 - black).sum())
+    if area == 0:
+        return 0
+    # A square takes more off a slanting line than off a straight one, and a cross (the two bars) less.
+    square = functional.max_pool2d(black, 3, stride=1, padding=1)
+    bars = [functional.max_pool2d(black, reach, 1, (reach[0] // 2, reach[1] // 2)) for reach in ((1, 3), (3, 1))]
+    cross = bars[0].maximum(bars[1])
+    rim = float((square + cross).sum()) / 2 - float(black.sum())
+    return round(area / rim / _LIMB - 0.5) if rim else max(image.shape[1:3])
 
 
 def _grow(image: Tensor, radius: int) -> Tensor:

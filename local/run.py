@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.conventions import unmet
+from ..core.conventions import is_on_paper, unmet
 from ..core.request import ControlUnit, GenerationRequest, ImageReference
 from ..core.validate import calls_of
 from .adapter_files import Adapter
@@ -119,6 +119,8 @@ class Run:
     def notes(self) -> Iterator[str]:
         """What the user should know about how the request runs."""
         for control, net in zip(self.controls, self.nets, strict=True):
+            if is_on_paper(control):
+                yield f"{control.modality.title} Control: its map was turned round, as it is dark lines on light paper."
             if text := unmet(net_kind(self.model, net), control.modality):
                 yield f"{control.modality.title} Control with {net.name}: {text}"
 

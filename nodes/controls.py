@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from ..core.conventions import is_on_paper
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
 from ..preprocessors.parameters import Value
@@ -15,6 +16,12 @@ from .sockets import Controls, choose, window_inputs
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+_ON_PAPER = (
+    "The image is dark lines on light paper, but ControlNets were trained on light lines on black. Generate Locally "
+    "turns it round; a service gets it as it is. To turn it round everywhere, put an Invert Image before this node."
+)
 
 
 class ControlNode(io.ComfyNode):
@@ -105,6 +112,8 @@ class ControlNode(io.ComfyNode):
             resize=choose(Resize, "resize", resize),
             mask=mask,
         )
+        if is_on_paper(unit):
+            host.warn(_ON_PAPER)
         if not host.warnings:
             return io.NodeOutput((*controls, unit), shown)
         # They were sent when they came up; as the node's ui they stay in the history as well.

@@ -38,6 +38,7 @@ class _Wanted:
     url: str
     target: Path
     size: int
+    sha256: str
 
     def missing(self, reason: str) -> ModelNotFound:
         return ModelNotFound(
@@ -59,7 +60,7 @@ def fetch(url: str, target: Path, size: int, sha256: str, progress: Callable[[in
     ModelNotFound when it cannot be fetched, within a second when the hub cannot be reached, and ModelUnreadable when
     something else arrived.
     """
-    wanted = _Wanted(url, target, size)
+    wanted = _Wanted(url, target, size, sha256)
     if _says_yes("HF_HUB_OFFLINE") or _says_yes("TRANSFORMERS_OFFLINE"):
         raise wanted.missing("HF_HUB_OFFLINE forbids it")
     with _one_at_a_time:
@@ -71,7 +72,7 @@ def fetch(url: str, target: Path, size: int, sha256: str, progress: Callable[[in
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             stated = _transfer(wanted, partial, progress)
-            _verify(wanted, partial, sha256 or stated)
+            _verify(wanted, partial, stated)
             partial.replace(target)
         except OSError as error:  # the disk's; those of the network are dealt with where they happen
             raise wanted.missing(f"{error.strerror or error} ({error.filename or target.parent})") from error
@@ -126,7 +127,14 @@ def _transfer(wanted: _Wanted, partial: Path, progress: Callable[[int, int], Non
         begun = partial.stat().st_size if partial.exists() else 0
         try:
             with _open(wanted, begun) as response:
-                total, append = _total_size(response, begun)
+                stated = _stated_checksum([*response.history, response])
+                if response.status_code == 416:  # nothing is missing: what follows is a page about that
+                    if stated or wanted.sha256:
+                        progress(begun, begun)
+                        return stated
+                    partial.unlink()  # only with the file itself the hub says what its checksum is
+                    continue
+                total, append = _total_size(response)
                 done = begun if append else 0
                 _check_room(wanted, partial, total - done)
                 with partial.open("ab" if append else "wb") as file:
@@ -139,7 +147,7 @@ def _transfer(wanted: _Wanted, partial: Path, progress: Callable[[int, int], Non
                             progress(done, total)
                 if done >= total:
                     progress(total, total)
-                    return _stated_checksum([*response.history, response])
+                    return stated
                 reason = "it ended early"
         except requests.RequestException as error:
             reason = type(error).__name__  # its text holds the signed address of the store
@@ -171,11 +179,9 @@ def _open(wanted: _Wanted, begun: int) -> Response:
     raise wanted.missing(refusals.get(response.status_code, f"the hub answers {response.status_code}"))
 
 
-def _total_size(response: Response, begun: int) -> tuple[int, bool]:
-    """The size of the whole file, and whether what comes continues the `begun` bytes that are here."""
+def _total_size(response: Response) -> tuple[int, bool]:
+    """The size of the whole file, and whether what comes continues what is here."""
     _, _, of_range = response.headers.get("Content-Range", "").partition("/")
-    if response.status_code == 416:  # all of it is here already
-        return begun, True
     if response.status_code == 206 and of_range.isdigit():
         return int(of_range), True
     return int(response.headers.get("Content-Length", 0)), False
@@ -196,8 +202,9 @@ def _stated_checksum(responses: list[Response]) -> str:
     return ""
 
 
-def _verify(wanted: _Wanted, partial: Path, expected: str) -> None:
-    """Raise ModelUnreadable, and keep nothing, when the file has another checksum."""
+def _verify(wanted: _Wanted, partial: Path, stated: str) -> None:
+    """Raise ModelUnreadable, and keep nothing, when the file has another checksum than ours or the one stated."""
+    expected = wanted.sha256 or stated
     digests: Mapping[int, Callable[[], hashlib._Hash]] = {
         64: hashlib.sha256,
         40: lambda: hashlib.sha1(b"blob %d\0" % partial.stat().st_size, usedforsecurity=False),

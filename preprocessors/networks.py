@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ..core.errors import OutOfMemory
 from ..core.images import to_rgb
-from ..core.memory import Managed, is_out_of_memory
+from ..core.memory import Managed, is_out_of_memory, size_of
 from .detector import Method
 from .host import Host
 from .parameters import Value
@@ -50,13 +50,15 @@ class Network:
         import torch
 
         total, (height, width) = len(frames), frames.shape[-2:]
+        beside = host.memory.free() - size_of(self.managed.module)
+        at_once = min(total, frames_at_once(self.device, beside, frame_bytes))
         try:
-            host.memory.load([self.managed], room=frame_bytes)
+            # What `free` counts is free only once it was asked for: other models lie there until then.
+            host.memory.load([self.managed], room=at_once * frame_bytes)
         except Exception as error:
             if is_out_of_memory(error):
                 raise _too_large(height, width) from error
             raise
-        at_once = frames_at_once(self.device, host.memory.free(), frame_bytes)
         results: list[Tensor] = []
         done = 0
         while done < total:
@@ -70,7 +72,7 @@ class Network:
                     raise
                 if at_once == 1:
                     raise _too_large(height, width) from error
-                at_once = max(1, min(at_once, len(part)) // 2)
+                at_once = max(1, len(part) // 2)
                 continue
             results.append(result)
             done += len(part)
@@ -79,7 +81,7 @@ class Network:
 
 
 def frames_at_once(device: torch.device, free: int, frame_bytes: int) -> int:
-    """How many frames go through a network together, with `free` bytes on the device."""
+    """How many frames go through a network together, with `free` bytes on the device beside its weights."""
     return 1 if device.type == "cpu" else min(_LARGEST_PART, max(1, free // max(1, frame_bytes)))
 
 

@@ -10,7 +10,7 @@ import torch
 from controlstack.benchmarks.plain import plain_pipeline
 from controlstack.core.errors import GenerationFailed, InvalidRequest, ModelUnreadable, OutOfMemory
 from controlstack.core.modality import Modality
-from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
+from controlstack.core.request import ControlUnit, Detect, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
@@ -82,6 +82,15 @@ def test_every_control_of_a_stack_acts(demo: LocalModel) -> None:
     for left_out in range(3):
         rest = stack[:left_out] + stack[left_out + 1 :]
         assert differ(whole, image(demo, replace(REQUEST, controls=rest)))
+
+
+def test_a_drawing_on_paper_makes_the_picture_of_its_lines_and_that_is_said(demo: LocalModel) -> None:
+    drawn = replace(CANNY, image=1 - CANNY.image)
+    result = generate(demo, replace(REQUEST, controls=(drawn,)))
+    assert torch.equal(result.images, image(demo, replace(REQUEST, controls=(CANNY,))))
+    assert result.notes == ("Canny Control: its map was turned round, as it is dark lines on light paper.",)
+    detected = generate(demo, replace(REQUEST, controls=(replace(drawn, detect=Detect.LOCAL),)))
+    assert differ(detected.images, result.images) and detected.notes == ()
 
 
 def test_a_window_changes_when_the_control_acts(demo: LocalModel) -> None:

@@ -66,7 +66,7 @@ class _Answers(BaseHTTPRequestHandler):
         if begin is None or not self.hub.resumes:
             self._answer(200, {"ETag": f'W/"{blob}"'}, content)
         elif int(begin[1]) >= len(content):
-            self._answer(416, {}, b"")
+            self._answer(416, {"Content-Range": f"bytes */{len(content)}"}, b"<Error><Code>InvalidRange</Code></Error>")
         else:
             span = f"bytes {begin[1]}-{len(content) - 1}/{len(content)}"
             self._answer(206, {"Content-Range": span, "ETag": f'"{blob}"'}, content[int(begin[1]) :])

@@ -11,7 +11,7 @@ import torch
 from controlstack.core.errors import OutOfMemory
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
-from controlstack.preprocessors import networks
+from controlstack.preprocessors import networks, scribble
 from controlstack.preprocessors.controlnet_aux_networks import network_module
 from controlstack.preprocessors.detector import Detector, Method
 from controlstack.preprocessors.host import PlainHost
@@ -112,18 +112,32 @@ def test_strokes_are_those_of_controlnet_aux(host: PlainHost) -> None:
     import cv2
 
     blobs = torch.nn.functional.interpolate(
-        torch.rand(1, 1, 12, 16, generator=torch.Generator().manual_seed(3)), (96, 128), mode="bicubic"
+        torch.rand(1, 1, 40, 50, generator=torch.Generator().manual_seed(3)), (512, 640), mode="bicubic"
     )
     edges = blobs.clamp(0, 1).mul(255).floor()[0, 0]
     theirs = network_module("util").nms(edges.byte().numpy(), 127, 3.0)
     theirs = cv2.GaussianBlur(theirs, (0, 0), 3.0) > 4
-    ours = strokes((edges / 255)[None, ..., None].expand(1, 96, 128, 3), host)[0, ..., 0]
+    ours = strokes((edges / 255)[None, ..., None].expand(1, 512, 640, 3), host)[0, ..., 0]
     assert 0.1 < theirs.mean() < 0.9
     assert torch.equal(ours.bool(), torch.from_numpy(theirs))
 
 
+@pytest.mark.parametrize("side", [64, 96, 128, 256, 384, 512, 1024])
+def test_the_pen_is_as_thin_as_the_picture_is_small(side: int, host: PlainHost) -> None:
+    """The published scribbles were drawn at 512, and a net sees a smaller map enlarged."""
+    across, radius = torch.arange(side) - side / 2, side / 3
+    from_line = torch.hypot(across[:, None], across) - radius
+    soft_circle = (-(from_line**2) / (2 * 4.0**2)).exp()  # HED's edges are as wide at every size
+    drawn = strokes(soft_circle[None, ..., None].expand(1, side, side, 3), host)[0, ..., 0]
+    assert not drawn[from_line.abs() > 10].any()
+    assert abs(float(drawn.sum()) / (2 * torch.pi * radius) - 12.4 * min(side, 512) / 512) < 1.5
+
+
 @pytest.mark.parametrize("name", ["scribble-hed", "scribble-pidinet"])
-def test_scribbles_are_the_strokes_of_controlnet_aux(name: str, host: PlainHost, folder: Path) -> None:
+def test_scribbles_are_the_strokes_of_controlnet_aux(
+    name: str, host: PlainHost, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scribble, "_DRAWN_AT", 64)  # with their pen for a picture of this size
     network, image = LINE_NETWORKS[name], photo(1, 64, 128)
     theirs = originals_map(network, image, folder, scribble=True)
     # A shade that rounds the other way can move a ridge, and with it the rim of a stroke.

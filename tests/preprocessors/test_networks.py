@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from controlstack.core.errors import ModelUnreadable, OutOfMemory
-from controlstack.core.memory import PlainMemory
+from controlstack.core.memory import Managed, Offload, PlainMemory, size_of
 from controlstack.preprocessors import networks
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.networks import open_network
@@ -148,6 +150,57 @@ def test_what_is_needed_beside_the_weights_is_asked_for_before_every_run(file: P
     for _ in range(2):
         open_network(build, (file,), host).run(torch.rand(1, 3, 4, 4), lambda module, part: part, host, 12345)
     assert asked == [(1, 12345), (1, 12345)]
+
+
+@dataclass
+class Small:
+    """A device of few bytes, half full of a model that others left there. Nothing is moved, only counted."""
+
+    device: ClassVar[torch.device] = torch.device("meta")  # where tensors take no room
+    offload: ClassVar[Offload] = Offload.AUTO
+    size: int = 20_000
+    there: dict[int, Managed] = field(default_factory=dict)
+
+    def manage(self, module: nn.Module) -> Managed:
+        return PlainMemory(self.device).manage(module)
+
+    def load(self, modules: Sequence[Managed], room: int = 0) -> None:
+        wanted = {id(managed): managed for managed in modules}
+        taken = sum(size_of(managed.module) for managed in wanted.values())
+        for key in [key for key in self.there if key not in wanted]:
+            if self.spare() >= taken + room:
+                break
+            del self.there[key]
+        self.there |= wanted
+
+    def unload(self, modules: Sequence[Managed]) -> None:
+        for managed in modules:
+            self.there.pop(id(managed), None)
+
+    def spare(self) -> int:
+        return self.size - sum(size_of(managed.module) for managed in self.there.values())
+
+    def free(self) -> int:
+        return self.size
+
+
+@pytest.mark.parametrize(("count", "parts"), [(3, [3]), (12, [7, 5])])
+def test_models_that_are_not_needed_make_way_for_all_frames_that_go_out_together(
+    file: Path, count: int, parts: list[int]
+) -> None:
+    memory = Small()
+    memory.load([memory.manage(nn.Linear(50, 80))])
+    assert memory.spare() < 5000, "without eviction there is room for one frame"
+    host, frame_bytes, gone = PlainHost(memory), 2800, []
+
+    def infer(module: nn.Module, part: Tensor) -> Tensor:
+        assert memory.spare() >= len(part) * frame_bytes
+        gone.append(len(part))
+        return torch.zeros(len(part), 1)
+
+    network = open_network(build, (file,), host)
+    assert len(network.run(torch.rand(count, 3, 4, 4), infer, host, frame_bytes)) == count
+    assert gone == parts, "seven frames and the network fill the device"
 
 
 @pytest.mark.parametrize(

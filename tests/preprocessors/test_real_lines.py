@@ -82,6 +82,14 @@ def test_hed_scribbles_are_strokes_along_those_edges() -> None:
     assert 0.02 < strokes.mean() < 0.4
 
 
+def test_scribbles_of_a_small_photo_do_not_fill_it() -> None:
+    """With the pen of a picture of 512 pixels six tenths of this one were white."""
+    file = real_hed_file()
+    small = cv2.resize(photo("astronaut"), (128, 128), interpolation=cv2.INTER_AREA)
+    strokes, _ = detect(trained(HedScribble, file), small, file.parent, resolution=0)
+    assert 0.1 < strokes.mean() < 0.35
+
+
 class TrainedMlsd(Mlsd):
     weights = ()
 

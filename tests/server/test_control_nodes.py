@@ -107,6 +107,22 @@ def test_an_empty_map_is_said_on_the_node_in_the_history_and_in_the_log(comfy: C
     assert "lines" not in mended.outputs
 
 
+def test_a_drawing_on_paper_is_said_on_the_node_and_a_map_made_from_it_is_not(comfy: ComfyServer) -> None:
+    graph = picture_graph(
+        drawn=control("Scribble", detect="none", image=["5", 0]),
+        made=control("Scribble", method="xdog", image=["5", 0], controls=["drawn", 0]),
+    )
+    graph["4"] = {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 64, "height": 64}}
+    graph["5"] = {"class_type": "MaskToImage", "inputs": {"mask": ["4", 0]}}
+    result = comfy.run(graph)
+    assert result.succeeded, result.error
+    said = {node: text for node, text in result.texts if text}
+    assert said["drawn"].startswith("The image is dark lines on light paper")
+    assert "Generate Locally turns it round; a service gets it as it is" in said["drawn"]
+    assert "paper" not in said["made"]
+    assert np.asarray(comfy.images(result, "drawn-seen")[0]).min() == 255, "the map output is what the user brought"
+
+
 def test_inpaint_without_a_mask_is_refused_before_anything_runs(comfy: ComfyServer) -> None:
     status, answer = comfy.post(picture_graph(fill=control("Inpaint")))
     assert status == 400
