@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..core.capabilities import Capabilities
 from ..core.errors import Problem
-from ..core.request import Detect, GenerationRequest
+from ..core.request import Detect, GenerationRequest, acting
 from ..core.validate import validate
 from .answers import (
     field,
@@ -257,7 +257,7 @@ def _strength(request: GenerationRequest, options: QolabaOptions, app: App) -> f
 
 
 def _single_reference(request: GenerationRequest, target: str) -> Iterator[Problem]:
-    for index, reference in enumerate(request.references, 1):
+    for index, reference in acting(request.references):
         count = reference.image.shape[0] if reference.image.ndim else 0
         if count > 1:
             yield Problem(

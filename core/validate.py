@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .capabilities import UNLIMITED, Capabilities, Range
 from .errors import InvalidRequest, Problem
 from .modality import Modality
-from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acts_at
+from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acting, acts_at
 from .scheduler import SchedulerChoice
 
 if TYPE_CHECKING:
@@ -45,9 +45,10 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
     if request.negative_prompt.strip() and not capabilities.negative_prompt:
         yield Problem("negative_prompt", "set", f"{target} has none", "Leave it empty.")
     yield from _scheduler(request.scheduler, request.steps, capabilities)
-    if len(request.loras) > capabilities.max_loras:
-        yield _too_many("loras", len(request.loras), capabilities.max_loras, target)
-    for index, lora in enumerate(request.loras, 1):
+    loras = acting(request.loras)
+    if len(loras) > capabilities.max_loras:
+        yield _too_many("loras", len(loras), capabilities.max_loras, target)
+    for index, lora in loras:
         yield from _weight(f"lora {index} strength", lora.strength, capabilities.ranges.get("lora_strength"))
     for name, image in request.images():
         yield from _image(name, image, request)
@@ -114,19 +115,19 @@ def _is_used(request: GenerationRequest, name: str) -> bool:
     """Whether a field is set; a control, reference or LoRA of weight 0 is not there."""
     value = getattr(request, name)
     if isinstance(value, tuple):
-        return any(getattr(item, "strength", getattr(item, "scale", 1)) != 0 for item in value)
+        return bool(acting(value))
     return value is not None and value != "" and value is not False
 
 
 def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
-    acting = sum(control.strength != 0 for control in request.controls)
-    if acting < capabilities.min_controls:
+    controls = acting(request.controls)
+    if len(controls) < capabilities.min_controls:
         limit = f"{target} needs at least {capabilities.min_controls} whose strength is not 0"
-        yield Problem("controls", str(acting), limit, "Connect a control node to the request.")
-    if len(request.controls) > capabilities.max_controls:
-        yield _too_many("controls", len(request.controls), capabilities.max_controls, target)
-    for index, control in enumerate(request.controls, 1):
+        yield Problem("controls", str(len(controls)), limit, "Connect a control node to the request.")
+    if len(controls) > capabilities.max_controls:
+        yield _too_many("controls", len(controls), capabilities.max_controls, target)
+    for index, control in controls:
         name = f"control {index} ({control.modality.value})"
         if control.modality not in capabilities.modalities:
             known = ", ".join(sorted(m.value for m in capabilities.modalities)) or "no control at all"
@@ -149,10 +150,11 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
 
 def _references(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
-    if len(request.references) > capabilities.max_references:
-        yield _too_many("references", len(request.references), capabilities.max_references, target)
+    references = acting(request.references)
+    if len(references) > capabilities.max_references:
+        yield _too_many("references", len(references), capabilities.max_references, target)
         return
-    for index, reference in enumerate(request.references, 1):
+    for index, reference in references:
         name = f"reference {index}"
         if reference.kind not in capabilities.reference_kinds:
             known = ", ".join(sorted(kind.value for kind in capabilities.reference_kinds))
@@ -205,8 +207,8 @@ def _empty(name: str, left_out: Tensor, meaning: str) -> Iterator[Problem]:
 
 
 def _weight(name: str, value: float, allowed: Range | None) -> Iterator[Problem]:
-    """A strength or scale; 0 leaves its control, reference or LoRA out, so it needs no support."""
-    if allowed and value != 0 and value not in allowed:
+    """A strength or scale of what is there."""
+    if allowed and value not in allowed:
         yield _out_of_range(name, value, str(allowed), allowed.minimum, allowed.maximum)
 
 
