@@ -22,6 +22,7 @@ from ..core.scheduler import SchedulerName
 from .answers import (
     field,
     identifier,
+    is_about_account,
     message,
     number,
     refusal,
@@ -60,10 +61,6 @@ from .modelslab_tables import (
 _HOSTS = ("modelslab.com", "www.modelslab.com", "stablediffusionapi.com", "www.stablediffusionapi.com")
 _FETCH_PATH = re.compile(r"/fetch/([\w-]+)/?$", re.ASCII)
 _RATE_LIMIT = re.compile(r"rate limit|queued requests", re.IGNORECASE)
-# A poll may say so with HTTP 200 (3.4); whoever is mistaken here asks for the job again and does not pay again.
-_ACCOUNT = re.compile(
-    r"\bkeys?\b|api_?key|credit|subscri|\bplans?\b|limit exceeded|balance|payment|billing|quota|upgrade", re.IGNORECASE
-)
 _NEWS = ("message", "messege", "error")
 _WORDS = (*_NEWS, "tip", "tips")
 _BUSY = ("processing", "queued", "pending")
@@ -169,7 +166,7 @@ class _ModelsLab(Endpoint[Options]):
             return _finished(answer, job)
         if state == "failed":
             return JobState(Phase.FAILED, job, message=said or "no reason given", metadata=_metadata(answer))
-        if state == "error" and _is_about_account(answer):
+        if state == "error" and _refuses_account(answer):  # it may come with HTTP 200 (3.4)
             raise refusal(self.target, answer, said, account=True)
         if state == "error" and answer.status < 400 and not _RATE_LIMIT.search(said):
             return JobState(Phase.FAILED, job, message=said or "no reason given", metadata=_metadata(answer))
@@ -262,9 +259,9 @@ def _job_id(answer: Answer) -> str:
     return found[1] if found else identifier(field(answer, "id"))
 
 
-def _is_about_account(answer: Answer) -> bool:
+def _refuses_account(answer: Answer) -> bool:
     said = message(answer, _NEWS)  # tips advertise plans in any answer
-    return bool(_ACCOUNT.search(said)) and not _RATE_LIMIT.search(said) and not worth_asking_again(answer)
+    return is_about_account(said) and not _RATE_LIMIT.search(said) and not worth_asking_again(answer)
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from ..core.validate import validate
 from .answers import (
     field,
     identifier,
+    is_about_account,
     message,
     refusal,
     seconds_to_wait,
@@ -149,7 +150,7 @@ class _Qolaba(Endpoint[Options]):
         if answer.status == 429:
             raise refusal(self.target, answer, said)
         if state in _FAILED:
-            raise refusal(self.target, answer, said)
+            raise refusal(self.target, answer, said, account=is_about_account(said))
         if state == "success" or _links(answer):
             return _finished(answer, task)
         if task and answer.status < 400:
@@ -162,12 +163,17 @@ class _Qolaba(Endpoint[Options]):
         return Call("POST", "/getImage", body={"id": job_id})
 
     def read_poll(self, answer: Answer) -> JobState:
-        """An unknown or expired id (after 4 hours) stays pending for ever (4): the deadline ends it."""
+        """An unknown or expired id (after 4 hours) stays pending for ever (4): the deadline ends it.
+
+        A wrong key is a `FAILED` with HTTP 500 (5), which says nothing of the job.
+        """
         state, said = words(field(answer, "status")).lower(), message(answer, _WORDS)
         task = identifier(field(answer, "task_id"))
         if state == "success" or (answer.status < 400 and _links(answer)):
             return _finished(answer, task)
         if state in _FAILED and answer.status not in (401, 402, 403, 429):
+            if is_about_account(said):
+                raise refusal(self.target, answer, said, account=True)
             return JobState(Phase.FAILED, task, message=said or "no reason given", metadata=_metadata(answer))
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)

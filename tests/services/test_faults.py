@@ -6,6 +6,7 @@ and what the journal knows, so that queueing the same request again does the rig
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import zlib
@@ -225,8 +226,21 @@ def test_a_failed_job_is_told_in_the_services_words(
     assert double.paid == 1 and double.count(Step.POLL) == 1 and standings(account) == [Standing.FAILED]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.endpoint.service.startswith("modelslab")], ids=str)
-@pytest.mark.parametrize("name", ["bad key, old", "bad key", "credits, old", "credits", "plan"])
+REFUSED_ACCOUNTS = {
+    "scenario": ["bad key", "credits", "protected"],
+    "qolaba": ["bad key", "bad key, as the documents have it", "validation, by the framework"],
+}
+MODELSLAB_REFUSED = ["bad key, old", "bad key", "credits, old", "credits", "plan"]
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        pytest.param(case, name, id=f"{case}: {name}")
+        for case in CASES
+        for name in REFUSED_ACCOUNTS.get(case.endpoint.service, MODELSLAB_REFUSED)
+    ],
+)
 def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
     account: Account, services: Services, case: Case, name: str
 ) -> None:
@@ -236,6 +250,7 @@ def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
     message = fails(account, services, case, ServiceError)
     (job_id,) = double.jobs
     assert shape.says in message and "paid for and not lost" in message and f"job id {job_id}" in message
+    assert re.search(r"(?i)check .*\bkey\b|add credits", message)
     assert (double.paid, double.count(Step.POLL)) == (1, 1) and standings(account) == [Standing.RUNNING]
     assert account.run(case).info["resumed"] and double.paid == 1
 
