@@ -65,8 +65,7 @@ class JobState:
 
     `outputs` are result references in order: URLs, inline base64 or whatever `Endpoint.locate` understands. `progress`
     is 0..1, `wait` the seconds the service asks to wait before the next question, `metadata` what it says about the
-    job in its own words, `cost` what it charged in its own unit. `estimate` marks the price of a job that was not
-    started: there is no id and there will be no outputs.
+    job in its own words, `cost` what it charged, or would, in its own unit.
     """
 
     phase: Phase
@@ -77,7 +76,6 @@ class JobState:
     wait: float | None = None
     metadata: Json = field(default_factory=dict)
     cost: float | None = None
-    estimate: bool = False
 
 
 class Carrier(str, Enum):
@@ -172,6 +170,10 @@ class Endpoint(ABC, Generic[Options]):
     @abstractmethod
     def read_submit(self, answer: Answer) -> JobState:
         """The state after submitting. Raises ServiceError (core.errors) for what the service refused."""
+
+    def read_estimate(self, answer: Answer) -> JobState:
+        """The price, without an id, after a submission that is not paid."""
+        return self.read_submit(answer)
 
     @abstractmethod
     def poll(self, job_id: str) -> Call:

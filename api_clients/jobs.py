@@ -185,7 +185,7 @@ def _buy(pursuit: Pursuit, number: int, call: Call, body: Any, async_only: bool)
 def _estimate(pursuit: Pursuit, call: Call, body: Any) -> JobResult:
     """A submission that costs nothing, such as a dry run: its answer is the result."""
     with pursuit.timed("submit"):
-        state = pursuit.endpoint.read_submit(pursuit.transport.ask(call))
+        state = pursuit.endpoint.read_estimate(pursuit.transport.ask(call))
     if state.job_id:
         pursuit.notes.append(f"instead of estimating, the service started job {state.job_id}: fetch it with Fetch Job")
     return JobResult([], {**_info(pursuit, state, body), "estimate": not state.job_id}, state.job_id)

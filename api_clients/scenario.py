@@ -46,7 +46,6 @@ from .scenario_tables import TABLES, TCD, Family, ScenarioOptions
 
 # Section 7.4: assets below 6 MB.
 LARGEST_ASSET = 5_900_000
-_PREVIEW_STATUS = 269
 _REASONS = ("reason", "message", "error", "errorMessage", "failureReason", "detail", "hint")
 _PHASES: Mapping[str, Phase] = {
     "pending": Phase.QUEUED,
@@ -149,16 +148,20 @@ class Scenario(Endpoint[ScenarioOptions]):
 
     def read_submit(self, answer: Answer) -> JobState:
         job, said = _job(answer), message(answer, _REASONS)
-        cost = number(field(answer, "creativeUnitsCost"))
-        if 200 <= answer.status < 300:
-            if answer.status == _PREVIEW_STATUS or (cost is not None and not _job_id(job)):
-                return JobState(Phase.DONE, metadata=_metadata(answer, {}), cost=cost, estimate=True)
-            if _job_id(job):
-                return replace(_state(answer, job), cost=cost if cost is not None else _billed(job))
+        if 200 <= answer.status < 300 and _job_id(job):
+            cost = number(field(answer, "creativeUnitsCost"))
+            return replace(_state(answer, job), cost=cost if cost is not None else _billed(job))
         if 400 <= answer.status < 500:
             error = refusal(self.target, answer, said)
             raise ServiceError(f"{error} {_LEGACY}") if answer.status in (400, 403, 404) else error
         raise unclear(self.target, answer, said)
+
+    def read_estimate(self, answer: Answer) -> JobState:
+        """A price without a job, with HTTP 269 (8)."""
+        cost = number(field(answer, "creativeUnitsCost"))
+        if 200 <= answer.status < 300 and cost is not None and not _job_id(_job(answer)):
+            return JobState(Phase.DONE, metadata=_metadata(answer, {}), cost=cost)
+        return self.read_submit(answer)
 
     def poll(self, job_id: str) -> Call:
         return Call("GET", f"/jobs/{quote(job_id, safe='')}")

@@ -123,6 +123,20 @@ def test_a_paid_call_without_a_clear_answer_is_sent_once_and_never_repeated(
     assert account.run(case, force_new=True).images and double.paid == 2
 
 
+@pytest.mark.parametrize("status", [200, 269])
+def test_a_price_in_place_of_a_paid_job_does_not_buy_it_again(
+    account: Account, services: Services, status: int
+) -> None:
+    """The job's id may stand under a name that is not known here."""
+    odd = {"job": {"job_id": "job_0001", "status": "queued"}, "creativeUnitsCost": 3}
+    services.scenario.plan(Step.SUBMIT, Reply(odd, status))
+    message = fails(account, services, CASES[2], OutcomeUnknown)
+    assert "without a job id" in message and "force new" in message
+    assert standings(account) == [Standing.UNKNOWN]
+    fails(account, services, CASES[2], OutcomeUnknown)
+    assert services.scenario.paid == 1
+
+
 @EVERY
 def test_a_refused_connection_charges_nothing_and_leaves_no_trace(
     account: Account, services: Services, case: Case
