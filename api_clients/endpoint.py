@@ -132,6 +132,10 @@ class Endpoint(ABC, Generic[Options]):
     tables: ClassVar[tuple[Capabilities, ...]]
     options_type: type[Options]
 
+    def bound(self, options: Options) -> Endpoint[Options]:
+        """The endpoint whose every call, not the paid one alone, goes where these options say; it has no other state."""
+        return self
+
     @abstractmethod
     def capabilities(self, options: Options) -> Capabilities:
         """The table that holds for these options (a model family may narrow it)."""

@@ -337,6 +337,35 @@ def test_a_job_that_is_pending_forever_ends_at_the_deadline_and_can_be_fetched(
     assert double.paid == 1 and standings(account) == [Standing.DONE]
 
 
+PROJECT = replace(CASES[2], options={"projectId": "proj_1", "image_transfer": "upload"})
+
+
+def test_every_call_for_a_job_in_a_project_says_so(account: Account, services: Services) -> None:
+    double = services.scenario
+    double.latency = 1e9
+
+    def stop() -> None:
+        if double.count(Step.POLL) > 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        account.run(PROJECT, should_stop=stop)
+    double.wait_for(Step.CANCEL)
+    double.latency = 0.0
+    assert account.run(PROJECT).images
+    calls = [seen for seen in double.seen if seen.kind is not Step.RESULT]
+    assert {seen.kind for seen in calls} == {Step.UPLOAD, Step.SUBMIT, Step.POLL, Step.CANCEL, Step.LOCATE}
+    assert all("projectId=proj_1" in seen.path for seen in calls)
+
+
+def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(account: Account, services: Services) -> None:
+    started = account.run(PROJECT, async_only=True)
+    with pytest.raises(ServiceError, match="another key or project.*paid for and not lost"):
+        account.fetch(PROJECT, started.job_id)
+    assert standings(account) == [Standing.RUNNING]
+    assert account.run(PROJECT).info["resumed"] and services.scenario.paid == 1
+
+
 # results
 
 
