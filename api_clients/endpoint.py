@@ -144,9 +144,15 @@ class Endpoint(ABC, Generic[Options]):
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
         """What the table cannot say: options out of range, and combinations that this endpoint cannot express."""
 
+    def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
+        """Whether the options give the address of an initial image."""
+        return False
+
     def check(self, request: GenerationRequest, options: Options) -> list[Problem]:
         """Every problem, those of the table first; a body may be built when there is none."""
-        return [*validate(request, self.capabilities(options)), *self.problems(request, options)]
+        starts = self.starts_elsewhere(request, options)
+        general = validate(request, self.capabilities(options), starts_elsewhere=starts)
+        return [*general, *self.problems(request, options)]
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         """What the service will do otherwise than a user may expect, one sentence each; nothing that needs refusing."""

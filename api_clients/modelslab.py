@@ -79,6 +79,9 @@ class _ModelsLab(Endpoint[Options]):
     def capabilities(self, options: Options) -> Capabilities:
         return self.families[family_of(options.model_id, options.model_family)]
 
+    def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
+        return bool(options.init_image_url)
+
     @abstractmethod
     def own_fields(self, request: GenerationRequest, options: Options) -> dict[str, Any]:
         """The fields that only this endpoint has."""

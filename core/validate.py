@@ -15,9 +15,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def validate(request: GenerationRequest, capabilities: Capabilities) -> list[Problem]:
-    """All problems of the request on the target, in the order of the request's fields; empty when it can run."""
-    return [*_fields(request, capabilities), *_controls(request, capabilities), *_references(request, capabilities)]
+def validate(
+    request: GenerationRequest, capabilities: Capabilities, *, starts_elsewhere: bool = False
+) -> list[Problem]:
+    """All problems of the request on the target, in the order of the request's fields; empty when it can run.
+
+    `starts_elsewhere`: there is an initial image, although not in the request; a service gets its address.
+    """
+    starts = request.init_image is not None or starts_elsewhere
+    return [*_fields(request, capabilities, starts), *_controls(request, capabilities), *_references(request, capabilities)]
 
 
 def ensure_valid(request: GenerationRequest, capabilities: Capabilities) -> None:
@@ -32,7 +38,7 @@ def steps_of(request: GenerationRequest, capabilities: Capabilities) -> int:
     return int(request.steps * request.denoise) if partial else request.steps
 
 
-def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+def _fields(request: GenerationRequest, capabilities: Capabilities, starts: bool) -> Iterator[Problem]:
     target = capabilities.target
     for name, allowed in capabilities.ranges.items():
         value = getattr(request, name, None)
@@ -59,13 +65,13 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
     if request.mask is None and capabilities.needs_mask:
         limit = f"{target} is an inpainting model, which redraws a part of a picture"
         yield Problem("mask", "not connected", limit, "Connect init_image and mask, or load another model.")
-    if request.mask is not None and request.init_image is None:
+    if request.mask is not None and not starts:
         yield Problem(
             "mask", "connected", "it needs the picture to change", "Connect init_image, or disconnect the mask."
         )
     if request.mask is not None:
         yield from _empty("mask", request.mask < 0.5, "nothing would be redrawn")
-    if request.denoise < 1 and request.init_image is None:
+    if request.denoise < 1 and not starts:
         meaning = "it is the share of init_image to replace, and there is none"
         yield Problem("denoise", f"{request.denoise:g}", meaning, "Set it to 1, or connect init_image.")
     if steps_of(request, capabilities) < 1 <= request.steps:

@@ -204,6 +204,7 @@ def test_an_address_replaces_the_connected_picture() -> None:
     assert body(V5, control_image_url=address)["init_image"] == address
     both = body(V5, replace(GOOD, init_image=OTHER), init_image_url=address)
     assert both["init_image"] == address != both["control_image"]
+    assert body(V5, replace(GOOD, denoise=0.3), init_image_url=address)["strength"] == 0.3
     assert "base64 on" in complaints(V5, control_image_url=address, base64=True)
     assert "must be an address" in complaints(V5, control_image_url="C:\\photo.png")
 
