@@ -411,7 +411,7 @@ def test_missing_pictures_are_told_and_none_at_all_is_a_failure_that_names_moder
 FAILURES = [
     ("Image Generation Error", "Request cancelled due to detection of NSFW content."),
     ("Image URL Error", "Given image type is not supported. Please try with JPG or PNG."),
-    ("Internal Error", "('Invalid API Key',)"),
+    ("Internal Error", "('ap-unknown',)"),
     ("Face Consistent Error", {"detail": "Unable to detect faces"}),
 ]
 
