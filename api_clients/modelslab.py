@@ -207,7 +207,6 @@ class ModelsLab(_ModelsLab[ModelsLabOptions]):
     def image_slots(self, request: GenerationRequest, options: ModelsLabOptions) -> list[ImageSlot]:
         slots = super().image_slots(request, options)
         for reference in acting_references(request):
-            # Documented as an address only, even where the other pictures travel as base64.
             slots.append(slot("ip_adapter_image", reference.image, options.ip_adapter_image_url, inline=False))
         return slots
 

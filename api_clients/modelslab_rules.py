@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 LARGEST_FILE = 3_700_000
 # Section 2, row 31: echoed seeds fill 32 bits. ComfyUI draws 64, of which the lower half is sent.
 SEEDS = 2**32
+# Row 26: documented as an address only, even where the other pictures travel as base64.
+ALWAYS_ADDRESSES = ("ip_adapter_image_url",)
 _DOCUMENTED_STEPS = (21, 31)
 _SMALLEST_SCALE, _USUAL_SCALE = 0.1, 2.0
 
@@ -125,7 +127,7 @@ def _texts(options: SharedOptions, target: str) -> Iterator[Problem]:
     addresses = {name: value for name, value in vars(options).items() if name.endswith("_image_url") and value}
     for name, value in addresses.items():
         yield from web_address(name, value)
-        if options.base64:
+        if options.base64 and name not in ALWAYS_ADDRESSES:
             limit = "with base64 on, pictures travel inside the request and not as addresses"
             yield Problem(name, f"'{value}'", limit, "Switch base64 off, or empty it.")
 

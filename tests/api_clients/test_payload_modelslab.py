@@ -206,6 +206,8 @@ def test_an_address_replaces_the_connected_picture() -> None:
     assert both["init_image"] == address != both["control_image"]
     assert body(V5, replace(GOOD, denoise=0.3), init_image_url=address)["strength"] == 0.3
     assert "base64 on" in complaints(V5, control_image_url=address, base64=True)
+    styled, look = replace(GOOD, references=(STYLE,)), "https://me.example/look.png"
+    assert body(V5, styled, ip_adapter_image_url=look, base64=True)["ip_adapter_image"] == look
     assert "must be an address" in complaints(V5, control_image_url="C:\\photo.png")
 
 
