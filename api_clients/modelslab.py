@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from ..core.capabilities import Capabilities
 from ..core.errors import Problem, RateLimited, ServiceError
+from ..core.modality import Modality
 from ..core.request import GenerationRequest
 from ..core.scheduler import SchedulerName
 from .answers import (
@@ -40,6 +41,7 @@ from .modelslab_rules import (
     adapter_problems,
     common_problems,
     conditioning_scale,
+    named_kinds,
     net_names,
     notes,
     pictures,
@@ -77,7 +79,9 @@ class _ModelsLab(Endpoint[Options]):
     families: ClassVar[Mapping[Family, Capabilities]]
 
     def capabilities(self, options: Options) -> Capabilities:
-        return self.families[family_of(options.model_id, options.model_family)]
+        """The family's table; nets that the user names himself need not be of its kinds."""
+        table = self.families[family_of(options.model_id, options.model_family)]
+        return replace(table, modalities=frozenset(Modality)) if options.controlnet_model.strip() else table
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
         return bool(options.init_image_url)
@@ -87,7 +91,8 @@ class _ModelsLab(Endpoint[Options]):
         """The fields that only this endpoint has."""
 
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        return list(common_problems(request, options, self.target))
+        family = self.families[family_of(options.model_id, options.model_family)]
+        return [*common_problems(request, options, self.target), *named_kinds(options, family)]
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         return list(notes(request, options))

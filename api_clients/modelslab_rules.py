@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..core.capabilities import Capabilities
 from ..core.errors import Problem
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, Resize
@@ -158,6 +159,16 @@ def _net_names(request: GenerationRequest, options: SharedOptions, target: str) 
         yield Problem("controlnet_model", f"'{options.controlnet_model}'", limit, "Match them, or empty it.")
     if "," in options.controlnet_type:
         yield Problem("controlnet_type", f"'{options.controlnet_type}'", f"{target} takes one", "Keep the main one.")
+
+
+def named_kinds(options: SharedOptions, family: Capabilities) -> Iterator[Problem]:
+    """Documented kinds in `controlnet_model` that the model's family does not have."""
+    missing = {kind.value for kind in Modality} - {kind.value for kind in family.modalities}
+    for name in listed(options.controlnet_model):
+        if name in missing:
+            known = ", ".join(sorted(kind.value for kind in family.modalities))
+            limit = f"of the documented kinds {family.target} has {known}"
+            yield Problem("controlnet_model", f"'{name}'", limit, "Use one of these, or the id of another net.")
 
 
 def _inpainting(request: GenerationRequest, options: SharedOptions, target: str) -> Iterator[Problem]:

@@ -294,6 +294,15 @@ def test_other_controlnets_are_free_text_and_noted() -> None:
     assert "one id for each" in complaints(V5, controlnet_model="ghibli,canny")
 
 
+@pytest.mark.parametrize(("endpoint", "model", "kind"), [(V5, "fluxdev", Modality.HED), (ENTERPRISE, "x", Modality.POSE)])
+def test_a_net_of_one_s_own_takes_any_kind_of_map_as_the_remedy_says(endpoint: Any, model: str, kind: Modality) -> None:
+    request = replace(GOOD, controls=(replace(CANNY, modality=kind),))
+    assert "or fill in controlnet_model" in complaints(endpoint, request, model_id=model)
+    assert body(endpoint, request, model_id=model, controlnet_model="ghibli")["controlnet_model"] == "ghibli"
+    text = complaints(endpoint, request, model_id=model, controlnet_model=kind.value)
+    assert f"controlnet_model is '{kind.value}': of the documented kinds" in text
+
+
 def test_seeds_are_32_bit_numbers_or_null() -> None:
     assert body(V5, replace(GOOD, seed=7))["seed"] == 7
     assert body(V5, replace(GOOD, seed=2**64 - 1))["seed"] == 2**32 - 1
