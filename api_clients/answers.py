@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core.errors import OutcomeUnknown, RateLimited, ServiceError
+from .credentials import in_terminal
 from .endpoint import Answer
 
 # Asking again later may bring another answer: time-out, conflict, too early, too many requests, and server trouble.
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _HINTS: Mapping[int, str] = {
-    401: "Check the key of this profile: `python -m controlstack.credentials` shows whether one is set.",
+    401: f"Check the key of this profile in ComfyUI under Settings, ControlStack, or run {in_terminal('list')}.",
     402: "Add credits to the account at the service, then queue again.",
     403: "Check that the key, its plan and its project may use this model.",
     404: "The model, the job or this endpoint is not there (any more): check the ids.",
