@@ -16,6 +16,7 @@ from ..core.capabilities import Capabilities
 from ..core.errors import Problem
 from ..core.request import GenerationRequest
 from ..core.validate import validate
+from .options import kind_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,7 +150,12 @@ class Endpoint(ABC, Generic[Options]):
         return False
 
     def check(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        """Every problem, those of the table first; a body may be built when there is none."""
+        """Every problem, those of the table first; a body may be built when there is none.
+
+        Options of a wrong kind, which JSON and links may bring, are told alone: no rule can be asked about them.
+        """
+        if wrong := kind_problems(options):
+            return wrong
         starts = self.starts_elsewhere(request, options)
         general = validate(request, self.capabilities(options), starts_elsewhere=starts)
         return [*general, *self.problems(request, options)]

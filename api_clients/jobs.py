@@ -84,9 +84,9 @@ def run_job(
     ResultRefused (ResultGone where a paid result is not there any more) and JournalUnusable. No message has secrets in
     it.
     """
-    endpoint = endpoint.bound(options)
     if problems := request_problems(endpoint, request, options, host_is_set=host is not None):
         raise InvalidRequest(endpoint.target, problems)
+    endpoint = endpoint.bound(options)
     pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
     parcels = pack(endpoint, request, options)
     with (
