@@ -134,8 +134,12 @@ class Endpoint(ABC, Generic[Options]):
     options_type: type[Options]
 
     def bound(self, options: Options) -> Endpoint[Options]:
-        """The endpoint whose every call, not the paid one alone, goes where these options say; it has no other state."""
+        """The endpoint whose every call, not the paid one alone, goes where these options say."""
         return self
+
+    def needs_image_host(self, options: Options) -> bool:
+        """Whether a picture of this machine must get a public address to travel."""
+        return False
 
     @abstractmethod
     def capabilities(self, options: Options) -> Capabilities:

@@ -77,6 +77,9 @@ class _Qolaba(Endpoint[Options]):
         app = self._named(options)
         return table(app, f"Qolaba {app.name}") if app else union(self.apps, self.target, self.sources)
 
+    def needs_image_host(self, options: Options) -> bool:
+        return not options.image_url
+
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
         """An address without anything connected is that of an initial image, else of what is connected."""
         connected = acting_controls(request) or acting_references(request)

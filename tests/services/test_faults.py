@@ -19,6 +19,8 @@ import pytest
 from controlstack.api_clients.journal import Standing
 from controlstack.core.errors import (
     ControlStackError,
+    CredentialsMissing,
+    InvalidRequest,
     JobUnfinished,
     OutcomeUnknown,
     RateLimited,
@@ -360,7 +362,7 @@ def test_every_call_for_a_job_in_a_project_says_so(account: Account, services: S
 
 def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(account: Account, services: Services) -> None:
     started = account.run(PROJECT, async_only=True)
-    with pytest.raises(ServiceError, match="another key or project.*paid for and not lost"):
+    with pytest.raises(ServiceError, match=r"another key or project.*paid for and not lost"):
         account.fetch(PROJECT, started.job_id)
     assert standings(account) == [Standing.RUNNING]
     assert account.run(PROJECT).info["resumed"] and services.scenario.paid == 1
@@ -498,6 +500,19 @@ def test_an_image_host_that_refuses_costs_nothing(account: Account, services: Se
     account.environ["CONTROLSTACK_IMAGE_HOST_SECRET_KEY"] = "another-secret-0123456789"
     assert "SignatureDoesNotMatch" in fails(account, services, case, ServiceError)
     assert services.qolaba.paid == 0 and account.entries == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_half_set_image_host_stops_only_the_services_that_need_one(
+    account: Account, services: Services, case: Case
+) -> None:
+    del account.environ["CONTROLSTACK_IMAGE_HOST_SECRET_KEY"]
+    if case.endpoint.service != "qolaba":
+        assert account.run(case).images
+        return
+    assert "Set both or neither" in fails(account, services, case, CredentialsMissing)
+    with pytest.raises(InvalidRequest, match="must be an address"):
+        account.run(case, options={"image_url": "C:/picture.png"})
 
 
 # stopping
