@@ -20,7 +20,7 @@ from ..core.errors import (
 from ..core.request import GenerationRequest
 from .carriage import Carried, Parcel, carriage_problems, carry, pack, tidy
 from .credentials import Credentials
-from .doorbell import hang
+from .doorbell import SHOWN, hang
 from .download import Downloads, fetch_results
 from .endpoint import Call, Endpoint, JobState, Phase
 from .image_host import ImageHost
@@ -166,7 +166,7 @@ def _carried(
 ) -> Carried:
     with pursuit.timed("upload"):
         carried = carry(pursuit.endpoint, parcels, pursuit.transport, host, pursuit.check_stop)
-    bell = {pursuit.bell.address: "<the address of this ComfyUI>"} if pursuit.bell else {}
+    bell = {pursuit.bell.address: SHOWN} if pursuit.bell else {}
     pursuit.labels = {**carried.labels, **bell}
     pursuit.notes += [*pursuit.endpoint.notes(request, options), *carried.notes]
     return carried
