@@ -34,7 +34,7 @@ def option_input(name: str, default: Any, limits: Option) -> io.WidgetInput:
         return io.Int.Input(name, **bounds, **shared)
     if isinstance(default, float):
         return io.Float.Input(name, **bounds, **shared)
-    return io.String.Input(name, multiline=limits.multiline, **shared)
+    return io.String.Input(name, **shared)
 
 
 def profile_input() -> io.WidgetInput:
