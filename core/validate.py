@@ -23,7 +23,11 @@ def validate(
     `starts_elsewhere`: there is an initial image, although not in the request; a service gets its address.
     """
     starts = request.init_image is not None or starts_elsewhere
-    return [*_fields(request, capabilities, starts), *_controls(request, capabilities), *_references(request, capabilities)]
+    return [
+        *_fields(request, capabilities, starts),
+        *_controls(request, capabilities),
+        *_references(request, capabilities),
+    ]
 
 
 def ensure_valid(request: GenerationRequest, capabilities: Capabilities) -> None:

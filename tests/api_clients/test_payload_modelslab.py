@@ -294,7 +294,9 @@ def test_other_controlnets_are_free_text_and_noted() -> None:
     assert "one id for each" in complaints(V5, controlnet_model="ghibli,canny")
 
 
-@pytest.mark.parametrize(("endpoint", "model", "kind"), [(V5, "fluxdev", Modality.HED), (ENTERPRISE, "x", Modality.POSE)])
+@pytest.mark.parametrize(
+    ("endpoint", "model", "kind"), [(V5, "fluxdev", Modality.HED), (ENTERPRISE, "x", Modality.POSE)]
+)
 def test_a_net_of_one_s_own_takes_any_kind_of_map_as_the_remedy_says(endpoint: Any, model: str, kind: Modality) -> None:
     request = replace(GOOD, controls=(replace(CANNY, modality=kind),))
     assert "or fill in controlnet_model" in complaints(endpoint, request, model_id=model)

@@ -1,9 +1,9 @@
 """A double of Scenario's controlnet-ip-adapter endpoint (scenario.md).
 
 Sides taken: unknown fields are refused, although the service seems to tolerate them; the control picture may stand in
-any of its four fields; jobs and assets are there for calls of their own project only; an asset's address opens only with
-its signature as it was given, and not with credentials; a job is canceled on request unless `cancels` is off, which is
-what the service does for most generations.
+any of its four fields; jobs and assets are there for calls of their own project only; an asset's address opens only
+with its signature as it was given, and not with credentials; a job is canceled on request unless `cancels` is off,
+which is what the service does for most generations.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class ScenarioDouble(Double):
         self._authorize(asked)
         checked(contract.ActionRequest, asked.seen.json, _refuse)
         found = self.jobs.get(asked.parts["id"])
-        if found is None or self.owners[found.id] != _owner(asked) or not self.cancels or self.stage(found) is Stage.DONE:
+        strange = found is None or self.owners[found.id] != _owner(asked)
+        if found is None or strange or not self.cancels or self.stage(found) is Stage.DONE:
             return Reply({"reason": "Cannot cancel this type of job"}, 400)
         found.canceled = True
         return Reply(self._told(found, Stage.CANCELED))
