@@ -8,18 +8,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core.errors import OutcomeUnknown, RateLimited, ServiceError
+from .credentials import in_terminal
 from .endpoint import Answer
 
 # Asking again later may bring another answer: time-out, conflict, too early, too many requests, and server trouble.
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _HINTS: Mapping[int, str] = {
-    401: "Check the key of this profile: `python -m controlstack.credentials` shows whether one is set.",
+    401: f"Check the key of this profile in ComfyUI under Settings, ControlStack, or run {in_terminal('list')}.",
     402: "Add credits to the account at the service, then queue again.",
     403: "Check that the key, its plan and its project may use this model.",
     404: "The model, the job or this endpoint is not there (any more): check the ids.",
     413: "The pictures are too large for one request: make them smaller, or let them be uploaded.",
 }
 _ACCOUNT_STATUSES = (401, 402, 403)
+# Whoever is mistaken here asks for the job again and does not pay again.
+_ACCOUNT = re.compile(
+    r"\bkeys?\b|api_?key|credit|subscri|\bplans?\b|limit exceeded|balance|payment|billing|quota|upgrade", re.IGNORECASE
+)
 _WAIT_FIELDS = ("retry_after", "retryAfter", "remainingSeconds")
 _WAIT_IN_WORDS = re.compile(r"(\d+(?:\.\d+)?)\s*(second|minute)", re.IGNORECASE)
 _LONGEST_TEXT = 500
@@ -92,6 +97,11 @@ def seconds_to_wait(answer: Answer, said: str = "") -> float | None:
 def worth_asking_again(answer: Answer) -> bool:
     """Whether a poll with this HTTP status may do better later."""
     return answer.status in _TRANSIENT or answer.status >= 500
+
+
+def is_about_account(said: str) -> bool:
+    """Whether the words are about the key, the plan or the credits, which tells nothing of a job."""
+    return bool(_ACCOUNT.search(said))
 
 
 def refusal(target: str, answer: Answer, said: str, *, account: bool = False) -> ServiceError:

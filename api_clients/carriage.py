@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ..core.errors import Problem, ServiceError, ServiceUnreachable
 from ..core.request import GenerationRequest
+from .credentials import where_to_enter
 from .endpoint import Carrier, Endpoint, ImageSlot
 from .image_host import ImageHost
 from .images import Encoded, Encoder, digest, pixels
@@ -82,7 +83,7 @@ def carriage_problems(endpoint: Endpoint[Any], slots: Sequence[ImageSlot], host_
             problems.append(Problem(slot.key, "not connected", f"{endpoint.target} needs it", "Connect an image."))
         elif slot.carrier is Carrier.URL and not host_is_set:
             limit = f"{endpoint.target} takes only pictures with a public address, and it has none"
-            remedy = "Set image_url, or set up an image host (`python -m controlstack.credentials set image_host`)."
+            remedy = f"Set image_url, or set up an image host: {where_to_enter('image_host')}"
             problems.append(Problem(slot.key, "a picture on this machine", limit, remedy))
     return problems
 

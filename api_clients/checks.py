@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from ..core.errors import Problem
 from ..core.images import control_image, fit_image, fit_mask, to_rgb
-from ..core.request import ControlUnit, Detect, GenerationRequest, ImageReference, Lora, Resize
+from ..core.request import ControlUnit, Detect, GenerationRequest, ImageReference, Lora, Resize, acting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 def acting_controls(request: GenerationRequest) -> list[ControlUnit]:
     """The controls that are there: strength 0 leaves one out."""
-    return [control for control in request.controls if control.strength != 0]
+    return [control for _, control in acting(request.controls)]
 
 
 def acting_references(request: GenerationRequest) -> list[ImageReference]:
     """The references that are there: scale 0 leaves one out."""
-    return [reference for reference in request.references if reference.scale != 0]
+    return [reference for _, reference in acting(request.references)]
 
 
 def acting_loras(request: GenerationRequest) -> list[Lora]:
     """The LoRAs that are there: strength 0 leaves one out."""
-    return [lora for lora in request.loras if lora.strength != 0]
+    return [lora for _, lora in acting(request.loras)]
 
 
 def service_detects(controls: Sequence[ControlUnit]) -> bool:
@@ -74,7 +74,7 @@ def batches(request: GenerationRequest, target: str) -> Iterator[Problem]:
 
 def several_pictures(request: GenerationRequest, target: str) -> Iterator[Problem]:
     """Controls that do not show the same: the service has one control image for all of them."""
-    numbered = [(number, control) for number, control in enumerate(request.controls, 1) if control.strength != 0]
+    numbered = acting(request.controls)
     for index, control in numbered[1:]:
         leader, first = numbered[0]
         if not _same_image(first.image, control.image):
@@ -101,7 +101,7 @@ def several_detects(request: GenerationRequest, target: str, field: str) -> Iter
 
 def loras_elsewhere(request: GenerationRequest, target: str) -> Iterator[Problem]:
     """LoRAs that are not named by an id of the service."""
-    for index, lora in enumerate(request.loras, 1):
+    for index, lora in acting(request.loras):
         remote = lora.remote_id.strip()
         if not remote:
             limit = f"{target} knows its own LoRAs only, not the files here"

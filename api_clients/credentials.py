@@ -31,7 +31,9 @@ from ..core.errors import CredentialsMissing
 
 DEFAULT_PROFILE = "default"
 REDACTED = "<redacted>"
-_COMMAND = "python -m controlstack.credentials"
+_PACK = Path(__file__).absolute().parents[1]  # not through links: they lead to clones
+_IN_COMFYUI = _PACK.parent.name == "custom_nodes"
+_COMMAND = f"python -m {_PACK.name if _IN_COMFYUI else 'controlstack'}.credentials"
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER = "# Keys for ControlStack. Written by `python -m controlstack.credentials`; keep it to yourself.\n"
 
@@ -136,10 +138,21 @@ def find_credentials(service: str, profile: str, file: Path, environ: Mapping[st
         vault = VAULTS[service]
         pairs = zip(vault.fields, vault.variables[0], strict=True)
         names = " and ".join(variable for field, variable in pairs if field not in vault.optional)
-        variables = f"Set {names} in the environment of ComfyUI, or run" if profile == DEFAULT_PROFILE else "Run"
-        command = _command(service, profile)
-        raise CredentialsMissing(f"There is no key for {service}, profile '{profile}'. {variables} {command}.")
+        variables = f" The environment may have it as {names}." if profile == DEFAULT_PROFILE else ""
+        what = f"There is no key for {service}, profile '{profile}'."
+        raise CredentialsMissing(f"{what} {where_to_enter(service, profile)}{variables}")
     return found
+
+
+def where_to_enter(service: str, profile: str = DEFAULT_PROFILE) -> str:
+    """What to do about a key that is missing or wrong, as a sentence."""
+    command = f"set {service}" + (f" --profile {profile}" if profile != DEFAULT_PROFILE else "")
+    return f"Enter it in ComfyUI under Settings, ControlStack, or run {in_terminal(command)}."
+
+
+def in_terminal(command: str) -> str:
+    """The command with the only folder in which it works."""
+    return f"`{_COMMAND} {command}` in the folder custom_nodes"
 
 
 def list_profiles(file: Path, environ: Mapping[str, str] | None = None) -> list[ProfileStatus]:
@@ -266,10 +279,6 @@ def _check_profile(profile: str) -> None:
         raise CredentialsMissing(f"profile is {shown}: {rule}. It is the name of a profile, never a key.")
 
 
-def _command(service: str, profile: str) -> str:
-    return f"`{_COMMAND} set {service}" + (f" --profile {profile}`" if profile != DEFAULT_PROFILE else "`")
-
-
 def look_up_credentials(
     service: str, profile: str, file: Path, environ: Mapping[str, str] | None = None
 ) -> Credentials | None:
@@ -293,7 +302,7 @@ def _credentials(service: str, profile: str, names: Sequence[str], values: Seque
     for field, name, value in zip(vault.fields, names, values, strict=True):
         if problem := _problem(name, value, field in vault.optional):
             what = f"The key for {service}, profile '{profile}', in {origin}"
-            raise CredentialsMissing(f"{what}: {problem} Run {_command(service, profile)}.")
+            raise CredentialsMissing(f"{what}: {problem} {where_to_enter(service, profile)}")
     return Credentials(service, profile, tuple(Secret(value) for value in values), origin)
 
 
@@ -333,9 +342,8 @@ def _write(file: Path, profiles: Mapping[tuple[str, str], Mapping[str, str]]) ->
 
 
 def _user_directory() -> Path | None:
-    """ComfyUI's user folder where the pack lies in custom_nodes (not through links: they lead to clones)."""
-    custom_nodes = Path(__file__).absolute().parents[2]
-    return custom_nodes.parent / "user" if custom_nodes.name == "custom_nodes" else None
+    """ComfyUI's user folder where the pack lies in custom_nodes."""
+    return _PACK.parents[1] / "user" if _IN_COMFYUI else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from ..core.errors import ServiceUnreachable
 
 VARIABLE = "CONTROLSTACK_WEBHOOK_URL"
 ROUTE = "/controlstack/webhook"
+SHOWN = "<the address of this ComfyUI>"  # where a body is shown: the address itself is a secret
 
 _bells: dict[str, threading.Event] = {}
 
@@ -35,20 +36,31 @@ class Bell:
         return True
 
 
+def public_address(environ: Mapping[str, str] | None = None) -> str:
+    """Where the internet reaches this ComfyUI, "" where the user has not said it.
+
+    Raises ServiceUnreachable for a variable that is no address.
+    """
+    base = (os.environ if environ is None else environ).get(VARIABLE, "").strip().rstrip("/")
+    parts = urlsplit(base)
+    if not base:
+        return ""
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or not base.isascii():
+        rule = "it must be the https:// address under which the internet reaches this ComfyUI"
+        raise ServiceUnreachable(f"{VARIABLE} is '{base[:60]}': {rule}. Correct or unset it.")
+    return base
+
+
 @contextmanager
 def hang(environ: Mapping[str, str] | None = None) -> Iterator[Bell | None]:
     """A bell at an address that cannot be guessed, for as long as the block lasts; None where the user wants none.
 
     Raises ServiceUnreachable for a variable that is no address.
     """
-    base = (os.environ if environ is None else environ).get(VARIABLE, "").strip().rstrip("/")
+    base = public_address(environ)
     if not base:
         yield None
         return
-    parts = urlsplit(base)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or not base.isascii():
-        rule = "it must be the https:// address under which the internet reaches this ComfyUI"
-        raise ServiceUnreachable(f"{VARIABLE} is '{base[:60]}': {rule}. Correct or unset it.")
     token, rung = secrets.token_urlsafe(32), threading.Event()
     _bells[token] = rung
     try:

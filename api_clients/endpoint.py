@@ -16,6 +16,7 @@ from ..core.capabilities import Capabilities
 from ..core.errors import Problem
 from ..core.request import GenerationRequest
 from ..core.validate import validate
+from .options import kind_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,8 +66,7 @@ class JobState:
 
     `outputs` are result references in order: URLs, inline base64 or whatever `Endpoint.locate` understands. `progress`
     is 0..1, `wait` the seconds the service asks to wait before the next question, `metadata` what it says about the
-    job in its own words, `cost` what it charged in its own unit. `estimate` marks the price of a job that was not
-    started: there is no id and there will be no outputs.
+    job in its own words, `cost` what it charged, or would, in its own unit.
     """
 
     phase: Phase
@@ -77,7 +77,6 @@ class JobState:
     wait: float | None = None
     metadata: Json = field(default_factory=dict)
     cost: float | None = None
-    estimate: bool = False
 
 
 class Carrier(str, Enum):
@@ -134,6 +133,14 @@ class Endpoint(ABC, Generic[Options]):
     tables: ClassVar[tuple[Capabilities, ...]]
     options_type: type[Options]
 
+    def bound(self, options: Options) -> Endpoint[Options]:
+        """The endpoint whose every call, not the paid one alone, goes where these options say."""
+        return self
+
+    def needs_image_host(self, options: Options) -> bool:
+        """Whether a picture of this machine must get a public address to travel."""
+        return False
+
     @abstractmethod
     def capabilities(self, options: Options) -> Capabilities:
         """The table that holds for these options (a model family may narrow it)."""
@@ -142,9 +149,20 @@ class Endpoint(ABC, Generic[Options]):
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
         """What the table cannot say: options out of range, and combinations that this endpoint cannot express."""
 
+    def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
+        """Whether the options give the address of an initial image."""
+        return False
+
     def check(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        """Every problem, those of the table first; a body may be built when there is none."""
-        return [*validate(request, self.capabilities(options)), *self.problems(request, options)]
+        """Every problem, those of the table first; a body may be built when there is none.
+
+        Options of a wrong kind, which JSON and links may bring, are told alone: no rule can be asked about them.
+        """
+        if wrong := kind_problems(options):
+            return wrong
+        starts = self.starts_elsewhere(request, options)
+        general = validate(request, self.capabilities(options), starts_elsewhere=starts)
+        return [*general, *self.problems(request, options)]
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         """What the service will do otherwise than a user may expect, one sentence each; nothing that needs refusing."""
@@ -172,6 +190,10 @@ class Endpoint(ABC, Generic[Options]):
     @abstractmethod
     def read_submit(self, answer: Answer) -> JobState:
         """The state after submitting. Raises ServiceError (core.errors) for what the service refused."""
+
+    def read_estimate(self, answer: Answer) -> JobState:
+        """The price, without an id, after a submission that is not paid."""
+        return self.read_submit(answer)
 
     @abstractmethod
     def poll(self, job_id: str) -> Call:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..core.errors import CredentialsMissing, ServiceError, ServiceUnreachable
-from .credentials import DEFAULT_PROFILE, Secret, look_up_credentials
+from .credentials import DEFAULT_PROFILE, Secret, look_up_credentials, where_to_enter
+from .endpoint import Endpoint
 from .transport import is_loopback_name
 
 SERVICE = "image_host"
@@ -64,7 +65,9 @@ class S3Host:
                 "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=self.link_seconds
             )
         except (failures.NoCredentialsError, failures.PartialCredentialsError):
-            raise CredentialsMissing(f"There are no keys for the image host's {where}.") from None
+            raise CredentialsMissing(
+                f"There are no keys for the image host's {where}. {where_to_enter(SERVICE)}"
+            ) from None
         except (failures.EndpointConnectionError, failures.HTTPClientError) as error:
             reason = type(error).__name__
             raise ServiceUnreachable(
@@ -104,18 +107,27 @@ def _client(endpoint_url: str, region: str, access_key: str, secret_key: str) ->
     )
 
 
-def find_image_host(
-    file: Path, environ: Mapping[str, str] | None = None, profile: str = DEFAULT_PROFILE
+def image_host_for(
+    endpoint: Endpoint[Any], options: Any, file: Path, environ: Mapping[str, str] | None = None
 ) -> ImageHost | None:
+    """The user's image host where the endpoint needs one, so that settings that nobody needs stop nothing.
+
+    Raises CredentialsMissing like `find_image_host`.
+    """
+    return find_image_host(file, environ) if endpoint.needs_image_host(options) else None
+
+
+def find_image_host(file: Path, environ: Mapping[str, str] | None = None) -> ImageHost | None:
     """The image host of the environment or the credentials file, or None where none is set up.
 
     Raises CredentialsMissing for settings that cannot work.
     """
-    found = look_up_credentials(SERVICE, profile, file, environ)
+    found = look_up_credentials(SERVICE, DEFAULT_PROFILE, file, environ)
     if found is None:
         return None
     bucket, endpoint_url, region, access_key, secret_key = found.secrets
     if bool(access_key) != bool(secret_key):
-        raise CredentialsMissing("The image host has one of access_key and secret_key. Set both or neither.")
+        half = "The image host has one of access_key and secret_key. Set both or neither"
+        raise CredentialsMissing(f"{half}. {where_to_enter(SERVICE)}")
     secrets = (access_key, secret_key) if access_key else ()
     return S3Host(bucket.reveal(), endpoint_url.reveal(), region.reveal(), secrets)

@@ -17,7 +17,7 @@ from ..core.errors import (
 from ..core.request import GenerationRequest
 from .carriage import Carried, Parcel, carriage_problems, carry, pack
 from .credentials import Credentials
-from .doorbell import hang
+from .doorbell import SHOWN, hang
 from .endpoint import Call, Endpoint, JobState, Phase
 from .image_host import ImageHost
 from .in_flight import MOST_JOBS, one_of
@@ -66,6 +66,7 @@ def run_job(
     """
     if problems := request_problems(endpoint, request, options, host_is_set=host is not None):
         raise InvalidRequest(endpoint.target, problems)
+    endpoint = endpoint.bound(options)
     hidden = host.secrets if host else ()
     pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings, hidden)
     pursuit.asked = request.batch_size
@@ -142,7 +143,7 @@ def _carried(
 ) -> Carried:
     with pursuit.timed("upload"):
         carried = carry(pursuit.endpoint, parcels, pursuit.transport, host, pursuit.check_stop)
-    bell = {pursuit.bell.address: "<the address of this ComfyUI>"} if pursuit.bell else {}
+    bell = {pursuit.bell.address: SHOWN} if pursuit.bell else {}
     pursuit.labels = {**carried.labels, **bell}
     pursuit.notes += [*pursuit.endpoint.notes(request, options), *carried.notes]
     return carried
@@ -162,7 +163,7 @@ def _buy(pursuit: Pursuit, number: int, call: Call, body: Any, async_only: bool)
 def _estimate(pursuit: Pursuit, call: Call, body: Any) -> JobResult:
     """A submission that costs nothing, such as a dry run: its answer is the result."""
     with pursuit.timed("submit"):
-        state = pursuit.endpoint.read_submit(pursuit.transport.ask(call))
+        state = pursuit.endpoint.read_estimate(pursuit.transport.ask(call))
     if state.job_id:
         pursuit.notes.append(f"instead of estimating, the service started job {state.job_id}: fetch it with Fetch Job")
     return JobResult([], {**info_of(pursuit, state, body), "estimate": not state.job_id}, state.job_id)

@@ -17,11 +17,13 @@ from urllib.parse import quote, urlsplit
 
 from ..core.capabilities import Capabilities
 from ..core.errors import Problem, RateLimited, ServiceError
+from ..core.modality import Modality
 from ..core.request import GenerationRequest
 from ..core.scheduler import SchedulerName
 from .answers import (
     field,
     identifier,
+    is_about_account,
     message,
     number,
     refusal,
@@ -39,6 +41,7 @@ from .modelslab_rules import (
     adapter_problems,
     common_problems,
     conditioning_scale,
+    named_kinds,
     net_names,
     notes,
     pictures,
@@ -60,10 +63,6 @@ from .modelslab_tables import (
 _HOSTS = ("modelslab.com", "www.modelslab.com", "stablediffusionapi.com", "www.stablediffusionapi.com")
 _FETCH_PATH = re.compile(r"/fetch/([\w-]+)/?$", re.ASCII)
 _RATE_LIMIT = re.compile(r"rate limit|queued requests", re.IGNORECASE)
-# A poll may say so with HTTP 200 (3.4); whoever is mistaken here asks for the job again and does not pay again.
-_ACCOUNT = re.compile(
-    r"\bkeys?\b|api_?key|credit|subscri|\bplans?\b|limit exceeded|balance|payment|billing|quota|upgrade", re.IGNORECASE
-)
 _NEWS = ("message", "messege", "error")
 _WORDS = (*_NEWS, "tip", "tips")
 _BUSY = ("processing", "queued", "pending")
@@ -80,14 +79,20 @@ class _ModelsLab(Endpoint[Options]):
     families: ClassVar[Mapping[Family, Capabilities]]
 
     def capabilities(self, options: Options) -> Capabilities:
-        return self.families[family_of(options.model_id, options.model_family)]
+        """The family's table; nets that the user names himself need not be of its kinds."""
+        table = self.families[family_of(options.model_id, options.model_family)]
+        return replace(table, modalities=frozenset(Modality)) if options.controlnet_model.strip() else table
+
+    def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
+        return bool(options.init_image_url)
 
     @abstractmethod
     def own_fields(self, request: GenerationRequest, options: Options) -> dict[str, Any]:
         """The fields that only this endpoint has."""
 
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        return list(common_problems(request, options, self.target))
+        family = self.families[family_of(options.model_id, options.model_family)]
+        return [*common_problems(request, options, self.target), *named_kinds(options, family)]
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         return list(notes(request, options))
@@ -169,7 +174,7 @@ class _ModelsLab(Endpoint[Options]):
             return _finished(answer, job)
         if state == "failed":
             return JobState(Phase.FAILED, job, message=said or "no reason given", metadata=_metadata(answer))
-        if state == "error" and _is_about_account(answer):
+        if state == "error" and _refuses_account(answer):  # it may come with HTTP 200 (3.4)
             raise refusal(self.target, answer, said, account=True)
         if state == "error" and answer.status < 400 and not _RATE_LIMIT.search(said):
             return JobState(Phase.FAILED, job, message=said or "no reason given", metadata=_metadata(answer))
@@ -207,7 +212,6 @@ class ModelsLab(_ModelsLab[ModelsLabOptions]):
     def image_slots(self, request: GenerationRequest, options: ModelsLabOptions) -> list[ImageSlot]:
         slots = super().image_slots(request, options)
         for reference in acting_references(request):
-            # Documented as an address only, even where the other pictures travel as base64.
             slots.append(slot("ip_adapter_image", reference.image, options.ip_adapter_image_url, inline=False))
         return slots
 
@@ -262,9 +266,9 @@ def _job_id(answer: Answer) -> str:
     return found[1] if found else identifier(field(answer, "id"))
 
 
-def _is_about_account(answer: Answer) -> bool:
+def _refuses_account(answer: Answer) -> bool:
     said = message(answer, _NEWS)  # tips advertise plans in any answer
-    return bool(_ACCOUNT.search(said)) and not _RATE_LIMIT.search(said) and not worth_asking_again(answer)
+    return is_about_account(said) and not _RATE_LIMIT.search(said) and not worth_asking_again(answer)
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:
@@ -288,7 +292,7 @@ def _finished(answer: Answer, job: str) -> JobState:
         said = message(answer, _WORDS)
         why = f"the service reports success, but names no picture{': ' + said if said else ''}"
         return JobState(Phase.FAILED, job, message=why, metadata=_metadata(answer))
-    return JobState(Phase.DONE, job, outputs, message(answer, _WORDS), 1.0, metadata=_metadata(answer))
+    return JobState(Phase.DONE, job, outputs, message(answer, _NEWS), 1.0, metadata=_metadata(answer))
 
 
 def _uploaded(target: str, answer: Answer, name: str) -> str:

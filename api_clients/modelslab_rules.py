@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ..core.capabilities import Capabilities
 from ..core.errors import Problem
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, Resize
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 LARGEST_FILE = 3_700_000
 # Section 2, row 31: echoed seeds fill 32 bits. ComfyUI draws 64, of which the lower half is sent.
 SEEDS = 2**32
+# Row 26: documented as an address only, even where the other pictures travel as base64.
+ALWAYS_ADDRESSES = ("ip_adapter_image_url",)
 _DOCUMENTED_STEPS = (21, 31)
 _SMALLEST_SCALE, _USUAL_SCALE = 0.1, 2.0
 
@@ -125,7 +128,7 @@ def _texts(options: SharedOptions, target: str) -> Iterator[Problem]:
     addresses = {name: value for name, value in vars(options).items() if name.endswith("_image_url") and value}
     for name, value in addresses.items():
         yield from web_address(name, value)
-        if options.base64:
+        if options.base64 and name not in ALWAYS_ADDRESSES:
             limit = "with base64 on, pictures travel inside the request and not as addresses"
             yield Problem(name, f"'{value}'", limit, "Switch base64 off, or empty it.")
 
@@ -156,6 +159,16 @@ def _net_names(request: GenerationRequest, options: SharedOptions, target: str) 
         yield Problem("controlnet_model", f"'{options.controlnet_model}'", limit, "Match them, or empty it.")
     if "," in options.controlnet_type:
         yield Problem("controlnet_type", f"'{options.controlnet_type}'", f"{target} takes one", "Keep the main one.")
+
+
+def named_kinds(options: SharedOptions, family: Capabilities) -> Iterator[Problem]:
+    """Documented kinds in `controlnet_model` that the model's family does not have."""
+    missing = {kind.value for kind in Modality} - {kind.value for kind in family.modalities}
+    for name in listed(options.controlnet_model):
+        if name in missing:
+            known = ", ".join(sorted(kind.value for kind in family.modalities))
+            limit = f"of the documented kinds {family.target} has {known}"
+            yield Problem("controlnet_model", f"'{name}'", limit, "Use one of these, or the id of another net.")
 
 
 def _inpainting(request: GenerationRequest, options: SharedOptions, target: str) -> Iterator[Problem]:

@@ -17,7 +17,6 @@ class Option:
     maximum: float | None = None
     step: float | None = None
     choices: tuple[str, ...] = ()
-    multiline: bool = False
 
 
 def option(default: Any, tooltip: str, **limits: Any) -> Any:
@@ -30,20 +29,31 @@ def declared(options_type: Any) -> dict[str, tuple[Any, Option]]:
     return {f.name: (f.default, f.metadata["option"]) for f in fields(options_type) if "option" in f.metadata}
 
 
+def kind_problems(options: Any) -> list[Problem]:
+    """The values of another kind than their default, with which nothing else can be asked."""
+    return [
+        Problem(name, repr(value), f"it must be {_KINDS[type(default)]}", f"Set it to {default!r}.")
+        for name, (default, _) in declared(options).items()
+        if not _same_kind(value := getattr(options, name), default)
+    ]
+
+
 def check_options(options: Any) -> list[Problem]:
     """The values outside their declaration: of another kind than the default, out of range, or not a choice."""
-    problems = []
+    problems = kind_problems(options)
     for name, (default, limits) in declared(options).items():
         value = getattr(options, name)
         if not _same_kind(value, default):
-            kind = type(default).__name__
-            problems.append(Problem(name, repr(value), f"it must be a {kind}", f"Set it to {default!r}."))
-        elif limits.choices and value not in limits.choices:
+            continue
+        if limits.choices and value not in limits.choices:
             known = ", ".join(limits.choices)
             problems.append(Problem(name, f"'{value}'", f"it must be one of {known}", "Choose one of these."))
         elif isinstance(value, (int, float)) and not _in_range(value, limits):
             problems.append(Problem(name, f"{value:g}", f"it must be {_span(limits)}", f"Set it to {default:g}."))
     return problems
+
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def _same_kind(value: object, default: object) -> bool:

@@ -348,11 +348,11 @@ class Pursuit:
         return state
 
     def _is_final(self, answer: Answer) -> bool:
-        """Whether a poll's answer ends the job, whatever its HTTP status (a service may fail a job with a 500)."""
+        """Whether a poll's answer ends the asking, whatever its HTTP status (a service may fail a job with a 500)."""
         try:
             return answer.json is not None and self._read_poll(answer).phase.final
-        except ControlStackError:
-            return False
+        except ControlStackError as error:
+            return isinstance(error, AccountRefused)
 
     def _busy(self, answer: Answer) -> RateLimited | None:
         try:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from ..core.capabilities import Capabilities
 from ..core.errors import Problem
-from ..core.request import Detect, GenerationRequest
+from ..core.request import Detect, GenerationRequest, acting
 from ..core.validate import validate
 from .answers import (
     field,
     identifier,
+    is_about_account,
     message,
     refusal,
     seconds_to_wait,
@@ -76,6 +77,14 @@ class _Qolaba(Endpoint[Options]):
         app = self._named(options)
         return table(app, f"Qolaba {app.name}") if app else union(self.apps, self.target, self.sources)
 
+    def needs_image_host(self, options: Options) -> bool:
+        return not options.image_url
+
+    def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
+        """An address without anything connected is that of an initial image, else of what is connected."""
+        connected = acting_controls(request) or acting_references(request)
+        return bool(options.image_url) and not connected and Source.INIT_IMAGE in self.sources
+
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
         found = [
             *check_options(options),
@@ -88,18 +97,20 @@ class _Qolaba(Endpoint[Options]):
             return [*found, *_no_app(request, self.apps, self.target)]
         if not set(app.sources) & set(self.sources):
             found.append(_wrong_page(app, self.target))
-        general = {problem.field for problem in validate(request, self.capabilities(options))}
-        own = validate(request, table(app, f"Qolaba {app.name}"))
+        starts = self.starts_elsewhere(request, options)
+        general = {problem.field for problem in validate(request, self.capabilities(options), starts_elsewhere=starts)}
+        own = validate(request, table(app, f"Qolaba {app.name}"), starts_elsewhere=starts)
         found += [problem for problem in own if problem.field not in general]
-        return [*found, *_app_problems(request, options, app, self.apps)]
+        return [*found, *_app_problems(request, options, app, self.apps, starts)]
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         app = self.app_for(request, options)
-        return list(_notes(request, app)) if app else []
+        return list(_notes(request, app, self.starts_elsewhere(request, options))) if app else []
 
     def app_for(self, request: GenerationRequest, options: Options) -> App | None:
         """The app chosen by the user, else the first live one that takes what is connected."""
-        live = (app for app in self.apps if not app.retired and _takes(app, request))
+        starts = self.starts_elsewhere(request, options)
+        live = (app for app in self.apps if not app.retired and _takes(app, request, starts))
         return self._named(options) or next(live, None)
 
     def _named(self, options: Options) -> App | None:
@@ -116,7 +127,7 @@ class _Qolaba(Endpoint[Options]):
     def image_slots(self, request: GenerationRequest, options: Options) -> list[ImageSlot]:
         if options.image_url:
             return [ImageSlot("image", None, Carrier.URL, options.image_url)]
-        source = _source(self._app(request, options), request)
+        source = _source(self._app(request, options), request, starts_elsewhere=False)
         return [ImageSlot("image", _picture(source, request), Carrier.URL)]
 
     def build_payload(self, request: GenerationRequest, options: Options, images: Mapping[str, str]) -> dict[str, Any]:
@@ -133,7 +144,7 @@ class _Qolaba(Endpoint[Options]):
             "image": images["image"],
             "prompt": request.prompt,
             "batch": request.batch_size,
-            "strength": _strength(request, options, app),
+            "strength": _strength(request, options, app, self.starts_elsewhere(request, options)),
             "celery": options.celery,
             **{name: value for name, value in acting.items() if name in app.fields},
         }
@@ -149,7 +160,7 @@ class _Qolaba(Endpoint[Options]):
         if answer.status == 429:
             raise refusal(self.target, answer, said)
         if state in _FAILED:
-            raise refusal(self.target, answer, said)
+            raise refusal(self.target, answer, said, account=is_about_account(said))
         if state == "success" or _links(answer):
             return _finished(answer, task)
         if task and answer.status < 400:
@@ -162,12 +173,17 @@ class _Qolaba(Endpoint[Options]):
         return Call("POST", "/getImage", body={"id": job_id})
 
     def read_poll(self, answer: Answer) -> JobState:
-        """An unknown or expired id (after 4 hours) stays pending for ever (4): the deadline ends it."""
+        """An unknown or expired id (after 4 hours) stays pending for ever (4): the deadline ends it.
+
+        A wrong key is a `FAILED` with HTTP 500 (5), which says nothing of the job.
+        """
         state, said = words(field(answer, "status")).lower(), message(answer, _WORDS)
         task = identifier(field(answer, "task_id"))
         if state == "success" or (answer.status < 400 and _links(answer)):
             return _finished(answer, task)
         if state in _FAILED and answer.status not in (401, 402, 403, 429):
+            if is_about_account(said):
+                raise refusal(self.target, answer, said, account=True)
             return JobState(Phase.FAILED, task, message=said or "no reason given", metadata=_metadata(answer))
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)
@@ -210,18 +226,19 @@ class QolabaImageToImage(_Qolaba[QolabaImageToImageOptions]):
         return body
 
 
-def _source(app: App, request: GenerationRequest) -> Source | None:
+def _source(app: App, request: GenerationRequest, starts_elsewhere: bool) -> Source | None:
     """Which of the connected things is the app's picture; one at most in a request without problems."""
     there = {
         Source.CONTROL: bool(acting_controls(request)),
         Source.REFERENCE: bool(acting_references(request)),
-        Source.INIT_IMAGE: request.init_image is not None,
+        Source.INIT_IMAGE: request.init_image is not None or starts_elsewhere,
     }
     return next((source for source, connected in there.items() if connected and source in app.sources), None)
 
 
-def _takes(app: App, request: GenerationRequest) -> bool:
-    source, controls, references = _source(app, request), acting_controls(request), acting_references(request)
+def _takes(app: App, request: GenerationRequest, starts_elsewhere: bool = False) -> bool:
+    controls, references = acting_controls(request), acting_references(request)
+    source = _source(app, request, starts_elsewhere)
     if source is Source.CONTROL:
         return controls[0].modality in app.modalities
     if controls:
@@ -249,15 +266,15 @@ def _closeness(source: Source | None, request: GenerationRequest) -> tuple[str, 
     return "denoise", 1 - request.denoise
 
 
-def _strength(request: GenerationRequest, options: QolabaOptions, app: App) -> float:
+def _strength(request: GenerationRequest, options: QolabaOptions, app: App, starts_elsewhere: bool) -> float:
     """What is sent: closeness as it is, or turned round where more strength changes more."""
-    _, closeness = _closeness(_source(app, request), request)
+    _, closeness = _closeness(_source(app, request, starts_elsewhere), request)
     direction = app.strength.value if options.strength_direction == AUTO else options.strength_direction
     return round(1 - closeness if direction == Strength.FARTHER.value else closeness, 6)
 
 
 def _single_reference(request: GenerationRequest, target: str) -> Iterator[Problem]:
-    for index, reference in enumerate(request.references, 1):
+    for index, reference in acting(request.references):
         count = reference.image.shape[0] if reference.image.ndim else 0
         if count > 1:
             yield Problem(
@@ -283,7 +300,7 @@ def _wrong_page(app: App, target: str) -> Problem:
 
 
 def _app_problems(
-    request: GenerationRequest, options: QolabaOptions, app: App, apps: Sequence[App]
+    request: GenerationRequest, options: QolabaOptions, app: App, apps: Sequence[App], starts_elsewhere: bool
 ) -> Iterator[Problem]:
     target = f"Qolaba {app.name}"
     connected = [
@@ -296,12 +313,11 @@ def _app_problems(
         if there
     ]
     wanted = " or ".join(source.value for source in app.sources)
-    source = _source(app, request)
+    source = _source(app, request, starts_elsewhere)
     if len(connected) > 1:
         limit = f"{target} takes one picture, from {wanted}"
         yield Problem("image", " and ".join(connected), limit, "Disconnect the others.")
-    missing = source is None and not (options.image_url and Source.INIT_IMAGE in app.sources)
-    if missing and app.sources != (Source.CONTROL,):
+    if source is None and app.sources != (Source.CONTROL,):
         yield Problem("image", "not connected", f"{target} needs {wanted}", "Connect it to the request.")
     if request.negative_prompt.strip() and NEGATIVE not in app.fields:
         able = " or ".join(other.name for other in apps if NEGATIVE in other.fields)
@@ -311,15 +327,14 @@ def _app_problems(
         limit = f"{target} runs elsewhere and has no choice of GPU"
         yield Problem("inference_type", options.inference_type, limit, f"Set it to {MACHINES[0]}.")
     name, closeness = _closeness(source, request)
-    if not missing and not 0 < _strength(request, options, app) <= 1:
+    strength = _strength(request, options, app, starts_elsewhere)
+    if source is not None and not 0 < strength <= 1:
         shown = request.denoise if name == "denoise" else closeness
-        limit = (
-            f"{target} would get strength {_strength(request, options, app):g}, and it must be above 0 and at most 1"
-        )
+        limit = f"{target} would get strength {strength:g}, and it must be above 0 and at most 1"
         yield Problem(name, f"{shown:g}", limit, "Move it a little, e.g. by 0.01.")
 
 
-def _notes(request: GenerationRequest, app: App) -> Iterator[str]:
+def _notes(request: GenerationRequest, app: App, starts_elsewhere: bool) -> Iterator[str]:
     if app.retired:
         then = f"use {app.successor} instead" if app.successor else "no other app succeeds it"
         yield f"Qolaba took the app {app.app_id} off its service on 2025-04-15; {then}."
@@ -328,7 +343,7 @@ def _notes(request: GenerationRequest, app: App) -> Iterator[str]:
         yield f"Qolaba {app.name} chooses the number of steps itself."
     if GUIDANCE not in app.fields:
         yield f"Qolaba {app.name} chooses the guidance itself."
-    source = _source(app, request)
+    source = _source(app, request, starts_elsewhere)
     if source is Source.CONTROL and acting_controls(request)[0].detect is not Detect.SERVICE:
         yield "Qolaba makes the control map itself: detect = service sends it the picture, which is what it expects."
     if source is Source.REFERENCE and app.strength is Strength.IGNORED:

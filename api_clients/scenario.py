@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -17,6 +17,7 @@ from ..core.capabilities import Capabilities
 from ..core.errors import Problem, ServiceError
 from ..core.request import GenerationRequest
 from .answers import (
+    AccountRefused,
     field,
     identifier,
     message,
@@ -46,7 +47,6 @@ from .scenario_tables import TABLES, TCD, Family, ScenarioOptions
 
 # Section 7.4: assets below 6 MB.
 LARGEST_ASSET = 5_900_000
-_PREVIEW_STATUS = 269
 _REASONS = ("reason", "message", "error", "errorMessage", "failureReason", "detail", "hint")
 _PHASES: Mapping[str, Phase] = {
     "pending": Phase.QUEUED,
@@ -66,8 +66,11 @@ _PHASES: Mapping[str, Phase] = {
 _LEGACY = "This endpoint is an old one: Scenario may no longer offer it, or not for this model."
 
 
+@dataclass(frozen=True)
 class Scenario(Endpoint[ScenarioOptions]):
-    """POST /generate/controlnet-ip-adapter."""
+    """POST /generate/controlnet-ip-adapter; `project` is where its jobs and pictures lie, if not in the key's own."""
+
+    project: str = ""
 
     service = "scenario"
     target = "Scenario"
@@ -76,6 +79,9 @@ class Scenario(Endpoint[ScenarioOptions]):
     pace = Pace(first=2, shortest=2.5, longest=5, deadline=600)
     options_type = ScenarioOptions
     tables = tuple(TABLES.values())
+
+    def bound(self, options: ScenarioOptions) -> Scenario:
+        return replace(self, project=options.projectId.strip())
 
     def capabilities(self, options: ScenarioOptions) -> Capabilities:
         return TABLES[family(options)]
@@ -142,44 +148,51 @@ class Scenario(Endpoint[ScenarioOptions]):
     def submit(self, payload: Json, options: ScenarioOptions) -> Call:
         """The dry run is asked for in the query: in the body it is ignored, and the job is paid (2)."""
         switches = {"originalAssets": options.originalAssets, "dryRun": options.estimate_only}
-        query = {name: "true" for name, on in switches.items() if on}
-        if options.projectId.strip():
-            query["projectId"] = options.projectId.strip()
+        query = {name: "true" for name, on in switches.items() if on} | self.bound(options)._owner
         return Call("POST", "/generate/controlnet-ip-adapter", query, payload, paid=not options.estimate_only)
 
     def read_submit(self, answer: Answer) -> JobState:
         job, said = _job(answer), message(answer, _REASONS)
-        cost = number(field(answer, "creativeUnitsCost"))
-        if 200 <= answer.status < 300:
-            if answer.status == _PREVIEW_STATUS or (cost is not None and not _job_id(job)):
-                return JobState(Phase.DONE, metadata=_metadata(answer, {}), cost=cost, estimate=True)
-            if _job_id(job):
-                return replace(_state(answer, job), cost=cost if cost is not None else _billed(job))
+        if 200 <= answer.status < 300 and _job_id(job):
+            cost = number(field(answer, "creativeUnitsCost"))
+            return replace(_state(answer, job), cost=cost if cost is not None else _billed(job))
         if 400 <= answer.status < 500:
             error = refusal(self.target, answer, said)
             raise ServiceError(f"{error} {_LEGACY}") if answer.status in (400, 403, 404) else error
         raise unclear(self.target, answer, said)
 
+    def read_estimate(self, answer: Answer) -> JobState:
+        """A price without a job, with HTTP 269 (8)."""
+        cost = number(field(answer, "creativeUnitsCost"))
+        if 200 <= answer.status < 300 and cost is not None and not _job_id(_job(answer)):
+            return JobState(Phase.DONE, metadata=_metadata(answer, {}), cost=cost)
+        return self.read_submit(answer)
+
     def poll(self, job_id: str) -> Call:
-        return Call("GET", f"/jobs/{quote(job_id, safe='')}")
+        return Call("GET", f"/jobs/{quote(job_id, safe='')}", self._owner)
 
     def read_poll(self, answer: Answer) -> JobState:
-        """A status that is not documented counts as running: the deadline ends it."""
+        """A status that is not documented counts as running: the deadline ends it.
+
+        A 404 comes for the job of another project, too (8), so it does not end a job.
+        """
         job = _job(answer)
         if 200 <= answer.status < 300 and job:
             return _state(answer, job)
         said = message(answer, _REASONS)
+        if answer.status == 404:
+            raise AccountRefused(f"{refusal(self.target, answer, said)} It may belong to another key or project.")
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)
         return JobState(Phase.RUNNING, message=said, wait=seconds_to_wait(answer, said))
 
     def cancel(self, job_id: str) -> Call:
         """Most generations refuse this with HTTP 400 and may still finish (7.5)."""
-        return Call("POST", f"/jobs/{quote(job_id, safe='')}/action", body={"action": "cancel"})
+        return Call("POST", f"/jobs/{quote(job_id, safe='')}/action", self._owner, {"action": "cancel"})
 
     def upload(self, data: bytes, media_type: str, name: str) -> Call:
         text = base64.b64encode(data).decode()
-        return Call("POST", "/assets", body={"image": f"data:{media_type};base64,{text}", "name": name})
+        return Call("POST", "/assets", self._owner, {"image": f"data:{media_type};base64,{text}", "name": name})
 
     def read_upload(self, answer: Answer) -> str:
         asset = field(answer, "asset")
@@ -191,7 +204,7 @@ class Scenario(Endpoint[ScenarioOptions]):
     def locate(self, output: str) -> Call | None:
         if output.startswith(("https://", "http://", "data:")):
             return None
-        return Call("GET", f"/assets/{quote(output, safe='')}", {"originalAssets": "true"})
+        return Call("GET", f"/assets/{quote(output, safe='')}", {"originalAssets": "true", **self._owner})
 
     def read_location(self, answer: Answer) -> str:
         """The signed address, whose query must stay as it is (7.3)."""
@@ -200,6 +213,11 @@ class Scenario(Endpoint[ScenarioOptions]):
         if found:
             return found
         raise refusal(self.target, answer, message(answer, _REASONS))
+
+    @property
+    def _owner(self) -> dict[str, str]:
+        """The query that asserts the project (2, 7.2, 7.3)."""
+        return {"projectId": self.project} if self.project else {}
 
     def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
         """HTTP Basic with key and secret (1)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import Problem
-from ..core.request import ControlUnit, GenerationRequest
+from ..core.request import ControlUnit, GenerationRequest, acting
 from .checks import (
     acting_controls,
     acting_references,
@@ -68,11 +68,10 @@ def concepts(request: GenerationRequest, options: ScenarioOptions) -> list[dict[
 
 def _concepts(request: GenerationRequest, options: ScenarioOptions) -> Iterator[dict[str, Any]]:
     epochs = _split_epochs(options)
-    for index, lora in enumerate(request.loras):
-        if lora.strength != 0:
-            epoch = epochs[index] if index < len(epochs) else ""
-            concept = {"modelId": lora.remote_id.strip(), "scale": lora.strength}
-            yield concept | ({"modelEpoch": epoch} if epoch else {})
+    for number, lora in acting(request.loras):
+        epoch = epochs[number - 1] if number <= len(epochs) else ""
+        concept = {"modelId": lora.remote_id.strip(), "scale": lora.strength}
+        yield concept | ({"modelEpoch": epoch} if epoch else {})
 
 
 def _split_epochs(options: ScenarioOptions) -> list[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..core.errors import OutcomeUnknown, RateLimited, ServiceError, ServiceUnreachable
+from .answers import number, seconds_to_wait
 from .endpoint import Answer, Call, Endpoint
 from .waiting import Clock, Stop, backoff, interruptible, never, pause
 
@@ -70,22 +71,10 @@ def service_url(endpoint: Endpoint[Any], environ: Mapping[str, str] | None = Non
 def told_wait(answer: Answer, wall: float) -> float | None:
     """Seconds the answer asks to wait: Retry-After (seconds or a date), or `retry_after` / `remainingSeconds` of the
     body (modelslab.md 3.4, scenario.md 8); the longest counts, None where it asks for nothing."""
-    waits: list[float] = []
     header = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
-    told: list[object] = [header]
-    if answer.json:
-        told += [answer.json.get(name) for name in ("retry_after", "retryAfter", "remainingSeconds")]
-    for value in told:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            continue
-        try:
-            waits.append(float(value))
-        except (ValueError, OverflowError):
-            date = email.utils.parsedate_tz(str(value))
-            if date:
-                waits.append(email.utils.mktime_tz(date) - wall)
-    waits = [max(wait, 0.0) for wait in waits if wait == wait and wait != float("inf")]
-    return max(waits, default=None)
+    date = email.utils.parsedate_tz(header) if number(header) is None else None
+    waits = (number(header), email.utils.mktime_tz(date) - wall if date else None, seconds_to_wait(answer))
+    return max((max(wait, 0.0) for wait in waits if wait is not None), default=None)
 
 
 class Transport:

@@ -80,7 +80,10 @@ class CredentialsMissing(ControlStackError):
 
 
 class ServiceUnreachable(ControlStackError):
-    """The connection failed before anything was sent: nothing was charged, and trying again is safe."""
+    """There is no way to a service, its results or the user's image host now, or a variable that names one is wrong.
+
+    Of what costs money nothing was sent: trying again is safe and charges nothing.
+    """
 
 
 class OutcomeUnknown(ControlStackError):

@@ -6,10 +6,10 @@ where they act. The values are immutable, and none of them ever prints the numbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from .modality import Modality
 from .scheduler import SchedulerChoice
@@ -111,6 +111,18 @@ class Lora:
     strength: float = 1.0
 
 
+Weighted = TypeVar("Weighted", ControlUnit, ImageReference, Lora)
+
+
+def acting(units: Iterable[Weighted]) -> list[tuple[int, Weighted]]:
+    """Those that are there, each with its number in the stack, from 1 on: strength or scale 0 leaves one out."""
+    return [
+        (number, unit)
+        for number, unit in enumerate(units, 1)
+        if (unit.scale if isinstance(unit, ImageReference) else unit.strength) != 0
+    ]
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class GenerationRequest(_Value):
     """Everything about a generation except where it runs.
@@ -139,10 +151,10 @@ class GenerationRequest(_Value):
     upscale: bool = False
 
     def images(self) -> Iterator[tuple[str, Tensor]]:
-        """Every image and mask of the request with the name of its field."""
+        """Every image and mask that takes part, with the name of its field."""
         named = [("init_image", self.init_image), ("mask", self.mask)]
-        for index, control in enumerate(self.controls, 1):
+        for index, control in acting(self.controls):
             named += [(f"control {index} image", control.image), (f"control {index} mask", control.mask)]
-        for index, reference in enumerate(self.references, 1):
+        for index, reference in acting(self.references):
             named += [(f"reference {index} image", reference.image), (f"reference {index} mask", reference.mask)]
         return ((name, image) for name, image in named if image is not None)

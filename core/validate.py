@@ -9,16 +9,26 @@ from typing import TYPE_CHECKING
 from .capabilities import UNLIMITED, Calls, Capabilities, Range
 from .errors import Problem
 from .modality import Modality
-from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acts_at
+from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acting, acts_at
 from .scheduler import SchedulerChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def validate(request: GenerationRequest, capabilities: Capabilities) -> list[Problem]:
-    """All problems of the request on the target, in the order of the request's fields; empty when it can run."""
-    return [*_fields(request, capabilities), *_controls(request, capabilities), *_references(request, capabilities)]
+def validate(
+    request: GenerationRequest, capabilities: Capabilities, *, starts_elsewhere: bool = False
+) -> list[Problem]:
+    """All problems of the request on the target, in the order of the request's fields; empty when it can run.
+
+    `starts_elsewhere`: there is an initial image, although not in the request; a service gets its address.
+    """
+    starts = request.init_image is not None or starts_elsewhere
+    return [
+        *_fields(request, capabilities, starts),
+        *_controls(request, capabilities),
+        *_references(request, capabilities),
+    ]
 
 
 def calls_of(request: GenerationRequest, capabilities: Capabilities) -> int:
@@ -29,7 +39,7 @@ def calls_of(request: GenerationRequest, capabilities: Capabilities) -> int:
     return calls.of(request.steps, request.denoise, share)
 
 
-def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+def _fields(request: GenerationRequest, capabilities: Capabilities, starts: bool) -> Iterator[Problem]:
     target = capabilities.target
     for name, allowed in capabilities.ranges.items():
         value = getattr(request, name, None)
@@ -42,9 +52,10 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
     if request.negative_prompt.strip() and not capabilities.negative_prompt:
         yield Problem("negative_prompt", "set", f"{target} has none", "Leave it empty.")
     yield from _scheduler(request.scheduler, request.steps, capabilities)
-    if len(request.loras) > capabilities.max_loras:
-        yield _too_many("loras", len(request.loras), capabilities.max_loras, target)
-    for index, lora in enumerate(request.loras, 1):
+    loras = acting(request.loras)
+    if len(loras) > capabilities.max_loras:
+        yield _too_many("loras", len(loras), capabilities.max_loras, target)
+    for index, lora in loras:
         yield from _weight(f"lora {index} strength", lora.strength, capabilities.ranges.get("lora_strength"))
     for name, image in request.images():
         yield from _image(name, image, request)
@@ -55,13 +66,13 @@ def _fields(request: GenerationRequest, capabilities: Capabilities) -> Iterator[
     if request.mask is None and capabilities.needs_mask:
         limit = f"{target} is an inpainting model, which redraws a part of a picture"
         yield Problem("mask", "not connected", limit, "Connect init_image and mask, or load another model.")
-    if request.mask is not None and request.init_image is None:
+    if request.mask is not None and not starts:
         yield Problem(
             "mask", "connected", "it needs the picture to change", "Connect init_image, or disconnect the mask."
         )
     if request.mask is not None:
         yield from _empty("mask", request.mask < 0.5, "nothing would be redrawn")
-    if request.denoise < 1 and request.init_image is None:
+    if request.denoise < 1 and not starts:
         meaning = "it is the share of init_image to replace, and there is none"
         yield Problem("denoise", f"{request.denoise:g}", meaning, "Set it to 1, or connect init_image.")
     if calls_of(request, capabilities) < 1 <= request.steps:
@@ -118,19 +129,19 @@ def _is_used(request: GenerationRequest, name: str) -> bool:
     """Whether a field is set; a control, reference or LoRA of weight 0 is not there."""
     value = getattr(request, name)
     if isinstance(value, tuple):
-        return any(getattr(item, "strength", getattr(item, "scale", 1)) != 0 for item in value)
+        return bool(acting(value))
     return value is not None and value != "" and value is not False
 
 
 def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
-    acting = sum(control.strength != 0 for control in request.controls)
-    if acting < capabilities.min_controls:
+    controls = acting(request.controls)
+    if len(controls) < capabilities.min_controls:
         limit = f"{target} needs at least {capabilities.min_controls} whose strength is not 0"
-        yield Problem("controls", str(acting), limit, "Connect a control node to the request.")
-    if len(request.controls) > capabilities.max_controls:
-        yield _too_many("controls", len(request.controls), capabilities.max_controls, target)
-    for index, control in enumerate(request.controls, 1):
+        yield Problem("controls", str(len(controls)), limit, "Connect a control node to the request.")
+    if len(controls) > capabilities.max_controls:
+        yield _too_many("controls", len(controls), capabilities.max_controls, target)
+    for index, control in controls:
         name = f"control {index} ({control.modality.value})"
         if control.modality not in capabilities.modalities:
             known = ", ".join(sorted(m.value for m in capabilities.modalities)) or "no control at all"
@@ -153,10 +164,11 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
 
 def _references(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
-    if len(request.references) > capabilities.max_references:
-        yield _too_many("references", len(request.references), capabilities.max_references, target)
+    references = acting(request.references)
+    if len(references) > capabilities.max_references:
+        yield _too_many("references", len(references), capabilities.max_references, target)
         return
-    for index, reference in enumerate(request.references, 1):
+    for index, reference in references:
         name = f"reference {index}"
         if reference.kind not in capabilities.reference_kinds:
             known = ", ".join(sorted(kind.value for kind in capabilities.reference_kinds))
@@ -209,8 +221,8 @@ def _empty(name: str, left_out: Tensor, meaning: str) -> Iterator[Problem]:
 
 
 def _weight(name: str, value: float, allowed: Range | None) -> Iterator[Problem]:
-    """A strength or scale; 0 leaves its control, reference or LoRA out, so it needs no support."""
-    if allowed and value != 0 and value not in allowed:
+    """A strength or scale of what is there."""
+    if allowed and value not in allowed:
         yield _out_of_range(name, value, str(allowed), allowed.minimum, allowed.maximum)
 
 

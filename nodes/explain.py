@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ..api_clients.carriage import preview
-from ..api_clients.credentials import REDACTED, VAULTS, credentials_file, list_profiles
+from ..api_clients.credentials import REDACTED, VAULTS, credentials_file
+from ..api_clients.doorbell import SHOWN, public_address
 from ..api_clients.endpoint import Endpoint
-from ..api_clients.image_host import SERVICE as IMAGE_HOST
+from ..api_clients.image_host import image_host_for
 from ..api_clients.jobs import request_problems
 from ..api_clients.options import declared
 from ..api_clients.registry import ENDPOINTS
 from ..api_clients.transport import service_url
 from ..core.capabilities import Capabilities
-from ..core.errors import InvalidRequest, Problem, UnknownChoice
+from ..core.errors import CredentialsMissing, InvalidRequest, Problem, UnknownChoice
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
 from ..local.capabilities import SD15, TABLES
@@ -78,7 +80,7 @@ class ControlStackExplain(io.ComfyNode):
         elif target in LOCAL:
             text = _local(request, target, validate(request, LOCAL[target]))
         else:
-            text = explain_remote(request, REMOTE[target], fields, _has_image_host())
+            text = explain_remote(request, REMOTE[target], fields, credentials_file(user_folder()))
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
@@ -88,15 +90,22 @@ def _local(request: GenerationRequest, target: str, problems: list[Problem]) -> 
     return f"{target} can run this request:\n{json.dumps(describe(request), indent=2)}"
 
 
-def explain_remote(request: GenerationRequest, endpoint: Endpoint[Any], fields: str, host_is_set: bool) -> str:
+def explain_remote(request: GenerationRequest, endpoint: Endpoint[Any], fields: str, keys: Path) -> str:
     """All problems, one a line; or the address, what to know about it, and from the first `{` on the body.
+
+    `keys` is the file that may name an image host.
 
     Raises InvalidRequest for `fields` that are not JSON or not the endpoint's.
     """
     options = endpoint.options_type(**_parse(fields, endpoint))
-    if problems := request_problems(endpoint, request, options, host_is_set=host_is_set):
+    try:
+        host = image_host_for(endpoint, options, keys)
+    except CredentialsMissing as half_set:
+        return str(half_set)
+    if problems := request_problems(endpoint, request, options, host_is_set=host is not None):
         return _lines(problems)
-    call = endpoint.submit(preview(endpoint, request, options), options)
+    body = preview(endpoint, request, options)
+    call = endpoint.submit(endpoint.with_webhook(body, SHOWN) if public_address() else body, options)
     query = "&".join(f"{name}={value}" for name, value in call.query.items())
     address = service_url(endpoint) + call.path + (f"?{query}" if query else "")
     shown = endpoint.authorize(call, [REDACTED] * len(VAULTS[endpoint.service].fields)).body
@@ -119,11 +128,6 @@ def _parse(fields: str, endpoint: Endpoint[Any]) -> dict[str, Any]:
         problem = Problem("fields", f"'{fields[:80]}'", limit, "Correct or empty it.")
         raise InvalidRequest("Explain Request", [problem])
     return values
-
-
-def _has_image_host() -> bool:
-    profiles = list_profiles(credentials_file(user_folder()))
-    return any(profile.service == IMAGE_HOST and profile.is_set for profile in profiles)
 
 
 def _lines(problems: list[Problem]) -> str:

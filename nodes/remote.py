@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ..api_clients.credentials import DEFAULT_PROFILE, credentials_file, find_credentials
 from ..api_clients.endpoint import Endpoint
-from ..api_clients.image_host import find_image_host
+from ..api_clients.image_host import image_host_for
 from ..api_clients.jobs import JobResult, fetch_job, run_job
 from ..api_clients.journal import Journal, journal_file
 from ..api_clients.options import Option, declared
@@ -34,7 +34,7 @@ def option_input(name: str, default: Any, limits: Option) -> io.WidgetInput:
         return io.Int.Input(name, **bounds, **shared)
     if isinstance(default, float):
         return io.Float.Input(name, **bounds, **shared)
-    return io.String.Input(name, multiline=limits.multiline, **shared)
+    return io.String.Input(name, **shared)
 
 
 def profile_input() -> io.WidgetInput:
@@ -130,7 +130,7 @@ class RemoteNode(io.ComfyNode):
                 options,
                 credentials=find_credentials(endpoint.service, profile.strip(), keys),
                 journal=Journal(journal_file(user_folder())),
-                host=find_image_host(keys),
+                host=image_host_for(endpoint, options, keys),
                 force_new=force_new,
                 async_only=async_only,
                 on_state=work.show,

@@ -19,6 +19,7 @@ from ..api_clients.credentials import (
     VAULTS,
     ProfileStatus,
     credentials_file,
+    in_terminal,
     list_profiles,
     remove_credentials,
     store_credentials,
@@ -89,7 +90,7 @@ def refusal(peer: str, headers: Mapping[str, str]) -> str:
     host, origin = headers.get("Host", ""), headers.get("Origin", "")
     if not (_is_loopback(peer) and _is_loopback(urlsplit(f"//{host}").hostname or "")):
         where = "from a browser on the machine that runs ComfyUI, opened as http://127.0.0.1 or localhost"
-        return f"Keys are taken only {where}. Run `python -m controlstack.credentials set SERVICE` there instead."
+        return f"Keys are taken only {where}. Or run {in_terminal('set SERVICE')} there."
     if origin and urlsplit(origin).netloc.lower() != host.lower():
         return "Keys are not taken from pages of other places."
     if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):

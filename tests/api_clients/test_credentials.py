@@ -7,6 +7,7 @@ import copy
 import json
 import os
 import pickle
+import re
 import stat
 import subprocess
 import sys
@@ -63,7 +64,8 @@ def test_a_missing_key_says_where_to_put_it(file: Path) -> None:
         find_credentials("scenario", "default", file, {})
     text = str(caught.value)
     assert "SCENARIO_SDK_API_KEY and SCENARIO_SDK_API_SECRET" in text
-    assert "`python -m controlstack.credentials set scenario`" in text
+    assert "Enter it in ComfyUI under Settings, ControlStack, or run" in text
+    assert "`python -m controlstack.credentials set scenario` in the folder custom_nodes" in text
     with pytest.raises(CredentialsMissing, match="set qolaba --profile studio"):
         find_credentials("qolaba", "studio", file, {"QOLABA_API_KEY": KEY})
 
@@ -175,6 +177,21 @@ def test_the_command_stores_lists_and_removes(
     assert "scenario              studio          set" in said.out
     assert "qolaba                default         not set" in said.out
     assert not any(secret in said.out + said.err for secret in (KEY, OTHER, "not a key"))
+
+
+def test_every_error_about_keys_names_the_settings_and_a_command_that_runs_where_it_says(tmp_path: Path) -> None:
+    """In a folder of another name, as a download has it."""
+    pack = tmp_path / "ComfyUI" / "custom_nodes" / "ControlStack-main"
+    pack.parent.mkdir(parents=True)
+    pack.symlink_to(Path(module.__file__).parents[1], target_is_directory=True)
+    environment = {**os.environ, "QOLABA_API_KEY": "two words", "PYTHONDONTWRITEBYTECODE": "1"}
+    run: dict[str, Any] = {"cwd": pack.parent, "env": environment, "capture_output": True, "text": True}
+    listed = subprocess.run([sys.executable, "-m", f"{pack.name}.credentials"], **run)
+    found = re.search(
+        r"Enter it in ComfyUI under Settings, ControlStack, or run `python -m (\S+) set qolaba`", listed.stdout
+    )
+    assert found and found[1] == f"{pack.name}.credentials" and "in the folder custom_nodes." in listed.stdout
+    assert subprocess.run([sys.executable, "-m", found[1], "remove", "qolaba"], **run).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["controlstack.credentials", "controlstack.api_clients.credentials"])

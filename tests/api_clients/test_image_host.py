@@ -134,6 +134,6 @@ def test_the_environment_or_the_file_names_the_bucket(bucket: BucketDouble, tmp_
     store_credentials("image_host", "default", {**values, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY}, file)
     found = find_image_host(file, {})
     assert found is not None and requests.get(found.put(PNG, "image/png", "png"), timeout=10).content == PNG
-    store_credentials("image_host", "half", {**values, "access_key": ACCESS_KEY}, file)
+    store_credentials("image_host", "default", {**values, "access_key": ACCESS_KEY}, file)
     with pytest.raises(CredentialsMissing, match="Set both or neither"):
-        find_image_host(file, {}, "half")
+        find_image_host(file, {})

@@ -204,7 +204,10 @@ def test_an_address_replaces_the_connected_picture() -> None:
     assert body(V5, control_image_url=address)["init_image"] == address
     both = body(V5, replace(GOOD, init_image=OTHER), init_image_url=address)
     assert both["init_image"] == address != both["control_image"]
+    assert body(V5, replace(GOOD, denoise=0.3), init_image_url=address)["strength"] == 0.3
     assert "base64 on" in complaints(V5, control_image_url=address, base64=True)
+    styled, look = replace(GOOD, references=(STYLE,)), "https://me.example/look.png"
+    assert body(V5, styled, ip_adapter_image_url=look, base64=True)["ip_adapter_image"] == look
     assert "must be an address" in complaints(V5, control_image_url="C:\\photo.png")
 
 
@@ -289,6 +292,17 @@ def test_other_controlnets_are_free_text_and_noted() -> None:
     assert body(V5, controlnet_model="ghibli", model_id="fluxdev")["controlnet_model"] == "ghibli"
     assert "'ghibli'" in V5.notes(GOOD, V5.options_type(controlnet_model="ghibli"))[0]
     assert "one id for each" in complaints(V5, controlnet_model="ghibli,canny")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "model", "kind"), [(V5, "fluxdev", Modality.HED), (ENTERPRISE, "x", Modality.POSE)]
+)
+def test_a_net_of_one_s_own_takes_any_kind_of_map_as_the_remedy_says(endpoint: Any, model: str, kind: Modality) -> None:
+    request = replace(GOOD, controls=(replace(CANNY, modality=kind),))
+    assert "or fill in controlnet_model" in complaints(endpoint, request, model_id=model)
+    assert body(endpoint, request, model_id=model, controlnet_model="ghibli")["controlnet_model"] == "ghibli"
+    text = complaints(endpoint, request, model_id=model, controlnet_model=kind.value)
+    assert f"controlnet_model is '{kind.value}': of the documented kinds" in text
 
 
 def test_seeds_are_32_bit_numbers_or_null() -> None:

@@ -217,6 +217,21 @@ def test_an_address_replaces_the_picture() -> None:
     assert "must be an address" in complaints(IMAGE, image_url="photo.jpg")
 
 
+@pytest.mark.parametrize(("app", "strength"), [("auto", 0.3), ("Flux Redux", 0.7), ("Ideogram Remix", 0.7)])
+def test_an_address_alone_is_an_initial_image_and_denoise_acts_on_it(app: str, strength: float) -> None:
+    options: Any = {"image_url": "https://me.example/photo.jpg", "app_id": app}
+    bare = replace(SQUARE, init_image=None)
+    assert body(IMAGE, bare, **options) == body(IMAGE, SQUARE, **options)
+    assert body(IMAGE, bare, **options)["strength"] == strength
+    ignored = replace(bare, denoise=1.0)
+    if app == "auto":
+        assert "With denoise 1 the initial image is ignored." in IMAGE.notes(ignored, IMAGE.options_type(**options))
+    else:
+        assert "Move it a little" in complaints(IMAGE, ignored, **options)
+        assert body(IMAGE, replace(bare, denoise=0.99), **options)["strength"] == 0.01
+    assert "denoise is 0.3" in complaints(CONTROLNET, replace(GOOD, denoise=0.3), image_url=options["image_url"])
+
+
 @pytest.mark.parametrize("app", ["Flux Dev", "Flux Redux"])
 def test_a_negative_prompt_is_refused_where_it_is_ignored(app: str) -> None:
     foggy = replace(SQUARE, negative_prompt="fog")
@@ -396,7 +411,7 @@ def test_missing_pictures_are_told_and_none_at_all_is_a_failure_that_names_moder
 FAILURES = [
     ("Image Generation Error", "Request cancelled due to detection of NSFW content."),
     ("Image URL Error", "Given image type is not supported. Please try with JPG or PNG."),
-    ("Internal Error", "('Invalid API Key',)"),
+    ("Internal Error", "('ap-unknown',)"),
     ("Face Consistent Error", {"detail": "Unable to detect faces"}),
 ]
 

@@ -418,8 +418,8 @@ def test_the_generate_answer_is_read() -> None:
 @pytest.mark.parametrize("extra", [{}, {"job": {}}])
 def test_http_269_is_a_price_without_a_job(extra: dict[str, Any]) -> None:
     answer = {"creativeUnitsCost": 10.75, "creativeUnitsDiscount": 0, "costDetails": {"quality-gate": 1.75}, **extra}
-    state = SCENARIO.read_submit(said(answer, 269))
-    assert (state.estimate, state.cost, state.job_id, state.outputs) == (True, 10.75, "", ())
+    state = SCENARIO.read_estimate(said(answer, 269))
+    assert (state.cost, state.job_id, state.outputs) == (10.75, "", ())
     assert state.metadata["costDetails"] == {"quality-gate": 1.75}
 
 

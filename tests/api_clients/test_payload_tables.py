@@ -12,7 +12,7 @@ from controlstack.api_clients.registry import ENDPOINTS, find_endpoint
 from controlstack.core.capabilities import Capabilities
 from controlstack.core.errors import UnknownChoice
 from controlstack.core.modality import Modality
-from controlstack.core.request import Detect, ImageReference
+from controlstack.core.request import Detect, GenerationRequest, ImageReference
 from controlstack.tests.api_clients.payload_cases import CANNY, GOOD, PICTURE, carried
 
 EVERY = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.target)
@@ -107,13 +107,23 @@ class Sample:
         ({"share": -1}, "share is -1: it must be at least 0. Set it to 0.5."),
         ({"share": float("nan")}, "share is nan"),
         ({"kind": "c"}, "kind is 'c': it must be one of a, b. Choose one of these."),
-        ({"on": "no"}, "on is 'no': it must be a bool. Set it to False."),
-        ({"count": True}, "count is True: it must be a int."),
+        ({"on": "no"}, "on is 'no': it must be true or false. Set it to False."),
+        ({"count": True}, "count is True: it must be a whole number."),
     ],
 )
 def test_an_option_outside_its_declaration_is_one_sentence(change: dict[str, Any], text: str) -> None:
     (problem,) = check_options(replace(Sample(), **change))
     assert str(problem).startswith(text)
+
+
+@EVERY
+@pytest.mark.parametrize("value", [None, 5.5, {}], ids=str)
+def test_an_option_of_a_wrong_kind_is_a_problem_and_not_a_traceback(endpoint: Any, value: Any) -> None:
+    request = GenerationRequest(prompt="a lighthouse")
+    for name, (default, _) in declared(endpoint.options_type).items():
+        if not (isinstance(default, float) and isinstance(value, float)):
+            (problem,) = endpoint.check(request, endpoint.options_type(**{name: value}))
+            assert problem.field == name and "it must be" in problem.limit
 
 
 def test_whole_numbers_are_fine_where_fractions_are() -> None:

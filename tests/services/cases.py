@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from controlstack.api_clients.credentials import find_credentials
 from controlstack.api_clients.endpoint import Endpoint
-from controlstack.api_clients.image_host import find_image_host
+from controlstack.api_clients.image_host import image_host_for
 from controlstack.api_clients.jobs import JobResult, fetch_job, run_job
 from controlstack.api_clients.journal import Entry, Journal
 from controlstack.api_clients.pursuit import Settings
@@ -68,7 +68,7 @@ class Account:
             options,
             credentials=find_credentials(case.endpoint.service, "default", self._file, self.environ),
             journal=self.journal,
-            host=find_image_host(self._file, self.environ),
+            host=image_host_for(case.endpoint, options, self._file, self.environ),
             **arguments,
         )
 

@@ -1,8 +1,9 @@
 """A double of Scenario's controlnet-ip-adapter endpoint (scenario.md).
 
 Sides taken: unknown fields are refused, although the service seems to tolerate them; the control picture may stand in
-any of its four fields; an asset's address opens only with its signature as it was given, and not with credentials; a
-job is canceled on request unless `cancels` is off, which is what the service does for most generations.
+any of its four fields; jobs and assets are there for calls of their own project only; an asset's address opens only
+with its signature as it was given, and not with credentials; a job is canceled on request unless `cancels` is off,
+which is what the service does for most generations.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class ScenarioDouble(Double):
     def reset(self) -> None:
         super().reset()
         self._numbers = numbers(1)
+        kept = getattr(self, "owners", {})
+        self.owners: dict[str, str] = {name: owner for name, owner in kept.items() if name in self.uploads}
 
     def generate(self, asked: Asked) -> Reply:
         self._authorize(asked)
@@ -67,18 +70,19 @@ class ScenarioDouble(Double):
         }
         if query.dryRun:
             return Reply(cost, 269)
+        picture = self._picture(body, asked)
         seed = int(body.seed or 0)
         facts = [body.modality, f"{body.modelId} seed {body.seed or 'random'}"]
         facts += [f"references: {len(found)}" for found in (body.ipAdapterImages, body.ipAdapterImageIds) if found]
-        picture = self._picture(body)
         wish = Wish(body.prompt, int(body.width), int(body.height), body.numSamples, facts, seed, picture)
         job = self.accept(f"job_{next(self._numbers):04d}", body, wish)
+        self.owners[job.id] = _owner(asked)
         return Reply({**self._told(job, Stage.QUEUED), **cost})
 
     def job(self, asked: Asked) -> Reply:
         self._authorize(asked)
         found = self.polled(asked.parts["id"])
-        if found is None:
+        if found is None or self.owners[found.id] != _owner(asked):
             return Reply({"reason": f"Job {asked.parts['id']} not found"}, 404)
         return Reply(self._told(found, self.stage(found)))
 
@@ -86,7 +90,8 @@ class ScenarioDouble(Double):
         self._authorize(asked)
         checked(contract.ActionRequest, asked.seen.json, _refuse)
         found = self.jobs.get(asked.parts["id"])
-        if found is None or not self.cancels or self.stage(found) is Stage.DONE:
+        strange = found is None or self.owners[found.id] != _owner(asked)
+        if found is None or strange or not self.cancels or self.stage(found) is Stage.DONE:
             return Reply({"reason": "Cannot cancel this type of job"}, 400)
         found.canceled = True
         return Reply(self._told(found, Stage.CANCELED))
@@ -96,12 +101,13 @@ class ScenarioDouble(Double):
         body = checked(contract.AssetRequest, asked.seen.json, _refuse)
         asset = f"asset_upload{len(self.uploads) + 1:04d}"
         self.uploads[asset] = base64.b64decode(body.image.partition(",")[2])
+        self.owners[asset] = _owner(asked)
         return Reply({"asset": {"id": asset, "url": f"{self.base_url}/files/{asset}.png", "status": "success"}})
 
     def asset(self, asked: Asked) -> Reply:
         self._authorize(asked)
         name = asked.parts["id"]
-        if name.rpartition("-")[0].removeprefix("asset_") not in self.jobs:
+        if self.owners.get(name.rpartition("-")[0].removeprefix("asset_")) != _owner(asked):
             return Reply({"reason": f"Asset {name} not found"}, 404)
         address = f"{self.base_url}/files/{name}?{_signature(name)}"
         told = {"id": name, "url": address, "mimeType": "image/png", "kind": "image", "status": "success"}
@@ -119,11 +125,11 @@ class ScenarioDouble(Double):
         if asked.seen.headers.get("Authorization") != f"Basic {expected}":
             raise Refused(self.errors["bad key"].reply)
 
-    def _picture(self, body: contract.GenerateRequest) -> bytes | None:
+    def _picture(self, body: contract.GenerateRequest, asked: Asked) -> bytes | None:
         given = body.image or body.imageId or body.controlImage or body.controlImageId or ""
         if given.startswith("data:"):
             return base64.b64decode(given.partition(",")[2])
-        if given not in self.uploads:
+        if self.owners.get(given) != _owner(asked):
             raise Refused(Reply({"reason": f"Asset {given} not found"}, 404))
         return self.uploads[given]
 
@@ -188,6 +194,11 @@ class ScenarioDouble(Double):
             job={"jobId": "job_0001", "status": "success", "metadata": {"assetIds": []}},
         ),
     }
+
+
+def _owner(asked: Asked) -> str:
+    """The project that a call asserts; "" for the key's own."""
+    return asked.query.get("projectId", "")
 
 
 def _assets(job: Job) -> list[str]:

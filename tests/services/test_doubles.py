@@ -19,7 +19,8 @@ from controlstack.api_clients.endpoint import Phase
 from controlstack.api_clients.journal import Standing
 from controlstack.api_clients.pursuit import Report
 from controlstack.core.errors import ServiceError
-from controlstack.core.request import ImageReference
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, ImageReference, Lora, ReferenceKind
 from controlstack.tests.services import modelslab, qolaba, scenario
 from controlstack.tests.services.__main__ import main
 from controlstack.tests.services.cases import CASES, PICTURE, REQUEST, Account, Case
@@ -53,6 +54,18 @@ def test_a_request_is_queued_runs_and_becomes_its_pictures(account: Account, ser
 def test_the_same_request_is_fetched_and_not_bought_again(account: Account, services: Services, case: Case) -> None:
     account.run(case)
     assert account.run(case).info["resumed"]
+    assert services.of(case.endpoint.service).paid == 1
+
+
+@EVERY
+def test_what_has_no_weight_is_not_there_for_any_service(account: Account, services: Services, case: Case) -> None:
+    account.run(case)
+    several = PICTURE.repeat(3, 1, 1, 1)
+    controls = tuple(ControlUnit(modality, several, strength=0.0, start=0.4) for modality in Modality)
+    references = (ImageReference(several, 0.0, kind=ReferenceKind.FACE), ImageReference(PICTURE, 0.0, end=0.5))
+    loras = (Lora(name="of_this_machine.safetensors", strength=0.0),)
+    request = replace(case.request, controls=controls + case.request.controls, references=references, loras=loras)
+    assert account.run(case, request=request).info["resumed"]
     assert services.of(case.endpoint.service).paid == 1
 
 

@@ -6,6 +6,7 @@ and what the journal knows, so that queueing the same request again does the rig
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import zlib
@@ -18,6 +19,8 @@ import pytest
 from controlstack.api_clients.journal import Standing
 from controlstack.core.errors import (
     ControlStackError,
+    CredentialsMissing,
+    InvalidRequest,
     JobUnfinished,
     OutcomeUnknown,
     RateLimited,
@@ -120,6 +123,20 @@ def test_a_paid_call_without_a_clear_answer_is_sent_once_and_never_repeated(
     assert "That was earlier; nothing was sent now" in fails(account, services, case, OutcomeUnknown)
     assert double.paid == 1
     assert account.run(case, force_new=True).images and double.paid == 2
+
+
+@pytest.mark.parametrize("status", [200, 269])
+def test_a_price_in_place_of_a_paid_job_does_not_buy_it_again(
+    account: Account, services: Services, status: int
+) -> None:
+    """The job's id may stand under a name that is not known here."""
+    odd = {"job": {"job_id": "job_0001", "status": "queued"}, "creativeUnitsCost": 3}
+    services.scenario.plan(Step.SUBMIT, Reply(odd, status))
+    message = fails(account, services, CASES[2], OutcomeUnknown)
+    assert "without a job id" in message and "force new" in message
+    assert standings(account) == [Standing.UNKNOWN]
+    fails(account, services, CASES[2], OutcomeUnknown)
+    assert services.scenario.paid == 1
 
 
 @EVERY
@@ -225,8 +242,21 @@ def test_a_failed_job_is_told_in_the_services_words(
     assert double.paid == 1 and double.count(Step.POLL) == 1 and standings(account) == [Standing.FAILED]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.endpoint.service.startswith("modelslab")], ids=str)
-@pytest.mark.parametrize("name", ["bad key, old", "bad key", "credits, old", "credits", "plan"])
+REFUSED_ACCOUNTS = {
+    "scenario": ["bad key", "credits", "protected"],
+    "qolaba": ["bad key", "bad key, as the documents have it", "validation, by the framework"],
+}
+MODELSLAB_REFUSED = ["bad key, old", "bad key", "credits, old", "credits", "plan"]
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        pytest.param(case, name, id=f"{case}: {name}")
+        for case in CASES
+        for name in REFUSED_ACCOUNTS.get(case.endpoint.service, MODELSLAB_REFUSED)
+    ],
+)
 def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
     account: Account, services: Services, case: Case, name: str
 ) -> None:
@@ -236,6 +266,7 @@ def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
     message = fails(account, services, case, ServiceError)
     (job_id,) = double.jobs
     assert shape.says in message and "paid for and not lost" in message and f"job id {job_id}" in message
+    assert re.search(r"(?i)check .*\bkey\b|add credits", message)
     assert (double.paid, double.count(Step.POLL)) == (1, 1) and standings(account) == [Standing.RUNNING]
     assert account.run(case).info["resumed"] and double.paid == 1
 
@@ -307,6 +338,35 @@ def test_a_job_that_is_pending_forever_ends_at_the_deadline_and_can_be_fetched(
     double.latency = 0.0
     assert account.fetch(case, job_id).images[0].shape == (1, 256, 256, 3)
     assert double.paid == 1 and standings(account) == [Standing.DONE]
+
+
+PROJECT = replace(CASES[2], options={"projectId": "proj_1", "image_transfer": "upload"})
+
+
+def test_every_call_for_a_job_in_a_project_says_so(account: Account, services: Services) -> None:
+    double = services.scenario
+    double.latency = 1e9
+
+    def stop() -> None:
+        if double.count(Step.POLL) > 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        account.run(PROJECT, should_stop=stop)
+    double.wait_for(Step.CANCEL)
+    double.latency = 0.0
+    assert account.run(PROJECT).images
+    calls = [seen for seen in double.seen if seen.kind is not Step.RESULT]
+    assert {seen.kind for seen in calls} == {Step.UPLOAD, Step.SUBMIT, Step.POLL, Step.CANCEL, Step.LOCATE}
+    assert all("projectId=proj_1" in seen.path for seen in calls)
+
+
+def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(account: Account, services: Services) -> None:
+    started = account.run(PROJECT, async_only=True)
+    with pytest.raises(ServiceError, match=r"another key or project.*paid for and not lost"):
+        account.fetch(PROJECT, started.job_id)
+    assert standings(account) == [Standing.RUNNING]
+    assert account.run(PROJECT).info["resumed"] and services.scenario.paid == 1
 
 
 # results
@@ -441,6 +501,19 @@ def test_an_image_host_that_refuses_costs_nothing(account: Account, services: Se
     account.environ["CONTROLSTACK_IMAGE_HOST_SECRET_KEY"] = "another-secret-0123456789"
     assert "SignatureDoesNotMatch" in fails(account, services, case, ServiceError)
     assert services.qolaba.paid == 0 and account.entries == []
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_half_set_image_host_stops_only_the_services_that_need_one(
+    account: Account, services: Services, case: Case
+) -> None:
+    del account.environ["CONTROLSTACK_IMAGE_HOST_SECRET_KEY"]
+    if case.endpoint.service != "qolaba":
+        assert account.run(case).images
+        return
+    assert "Set both or neither" in fails(account, services, case, CredentialsMissing)
+    with pytest.raises(InvalidRequest, match="must be an address"):
+        account.run(case, options={"image_url": "C:/picture.png"})
 
 
 # stopping
