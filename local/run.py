@@ -22,6 +22,7 @@ from .model import LocalModel
 from .nets import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
+from .schedulers import noise_drawn_from
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,7 +146,9 @@ class Prepared:
         run, request = self.run, self.run.request
         in_tiles = _decoding_in_tiles(run.vae) if self.in_tiles else nullcontext()
         adapters = adapters_applied(self.pipeline, run.model, run.references)
-        with in_tiles, _format_kept(run.vae), hints_encoded_once(self.units), adapters as scale:
+        generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
+        noise = noise_drawn_from(self.pipeline.scheduler, generators)
+        with in_tiles, _format_kept(run.vae), hints_encoded_once(self.units), noise, adapters as scale:
             scale(0, steps_of(request, TABLES[run.model.family]))
             return self.pipeline(
                 **self.inputs,
@@ -153,7 +156,7 @@ class Prepared:
                 **more,
                 num_inference_steps=request.steps,
                 guidance_scale=request.guidance_scale,
-                generator=[torch.Generator().manual_seed(seed) for seed in run.seeds],
+                generator=generators,
                 output_type=output,
                 callback_on_step_end=self._after_step(listener, scale),
             ).images
