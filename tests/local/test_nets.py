@@ -18,7 +18,7 @@ from controlstack.local.model import DEMO_MODEL, LocalModel
 from controlstack.local.net_files import load_net
 from controlstack.local.net_names import NET_SOURCES, NETS_OF, NetWord, published, word_of
 from controlstack.local.nets import NetSearch
-from controlstack.tests.local.original_layouts import flux_original, ldm_unet, stored
+from controlstack.tests.local.original_layouts import ldm_unet, stored, xlabs_original
 from controlstack.tests.local.tiny_models import (
     WIDTH,
     control_net,
@@ -26,6 +26,7 @@ from controlstack.tests.local.tiny_models import (
     tiny_model,
     unet,
     union_net,
+    xlabs_net,
 )
 from safetensors.torch import save_file
 from torch import Tensor
@@ -310,20 +311,21 @@ def test_flux_nets_are_read_from_single_files(modes: int | None, folder: Path) -
     assert (loaded.union, loaded.config.num_mode) == (modes is not None, modes)
 
 
-def test_nets_of_xlabs_are_read(folder: Path) -> None:
-    net = control_net(Family.FLUX_DEV, num_single_layers=0, conditioning_embedding_channels=16)
-    hint = {"conv_in": 0, **{f"blocks.{index}": 2 * (index + 1) for index in range(6)}, "conv_out": 14}
-    written = flux_original(net)
-    for name, tensor in net.state_dict().items():
-        stem, leaf = name.rsplit(".", 1)
-        if stem.startswith("input_hint_block."):
-            written[f"input_hint_block.{hint[stem.removeprefix('input_hint_block.')]}.{leaf}"] = tensor
-        elif stem.startswith("controlnet_blocks."):
-            written[name] = tensor
-        elif stem == "controlnet_x_embedder":
-            written[f"pos_embed_input.{leaf}"] = tensor
-    loaded = load_net(write(folder, "x.safetensors", written), flux_transformer().config, torch.float32)
-    assert same(net, loaded)
+def test_a_file_of_xlabs_makes_the_picture_of_its_folder(folder: Path) -> None:
+    net = xlabs_net()
+    net.save_pretrained(folder / "folder" / "flux-canny-controlnet-v3")
+    (folder / "file").mkdir()
+    write(folder / "file", "flux-canny-controlnet-v3.safetensors", xlabs_original(net))
+    request = GenerationRequest(
+        "a red circle", width=64, height=64, steps=2, controls=(ControlUnit(Modality.CANNY, torch.rand(1, 64, 64, 3)),)
+    )
+    pictures = []
+    for place in ("folder", "file"):
+        model = tiny_model(Family.FLUX_DEV, Library({"controlnet": (folder / place,)}))
+        assert same(net, model.net(model.nets()[Modality.CANNY]))
+        pictures.append(generate(model, request).images)
+    assert torch.equal(*pictures)
+    assert not torch.equal(pictures[0], generate(model, replace(request, controls=())).images)
 
 
 def test_a_net_that_lacks_tensors_is_a_sentence(folder: Path) -> None:
