@@ -122,7 +122,7 @@ class Run:
         without_text = dict.fromkeys((*model.facts.text_encoders, *model.facts.tokenizers))
         parts = {**model.components, **without_text, "vae": self.vae, "scheduler": scheduler}
         if units and model.facts.flow:
-            parts["controlnet"] = flux_control_stack(units, model.denoiser)
+            parts["controlnet"] = flux_control_stack(units, inputs[kind.hints], model.denoiser)
         elif units:
             parts["controlnet"] = unet_control_stack(units, guided)
         in_tiles = self.decoding_room() > model.memory.free()
