@@ -259,7 +259,8 @@ class _FluxStack:
             residuals = control.net(
                 hidden_states=hidden_states,
                 controlnet_cond=self._map(index, hidden_states) if encodes else hint,
-                controlnet_mode=mode[:, None],
+                # Of each image, or of all: the pipelines do not agree.
+                controlnet_mode=mode.reshape(-1, 1).expand(hidden_states.shape[0], 1),
                 conditioning_scale=scale,
                 guidance=guidance if control.net.config.guidance_embeds else None,
                 img_ids=img_ids,

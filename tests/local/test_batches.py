@@ -69,6 +69,16 @@ def test_each_image_of_a_batch_can_be_made_alone(stocked: Models, family: Family
     assert (result.images[0] - result.images[1]).abs().max() > 0.02
 
 
+@pytest.mark.parametrize("start", [{}, {"init_image": picture(3)}, {"init_image": picture(3), "mask": LEFT}])
+def test_a_union_net_of_flux_serves_every_picture_of_a_batch(stocked: Models, start: dict[str, Any]) -> None:
+    model = stocked(Family.FLUX_DEV)
+    tile = ControlUnit(Modality.TILE, picture(2))
+    assert model.nets()[Modality.TILE].mode is not None
+    request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2, controls=(tile,), **start)
+    both = generate(model, replace(request, seed=3, batch_size=2)).images
+    assert (generate(model, replace(request, seed=4)).images[0] - both[1]).abs().max() < 2e-3
+
+
 FLUX_CHOICES = [
     *(SchedulerChoice(name) for name in sorted(set(SchedulerName) - set(FLOW_MISSING))),
     SchedulerChoice(SchedulerName.DPM_MULTISTEP, algorithm_type=AlgorithmType.SDE_DPMSOLVER_PP),
