@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from controlstack.core.conventions import NetKind
 from controlstack.core.errors import InvalidRequest, ModelNotFound, ModelUnreadable
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
+from controlstack.local.inputs import net_kind
 from controlstack.local.library import Library
 from controlstack.local.model import DEMO_MODEL, LocalModel
 from controlstack.local.net_files import load_net
@@ -326,6 +328,20 @@ def test_a_file_of_xlabs_makes_the_picture_of_its_folder(folder: Path) -> None:
         pictures.append(generate(model, request).images)
     assert torch.equal(*pictures)
     assert not torch.equal(pictures[0], generate(model, replace(request, controls=())).images)
+
+
+def test_by_which_conventions_a_flux_net_reads_maps_is_told_from_what_it_is(folder: Path) -> None:
+    files = {
+        "FLUX.1-dev-Controlnet-Depth.safetensors": control_net(Family.FLUX_DEV),
+        "FLUX.1-dev-ControlNet-Union-Pro-2.0.safetensors": control_net(Family.FLUX_DEV),
+        "FLUX.1-dev-Controlnet-Union.safetensors": union_net(Family.FLUX_DEV),
+    }
+    for name, net in files.items():
+        write(folder, name, net.state_dict())
+    model = tiny_model(Family.FLUX_DEV, Library({"controlnet": (folder,)}))
+    model.nets_chosen = dict(zip((Modality.DEPTH, Modality.GRAY, Modality.TILE), files, strict=True))
+    kinds = [net_kind(model, model.nets()[modality]) for modality in model.nets_chosen]
+    assert kinds == [NetKind.FLUX, NetKind.FLUX_UNION_PRO_2, NetKind.FLUX_UNION]
 
 
 def test_a_net_that_lacks_tensors_is_a_sentence(folder: Path) -> None:
