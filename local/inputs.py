@@ -103,6 +103,9 @@ def control_inputs(
         _planes(adapt_map(control_image(control, *size), control, net_kind(model, net)))
         for control, net in zip(controls, nets, strict=True)
     ]
+    if model.facts.flow:
+        # Its nets read -1..1. The pipelines bring pictures there, but take tensors as they are.
+        maps = [2 * plane - 1 for plane in maps]
     inputs: dict[str, list] = {
         name: maps,
         "controlnet_conditioning_scale": [float(control.strength) for control in controls],

@@ -20,7 +20,7 @@ from controlstack.local.model import LocalModel
 from controlstack.local.pipelines import Task
 from controlstack.local.schedulers import make_scheduler
 from controlstack.tests.local.stocked import SIZE, picture
-from controlstack.tests.local.test_plain_pipelines import plain
+from controlstack.tests.local.test_plain_pipelines import plain, shown
 from controlstack.tests.local.tiny_models import control_net, flux_transformer, tiny_model, xlabs_net
 from torch import Tensor
 
@@ -170,7 +170,7 @@ def test_a_flux_union_net_makes_the_image_of_the_plain_pipeline(stocked: Models)
         REQUEST.prompt,
         width=SIZE,
         height=SIZE,
-        control_image=[control.image.movedim(-1, 1) for control in controls],
+        control_image=[shown(control.image, flux=True) for control in controls],
         control_mode=[net.mode for net in nets],
         controlnet_conditioning_scale=[control.strength for control in controls],
         control_guidance_start=[0.0, 0.0],
