@@ -43,15 +43,17 @@ class _Fitting:
     def on(self, device: Any) -> Iterator[None]:
         """Its parts on the device only while this lasts: whoever manages the memory there does not know of them."""
         try:
-            self._to(device)
+            self.to(device=device)
             yield
         finally:
-            self._to("cpu")
+            self.to(device="cpu")
 
-    def _to(self, device: Any) -> None:
+    def to(self, **where: Any) -> _Fitting:
+        """Itself, with its parts on a device or in a number format."""
         for part in (*self.processors.values(), self.projection):
             if hasattr(part, "to"):
-                part.to(device)
+                part.to(**where)
+        return self
 
 
 @contextmanager
@@ -79,7 +81,8 @@ def adapters_applied(
         folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
         with reading(paths[0]):
             pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
-        return _Fitting.of(denoiser)
+        # A denoiser that is offloaded by layers keeps diffusers from bringing the file's format to the model's.
+        return _Fitting.of(denoiser).to(dtype=model.dtype)
 
     now: list[float] = []
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from controlstack.core.errors import InvalidRequest, ModelNotFound
+from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.local.adapter_files import find_adapters
@@ -18,9 +19,9 @@ from controlstack.local.generate import generate
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
 from controlstack.local.run import Step
-from controlstack.tests.local.stocked import SIZE, adapters, picture
+from controlstack.tests.local.stocked import SIZE, adapters, picture, stocked_model
 from controlstack.tests.local.tiny_models import WIDTH, clip_vision, tiny_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Models = Callable[[Family], LocalModel]
@@ -149,7 +150,7 @@ def test_an_adapter_lies_on_the_device_only_while_it_acts(
 
     def note(module: torch.nn.Module, *place: object, **more: object) -> torch.nn.Module:
         if type(module).__name__ == "MultiIPAdapterImageProjection":
-            places.append("device" if isinstance(place[0], torch.device) else str(place[0]))
+            places.append("device" if isinstance(more["device"], torch.device) else str(more["device"]))
         return move(module, *place, **more)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     def listen(step: Step) -> None:
@@ -161,6 +162,16 @@ def test_an_adapter_lies_on_the_device_only_while_it_acts(
     with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
         generate(model, replace(REQUEST, references=(STYLE,)), listen)
     assert places == ["device", "cpu"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_in_another_format_than_the_model_acts_with_every_offload(tmp_path: Path, family: Family) -> None:
+    model = stocked_model(family, tmp_path)
+    for file in (tmp_path / "ipadapter").iterdir():
+        save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file)
+    pictures = [image(replace(model, offload=mode), STYLE) for mode in (Offload.SEQUENTIAL, Offload.NONE)]
+    assert torch.allclose(*pictures, atol=1e-5)
+    assert not torch.allclose(pictures[0], image(model), atol=1e-3)
 
 
 def test_a_white_mask_changes_nothing(stocked: Models) -> None:
