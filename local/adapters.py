@@ -57,6 +57,20 @@ class _Fitting:
 
 
 @contextmanager
+def _staying(denoiser: Any) -> Iterator[None]:
+    """While this lasts, the denoiser is not moved or cast.
+
+    After loading an adapter diffusers brings the whole UNet to one format, also weights that rest in a smaller one, and
+    nothing at all where layers are offloaded; so the adapter's own parts are brought there when they are loaded.
+    """
+    denoiser.to = lambda *_, **__: denoiser
+    try:
+        yield
+    finally:
+        del denoiser.to
+
+
+@contextmanager
 def adapters_applied(
     pipeline: Any, model: LocalModel, references: Sequence[ImageReference]
 ) -> Iterator[Callable[[int, int], None]]:
@@ -79,9 +93,8 @@ def adapters_applied(
         encoder, processor = model.image_encoder(adapters[0])
         pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
         folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
-        with reading(paths[0]):
+        with reading(paths[0]), _staying(denoiser):
             pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
-        # A denoiser that is offloaded by layers keeps diffusers from bringing the file's format to the model's.
         return _Fitting.of(denoiser).to(dtype=model.dtype)
 
     now: list[float] = []

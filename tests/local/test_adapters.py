@@ -174,6 +174,22 @@ def test_an_adapter_in_another_format_than_the_model_acts_with_every_offload(tmp
     assert not torch.allclose(pictures[0], image(model), atol=1e-3)
 
 
+def test_a_reference_leaves_weights_in_the_format_they_rest_in(tmp_path: Path) -> None:
+    model = stocked_model(Family.SD15, tmp_path)
+    model.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    own = {name: parameter.dtype for name, parameter in model.denoiser.named_parameters()}
+    assert torch.float8_e4m3fn in own.values()
+
+    def unchanged(*_: object) -> None:
+        formats = {name: parameter.dtype for name, parameter in model.denoiser.named_parameters()}
+        assert {name: formats[name] for name in own} == own
+
+    with_hook = model.denoiser.register_forward_pre_hook(unchanged)
+    assert image(model, STYLE).isfinite().all()
+    with_hook.remove()
+    unchanged()
+
+
 def test_a_white_mask_changes_nothing(stocked: Models) -> None:
     model = stocked(Family.SD15)
     white = image(model, replace(STYLE, mask=torch.ones(1, SIZE, SIZE)))
