@@ -107,7 +107,7 @@ def adapters_applied(
             pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
 
     try:
-        fitting = model.remembered.get(("adapters", *((path, path.stat().st_mtime_ns) for path in paths)), load)
+        fitting = model.fittings.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
         with fitting.on(model.device):
             fitting.put_into(denoiser)
             yield scale

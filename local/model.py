@@ -42,7 +42,8 @@ class LocalModel:
     adapters, LoRAs and VAEs are looked for in the library when a request needs them, so that one that was added
     meanwhile is found, and stay with the model once loaded. `nets_chosen` names a file per modality, before the search.
     `files` says where each component came from, `resting` in which format the denoiser's weights are kept, if that is
-    another than they compute in. `remembered` holds what was computed with the components before.
+    another than they compute in. `remembered` holds what was computed with the components before,
+    `fittings` the weights of the last two combinations of adapters, so that a graph may go back and forth between them.
     """
 
     name: str
@@ -58,6 +59,7 @@ class LocalModel:
     files: Mapping[str, Path] = field(default_factory=dict)
     resting: torch.dtype | None = None
     remembered: Remembered = field(default_factory=Remembered)
+    fittings: Remembered = field(default_factory=lambda: Remembered(size=2))
     _loaded: dict[Path, tuple[tuple[Stamp, ...], Any]] = field(default_factory=dict)
     _managed: dict[int, Managed] = field(default_factory=dict)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -188,6 +190,28 @@ def test_a_reference_leaves_weights_in_the_format_they_rest_in(tmp_path: Path) -
     assert image(model, STYLE).isfinite().all()
     with_hook.remove()
     unchanged()
+
+
+def test_the_weights_of_two_combinations_of_adapters_are_kept_and_no_more(tmp_path: Path) -> None:
+    model = stocked_model(Family.SD15, tmp_path)
+    weights: list[weakref.ref] = []
+
+    def loaded(*kinds: ReferenceKind) -> bool:
+        """Whether a generation with these kinds read adapters from their files."""
+        before = model.fittings.misses
+        references = tuple(replace(STYLE, kind=kind) for kind in kinds)
+        generate(model, replace(REQUEST, steps=1, references=references), lambda _: weights.append(_projection(model)))
+        return model.fittings.misses > before
+
+    style, character, face = ReferenceKind
+    assert [loaded(style), loaded(style, character), loaded(style), loaded(style, character)] == [True, True] + [False] * 2
+    assert loaded(face)
+    gc.collect()
+    assert [weight() is None for weight in weights] == [True, False, True, False, False]
+
+
+def _projection(model: LocalModel) -> weakref.ref:
+    return weakref.ref(model.denoiser.encoder_hid_proj)
 
 
 def test_a_white_mask_changes_nothing(stocked: Models) -> None:

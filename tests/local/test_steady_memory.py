@@ -43,7 +43,8 @@ def test_fifty_generations_that_alternate_between_two_models_hold_their_memory_a
     grown = max(sizes[-5:]) - max(sizes[WARM : WARM + 5])
     assert grown < 8, f"{grown:.1f} MB in {RUNS - WARM} runs: {[round(size) for size in sizes[::5]]}"
     for model in models:
-        # Made once: three prompts, the empty negative one, the reference, its adapter, the preview.
-        assert model.remembered.misses == 7
-        # Wanted in each of 25 runs: two prompts, the reference, the adapter; and the preview in each of their steps.
-        assert model.remembered.hits + model.remembered.misses == 25 * (4 + 2)
+        # Made once: three prompts, the empty negative one, the reference, the preview; and the adapter.
+        assert model.remembered.misses == 6
+        assert (model.fittings.misses, model.fittings.hits) == (1, 24)
+        # Wanted in each of 25 runs: two prompts, the reference; and the preview in each of their steps.
+        assert model.remembered.hits + model.remembered.misses == 25 * (3 + 2)
