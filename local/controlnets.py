@@ -44,10 +44,10 @@ def unet_control_stack(controls: Sequence[Control], guided: bool) -> Any:
 
 
 def flux_control_stack(controls: Sequence[Control], maps: Sequence[Tensor], transformer: Any) -> Any:
-    """A stack for the pipelines of FLUX; `maps` [1 or batch, 3, height, width] are for nets that encode them themselves.
+    """A stack for the pipelines of FLUX; `maps` [1 or batch, 3, height, width] are for nets that encode them alone.
 
-    The pipelines ask the first net whether maps are encoded by the autoencoder, and do the same for all. Here they do it
-    where any net wants that, and the others (XLabs') take their maps from `maps`.
+    The pipelines ask the first net whether maps are encoded by the autoencoder, and do the same for all. Here they do
+    it where any net wants that, and the others (XLabs') take their maps from `maps`.
     """
     from diffusers import FluxMultiControlNetModel
 
@@ -247,7 +247,7 @@ class _FluxStack:
         img_ids: Tensor,
         **rest: Any,
     ) -> tuple[Any, Any]:
-        """The summed residuals of the nets that act, one for each double and single block; None where there are none."""
+        """The summed residuals of the nets that act, one for each double and single block; None where none is."""
         double: list[Tensor] | None = None
         single: list[Tensor] | None = None
         for index, (control, hint, mode, scale) in enumerate(

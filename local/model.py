@@ -14,7 +14,14 @@ from ..core.memory import Managed, Memory, Offload
 from ..core.modality import Modality
 from ..core.request import GenerationRequest, ReferenceKind
 from ..core.validate import validate
-from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
+from .adapter_files import (
+    Adapter,
+    encoder_missing,
+    find_adapters,
+    find_image_encoder,
+    image_processor,
+    load_image_encoder,
+)
 from .capabilities import TABLES
 from .families import FACTS, Family, FamilyFacts
 from .file_facts import facts_of
@@ -107,19 +114,27 @@ class LocalModel:
         """The IP-Adapters that fit the model, as they lie on the disk now."""
         config = self.denoiser.config
         width = config["joint_attention_dim"] if self.facts.flow else config["cross_attention_dim"]
-        return find_adapters(self.source / "ip_adapter", self.library, width)
+        return find_adapters(self.source / "ip_adapter", self.library, width, self._feeds)
 
     def image_encoder(self, adapter: Adapter) -> tuple[Any, Any]:
         """The image encoder that feeds an adapter, and what prepares pictures for it: the model's own, or a file.
 
         Raises ModelNotFound or ModelUnreadable.
         """
-        own = self.components.get("image_encoder")
-        if own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim):
-            return own, self.components["feature_extractor"]
+        if self._feeds_itself(adapter):
+            return self.components["image_encoder"], self.components["feature_extractor"]
         path = find_image_encoder(self.library, adapter)
+        if path is None:
+            raise ModelNotFound(f"{encoder_missing(self.library, adapter, 'A reference')}")
         encoder = self._kept(path, lambda: load_image_encoder(path, self.dtype))
         return encoder, image_processor(encoder)
+
+    def _feeds_itself(self, adapter: Adapter) -> bool:
+        own = self.components.get("image_encoder")
+        return own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim)
+
+    def _feeds(self, adapter: Adapter) -> bool:
+        return self._feeds_itself(adapter) or find_image_encoder(self.library, adapter) is not None
 
     def _kept(self, path: Path, load: Callable[[], Any]) -> Any:
         """The network in a file or folder, read once, and once more when the file was replaced."""
@@ -150,7 +165,14 @@ class LocalModel:
 
     def problems(self, request: GenerationRequest) -> list[Problem]:
         """Everything that keeps the request from running: what the model cannot do, and which files are not there."""
-        return [*validate(request, self.capabilities()), *self._missing_files(request)]
+        return [*validate(request, self.capabilities()), *self._missing_files(request), *self._unfed(request)]
+
+    def _unfed(self, request: GenerationRequest) -> Iterator[Problem]:
+        known = self.adapters() if request.references else {}
+        for index, reference in enumerate(request.references, 1):
+            adapter = known.get(reference.kind) if reference.scale != 0 else None
+            if adapter and not self._feeds(adapter):
+                yield encoder_missing(self.library, adapter, f"reference {index}")
 
     def _missing_files(self, request: GenerationRequest) -> Iterator[Problem]:
         loras = [(f"lora {index}", lora) for index, lora in enumerate(request.loras, 1) if lora.strength != 0]

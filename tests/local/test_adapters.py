@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from controlstack.core.errors import InvalidRequest, ModelNotFound
+from controlstack.core.errors import InvalidRequest
 from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
@@ -57,7 +57,7 @@ def test_the_kind_of_a_reference_chooses_the_adapter(tmp_path: Path, files: list
     known = adapters(tiny_model(Family.SD15))
     for name in files:
         save_file(known[name], tmp_path / f"{name}.safetensors")
-    found = find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH)
+    found = find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH, lambda adapter: True)
     assert {kind.value: adapter.path.stem for kind, adapter in found.items()} == kinds
 
 
@@ -66,7 +66,7 @@ def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_left_out(
 ) -> None:
     save_file(adapters(tiny_model(Family.SDXL))["ip-adapter_tiny"], tmp_path / "ip-adapter_sdxl.safetensors")
     (tmp_path / "ip-adapter_broken.safetensors").write_bytes(b"nothing")
-    assert find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH) == {}
+    assert find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH, lambda adapter: True) == {}
     assert "It is left out." in caplog.text
 
 
@@ -81,8 +81,22 @@ def test_a_missing_image_encoder_is_a_sentence_with_where_to_get_it(tmp_path: Pa
     (tmp_path / "ipadapter").mkdir()
     save_file(adapters(model)["ip-adapter_tiny"], tmp_path / "ipadapter" / "ip-adapter_tiny.safetensors")
     model.library = Library({name: [tmp_path / name] for name in ("ipadapter", "clip_vision")})
-    with pytest.raises(ModelNotFound, match=r"needs an image encoder whose features are 32 wide.*clip_vision.*Put one"):
+    said = (
+        r"reference 1 is read by ip-adapter_tiny\.safetensors: it needs an image encoder .* 32 .*clip_vision.*Put one"
+    )
+    with pytest.raises(InvalidRequest, match=said):
         image(model, STYLE)
+
+
+def test_an_adapter_whose_image_encoder_is_there_comes_first(tmp_path: Path) -> None:
+    model = stocked_model(Family.SDXL, tmp_path)
+    fed = load_file(tmp_path / "ipadapter" / "ip-adapter_tiny.safetensors")
+    weight = fed["image_proj.proj.weight"]
+    wider = {**fed, "image_proj.proj.weight": torch.zeros(weight.shape[0], WIDTH + 16)}
+    save_file(wider, tmp_path / "ipadapter" / "ip-adapter.safetensors")  # the shorter name
+    assert model.adapters()[ReferenceKind.STYLE].path.stem == "ip-adapter_tiny"
+    for kind in (ReferenceKind.STYLE, ReferenceKind.FACE):
+        assert model.problems(replace(REQUEST, references=(replace(STYLE, kind=kind),))) == []
 
 
 def test_an_image_encoder_is_read_from_a_file_and_from_a_folder(tmp_path: Path) -> None:
@@ -204,7 +218,9 @@ def test_the_weights_of_two_combinations_of_adapters_are_kept_and_no_more(tmp_pa
         return model.fittings.misses > before
 
     style, character, face = ReferenceKind
-    assert [loaded(style), loaded(style, character), loaded(style), loaded(style, character)] == [True, True] + [False] * 2
+    assert [loaded(style), loaded(style, character), loaded(style), loaded(style, character)] == [True, True] + [
+        False
+    ] * 2
     assert loaded(face)
     gc.collect()
     assert [weight() is None for weight in weights] == [True, False, True, False, False]

@@ -183,11 +183,9 @@ def control_net(family: Family = Family.SD15, seed: int = 3, **changes: Any) -> 
     return _acting(ControlNetModel.from_unet(made_from, conditioning_embedding_out_channels=_HINT_CHANNELS), seed)
 
 
-def xlabs_net(seed: int = 3) -> FluxControlNetModel:
-    """A net of XLabs, in small: a quarter as many channels of the encoded map as the latents have, in patches of two."""
-    return control_net(
-        Family.FLUX_DEV, seed, num_single_layers=0, conditioning_embedding_channels=4, patch_size=2
-    )  # pyright: ignore[reportReturnType]
+def xlabs_net(seed: int = 3) -> ControlNetModel | FluxControlNetModel:
+    """A net of XLabs, small: its encoded map has a quarter as many channels as the latents, in patches of two."""
+    return control_net(Family.FLUX_DEV, seed, num_single_layers=0, conditioning_embedding_channels=4, patch_size=2)
 
 
 def union_net(
