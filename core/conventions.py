@@ -26,6 +26,7 @@ class NetKind(Enum):
     SD15 = "ControlNet 1.1 (SD 1.5)"
     SDXL = "ControlNet (SDXL)"
     SDXL_UNION = "ControlNet Union (SDXL)"
+    FLUX = "ControlNet (FLUX)"
     FLUX_UNION = "ControlNet Union (FLUX)"
     FLUX_UNION_PRO_2 = "ControlNet Union Pro 2.0 (FLUX)"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ModelNotFound, ModelUnreadable
+from ..core.errors import ModelNotFound, ModelUnreadable, Problem
 from ..core.request import ReferenceKind
 from .file_facts import FileFacts, Flavour, Kind, Layout, facts_of
 from .layouts import renamed
@@ -45,11 +45,14 @@ _SERVES: Mapping[ReferenceKind, tuple[tuple[Flavour, bool], ...]] = {
 _FACE = re.compile(r"face", re.IGNORECASE)
 
 
-def find_adapters(own: Path, library: Library, width: int) -> dict[ReferenceKind, Adapter]:
+def find_adapters(
+    own: Path, library: Library, width: int, fed: Callable[[Adapter], bool]
+) -> dict[ReferenceKind, Adapter]:
     """The adapter for each kind of reference, for a denoiser that attends to text features of this width.
 
-    Those in `own`, a folder of the model itself, are named after their kind and come first. Of several the shortest
-    name is taken. A file that cannot be read is left out with a warning.
+    One that is `fed`, whose image encoder is there, comes before those that are not. Then come those in `own`, a folder
+    of the model itself, named after their kind; of several the shortest name is taken. A file that cannot be read is
+    left out with a warning.
     """
     found: dict[ReferenceKind, Adapter] = {}
     files = sorted(library.files("ipadapter"), key=lambda file: (len(Path(file.name).name), file.name))
@@ -57,18 +60,15 @@ def find_adapters(own: Path, library: Library, width: int) -> dict[ReferenceKind
     known = [(path, facts) for path in readable if (facts := _facts(path)) and _fits(facts, width)]
     for kind, builds in _SERVES.items():
         named = own / f"{kind.value}.safetensors"
-        if named.is_file() and (facts := _facts(named)):
-            found[kind] = _adapter(named, facts)
-            continue
-        for flavour, face in builds:
-            fitting = (
-                _adapter(path, facts)
-                for path, facts in known
-                if facts.flavour is flavour and bool(_FACE.search(path.name)) is face
-            )
-            if adapter := next(fitting, None):
-                found[kind] = adapter
-                break
+        fitting = [_adapter(named, facts)] if named.is_file() and (facts := _facts(named)) else []
+        fitting += [
+            _adapter(path, facts)
+            for flavour, face in builds
+            for path, facts in known
+            if facts.flavour is flavour and bool(_FACE.search(path.name)) is face
+        ]
+        if fitting:
+            found[kind] = next(filter(fed, fitting), fitting[0])
     return found
 
 
@@ -88,17 +88,22 @@ def _facts(path: Path) -> FileFacts | None:
         return None
 
 
-def find_image_encoder(library: Library, adapter: Adapter) -> Path:
-    """The image encoder in `clip_vision` that makes what the adapter reads. Raises ModelNotFound."""
-    for path, facts in _image_encoders(library):
-        if adapter.reads(facts.width, facts.image_width):
-            return path
-    source = _SOURCES.get((adapter.hidden, adapter.image_width))
-    where = f" One is {source} on huggingface.co." if source else ""
-    raise ModelNotFound(
-        f"{adapter.path.name} needs an image encoder whose features are {adapter.image_width} wide, and there is none "
-        f"in {library.places('clip_vision')}.{where} Put one there, or remove the reference."
+def find_image_encoder(library: Library, adapter: Adapter) -> Path | None:
+    """The image encoder in `clip_vision` that makes what the adapter reads."""
+    return next(
+        (path for path, facts in _image_encoders(library) if adapter.reads(facts.width, facts.image_width)), None
     )
+
+
+def encoder_missing(library: Library, adapter: Adapter, field: str) -> Problem:
+    """That an adapter has no image encoder, and where to get one."""
+    source = _SOURCES.get((adapter.hidden, adapter.image_width))
+    where = f"One is {source} on huggingface.co: put it" if source else "Put one"
+    limit = (
+        f"it needs an image encoder whose features are {adapter.image_width} wide, and there is none in "
+        f"{library.places('clip_vision')}"
+    )
+    return Problem(field, f"read by {adapter.path.name}", limit, f"{where} there, or remove the reference.")
 
 
 _VIT_H = "h94/IP-Adapter, models/image_encoder"

@@ -45,15 +45,31 @@ class _Fitting:
     def on(self, device: Any) -> Iterator[None]:
         """Its parts on the device only while this lasts: whoever manages the memory there does not know of them."""
         try:
-            self._to(device)
+            self.to(device=device)
             yield
         finally:
-            self._to("cpu")
+            self.to(device="cpu")
 
-    def _to(self, device: Any) -> None:
+    def to(self, **where: Any) -> _Fitting:
+        """Itself, with its parts on a device or in a number format."""
         for part in (*self.processors.values(), self.projection):
             if hasattr(part, "to"):
-                part.to(device)
+                part.to(**where)
+        return self
+
+
+@contextmanager
+def _staying(denoiser: Any) -> Iterator[None]:
+    """While this lasts, the denoiser is not moved or cast.
+
+    After loading an adapter diffusers brings the whole UNet to one format, also weights that rest in a smaller one, and
+    nothing at all where layers are offloaded; so the adapter's own parts are brought there when they are loaded.
+    """
+    denoiser.to = lambda *_, **__: denoiser
+    try:
+        yield
+    finally:
+        del denoiser.to
 
 
 @contextmanager
@@ -77,9 +93,9 @@ def adapters_applied(
         encoder, processor = model.image_encoder(adapters[0])
         pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
         folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
-        with reading(paths[0]):
+        with reading(paths[0]), _staying(denoiser):
             pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
-        return _Fitting.of(denoiser)
+        return _Fitting.of(denoiser).to(dtype=model.dtype)
 
     now: list[float] = []
 

@@ -43,17 +43,22 @@ def unet_control_stack(controls: Sequence[Control], guided: bool) -> Any:
     return stack
 
 
-def flux_control_stack(controls: Sequence[Control], transformer: Any) -> Any:
-    """A stack for the pipelines of FLUX."""
+def flux_control_stack(controls: Sequence[Control], maps: Sequence[Tensor], transformer: Any) -> Any:
+    """A stack for the pipelines of FLUX; `maps` [1 or batch, 3, height, width] are for nets that encode them alone.
+
+    The pipelines ask the first net whether maps are encoded by the autoencoder, and do the same for all. Here they do
+    it where any net wants that, and the others (XLabs') take their maps from `maps`.
+    """
     from diffusers import FluxMultiControlNetModel
 
     guided = any(control.net.config.guidance_embeds for control in controls)
     faces = [_face(control.net, guidance_embeds=guided) for control in controls]
+    encoded = any(control.net.input_hint_block is None for control in controls)
     for face, control in zip(faces, controls, strict=True):
-        face.input_hint_block = control.net.input_hint_block
+        face.input_hint_block = None if encoded else control.net.input_hint_block
     stack: Any = FluxMultiControlNetModel(faces)
     layers = len(transformer.transformer_blocks), len(transformer.single_transformer_blocks)
-    stack.forward = _FluxStack(controls, layers)
+    stack.forward = _FluxStack(controls, maps, layers)
     return stack
 
 
@@ -227,7 +232,9 @@ class _FluxStack:
     """The forward of FluxMultiControlNetModel; `layers` are the transformer's double and single blocks."""
 
     controls: Sequence[Control]
+    maps: Sequence[Tensor]
     layers: tuple[int, int]
+    _placed: dict[int, Tensor] = field(default_factory=dict)
 
     def __call__(
         self,
@@ -240,18 +247,20 @@ class _FluxStack:
         img_ids: Tensor,
         **rest: Any,
     ) -> tuple[Any, Any]:
-        """The summed residuals of the nets that act, of double and of single blocks; None where none has any."""
+        """The summed residuals of the nets that act, one for each double and single block; None where none is."""
         double: list[Tensor] | None = None
         single: list[Tensor] | None = None
-        for control, hint, mode, scale in zip(
-            self.controls, controlnet_cond, controlnet_mode, conditioning_scale, strict=True
+        for index, (control, hint, mode, scale) in enumerate(
+            zip(self.controls, controlnet_cond, controlnet_mode, conditioning_scale, strict=True)
         ):
             if scale == 0:
                 continue
+            encodes = control.net.input_hint_block is not None
             residuals = control.net(
                 hidden_states=hidden_states,
-                controlnet_cond=hint,
-                controlnet_mode=mode[:, None],
+                controlnet_cond=self._map(index, hidden_states) if encodes else hint,
+                # Of each image, or of all: the pipelines do not agree.
+                controlnet_mode=mode.reshape(-1, 1).expand(hidden_states.shape[0], 1),
                 conditioning_scale=scale,
                 guidance=guidance if control.net.config.guidance_embeds else None,
                 img_ids=img_ids,
@@ -260,18 +269,32 @@ class _FluxStack:
             if control.mask is not None:
                 area = _token_area(control.mask, hidden_states, img_ids)
                 residuals = [group and [residual * area for residual in group] for group in residuals]
-            double = _sum(double, residuals[0], self.layers[0])
-            single = _sum(single, residuals[1], self.layers[1])
+            double = _sum(double, _for_blocks(residuals[0], self.layers[0], in_turn=encodes))
+            single = _sum(single, _for_blocks(residuals[1], self.layers[1], in_turn=encodes))
         return double, single
 
+    def _map(self, index: int, like: Tensor) -> Tensor:
+        """The map of a control, always the same tensor, so that it is encoded once."""
+        if index not in self._placed:
+            self._placed[index] = self.maps[index].to(like)
+        return self._placed[index]
 
-def _sum(a: list[Tensor] | None, b: list[Tensor] | None, layers: int) -> list[Tensor] | None:
+
+def _for_blocks(residuals: list[Tensor] | None, layers: int, in_turn: bool) -> list[Tensor] | None:
+    """The residual of each block, as the transformer would give them out: each to some neighbours, or all in turn."""
+    if residuals is None:
+        return None
+    count = len(residuals)
+    return [residuals[index % count if in_turn else index // ceil(layers / count)] for index in range(layers)]
+
+
+def _sum(a: list[Tensor] | None, b: list[Tensor] | None) -> list[Tensor] | None:
+    """Block by block; what blocks share is added once."""
     if a is None or b is None:
         return b if a is None else a
-    if len(a) != len(b):
-        # Nets of different depth: each residual serves the blocks that the transformer would give it to.
-        a, b = ([part[index // ceil(layers / len(part))] for index in range(layers)] for part in (a, b))
-    return [x + y for x, y in zip(a, b, strict=True)]
+    pairs = {(id(x), id(y)): (x, y) for x, y in zip(a, b, strict=True)}
+    sums = {ids: x + y for ids, (x, y) in pairs.items()}
+    return [sums[id(x), id(y)] for x, y in zip(a, b, strict=True)]
 
 
 def _token_area(mask: Tensor, tokens: Tensor, positions: Tensor) -> Tensor:

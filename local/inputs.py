@@ -98,11 +98,15 @@ def control_inputs(
     if not controls:
         return {}
     size = (request.width, request.height)
+    maps = [
+        _planes(adapt_map(control_image(control, *size), control, net_kind(model, net)))
+        for control, net in zip(controls, nets, strict=True)
+    ]
+    if model.facts.flow:
+        # Its nets read -1..1. The pipelines bring pictures there, but take tensors as they are.
+        maps = [2 * plane - 1 for plane in maps]
     inputs: dict[str, list] = {
-        name: [
-            _planes(adapt_map(control_image(control, *size), control, net_kind(model, net)))
-            for control, net in zip(controls, nets, strict=True)
-        ],
+        name: maps,
         "controlnet_conditioning_scale": [float(control.strength) for control in controls],
         "control_guidance_start": [control.start for control in controls],
         "control_guidance_end": [control.end for control in controls],
@@ -128,8 +132,10 @@ def net_controls(
 
 def net_kind(model: LocalModel, net: Net) -> NetKind:
     """By which conventions the net reads maps."""
-    if model.facts.flow:
+    if model.facts.flow and net.union:
         return NetKind.FLUX_UNION if net.mode is not None else NetKind.FLUX_UNION_PRO_2
+    if model.facts.flow:
+        return NetKind.FLUX
     if model.family is Family.SD15:
         return NetKind.SD15
     return NetKind.SDXL_UNION if net.union else NetKind.SDXL

@@ -18,7 +18,14 @@ from ..core.modality import Modality
 from ..core.request import GenerationRequest, ReferenceKind
 from ..core.scheduler import SchedulerName
 from ..core.validate import validate
-from .adapter_files import Adapter, find_adapters, find_image_encoder, image_processor, load_image_encoder
+from .adapter_files import (
+    Adapter,
+    encoder_missing,
+    find_adapters,
+    find_image_encoder,
+    image_processor,
+    load_image_encoder,
+)
 from .autoencoders import decoding_format
 from .capabilities import TABLES
 from .families import FACTS, Family, FamilyFacts
@@ -137,14 +144,15 @@ class LocalModel:
         """The IP-Adapters that fit the model, as they lie on the disk now."""
         config = self.denoiser.config
         width = config["joint_attention_dim"] if self.facts.flow else config["cross_attention_dim"]
-        return find_adapters(self.source / "ip_adapter", self.library, width)
+        return find_adapters(self.source / "ip_adapter", self.library, width, self._feeds)
 
     def image_encoder_file(self, adapter: Adapter) -> Path | None:
         """Where the image encoder that feeds an adapter lies; None for the model's own. Raises ModelNotFound."""
-        own = self.components.get("image_encoder")
-        if own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim):
+        if self._feeds_itself(adapter):
             return None
-        return find_image_encoder(self.library, adapter)
+        if path := find_image_encoder(self.library, adapter):
+            return path
+        raise ModelNotFound(str(encoder_missing(self.library, adapter, "A reference")))
 
     def image_encoder(self, adapter: Adapter) -> tuple[Any, Any]:
         """The image encoder that feeds an adapter, and what prepares pictures for it: the model's own, or a file.
@@ -156,6 +164,13 @@ class LocalModel:
             return self.components["image_encoder"], self.components["feature_extractor"]
         encoder = self._kept(path, lambda: load_image_encoder(path, self.dtype))
         return encoder, image_processor(encoder)
+
+    def _feeds_itself(self, adapter: Adapter) -> bool:
+        own = self.components.get("image_encoder")
+        return own is not None and adapter.reads(own.config.hidden_size, own.config.projection_dim)
+
+    def _feeds(self, adapter: Adapter) -> bool:
+        return self._feeds_itself(adapter) or find_image_encoder(self.library, adapter) is not None
 
     def expect(self, files: Iterable[Path]) -> None:
         """Which networks of files the present request takes: they stay until another one is announced."""
@@ -221,11 +236,19 @@ class LocalModel:
 
     def problems(self, request: GenerationRequest, found: Found | None = None) -> list[Problem]:
         """Everything that keeps the request from running: what the model cannot do, and which files are not there."""
+        found = found or self.find()
         return [
             *validate(request, self.capabilities(found)),
             *self._missing_files(request),
+            *self._unfed(request, found),
             *_textual_inversions(request),
         ]
+
+    def _unfed(self, request: GenerationRequest, found: Found) -> Iterator[Problem]:
+        for index, reference in enumerate(request.references, 1):
+            adapter = found.adapters.get(reference.kind) if reference.scale != 0 else None
+            if adapter and not self._feeds(adapter):
+                yield encoder_missing(self.library, adapter, f"reference {index}")
 
     def _missing_files(self, request: GenerationRequest) -> Iterator[Problem]:
         loras = [(f"lora {index}", lora) for index, lora in enumerate(request.loras, 1) if lora.strength != 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,9 @@ def _flux_config(tensors: Mapping[str, Tensor], transformer: Mapping[str, Any]) 
     width, channels = tensors["x_embedder.weight"].shape
     head = tensors["transformer_blocks.0.attn.norm_q.weight"].shape[0]
     modes, hint = tensors.get("controlnet_mode_embedder.weight"), tensors.get("input_hint_block.conv_out.weight")
+    hint_channels = hint.shape[0] if hint is not None else None
+    # Nets that encode the map themselves lay patches of its features side by side, as FLUX does with latents.
+    patch = isqrt(tensors["controlnet_x_embedder.weight"].shape[1] // hint_channels) if hint_channels else 1
     return {
         "_class_name": "FluxControlNetModel",
         "in_channels": channels,
@@ -115,7 +119,8 @@ def _flux_config(tensors: Mapping[str, Tensor], transformer: Mapping[str, Any]) 
         "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in tensors,
         "axes_dims_rope": list(transformer["axes_dims_rope"]),
         "num_mode": modes.shape[0] if modes is not None else None,
-        "conditioning_embedding_channels": hint.shape[0] if hint is not None else None,
+        "conditioning_embedding_channels": hint_channels,
+        "patch_size": patch,
     }
 
 

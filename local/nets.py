@@ -145,9 +145,9 @@ class NetSearch:
         facts = facts_of(path)
         if reason := self._misfit(facts):
             raise ModelUnreadable(f"{name}, chosen for {modality.value}, {reason}. Choose another net.")
-        if facts.kind is not Kind.UNION:
-            return Net(name, path, modality)
         net = self._as_union(modality, ModelFile(name, path), facts)
+        if facts.kind is not Kind.UNION:
+            return net or Net(name, path, modality)
         if net is None:
             raise ModelUnreadable(f"{name}, a union net, does not know {modality.value}. Choose another net.")
         return net

@@ -22,6 +22,7 @@ from .model import Found, LocalModel
 from .nets import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
+from .schedulers import noise_drawn_from
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -139,7 +140,7 @@ class Run:
         without_text = dict.fromkeys((*model.facts.text_encoders, *model.facts.tokenizers))
         parts = {**model.components, **without_text, "vae": self.vae, "scheduler": scheduler}
         if units and model.facts.flow:
-            parts["controlnet"] = flux_control_stack(units, model.denoiser)
+            parts["controlnet"] = flux_control_stack(units, inputs[kind.hints], model.denoiser)
         elif units:
             parts["controlnet"] = unet_control_stack(units, guided)
         return Prepared(self, kind.build(parts), inputs, units, self.tile())
@@ -163,7 +164,9 @@ class Prepared:
         adapters = adapters_applied(self.pipeline, run.model, run.references, run.adapters)
         # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
         own_format = in_format(run.vae, run.vae.dtype)
-        with in_pieces(run.vae, self.tile), own_format, hints_encoded_once(self.units), adapters as scale:
+        generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
+        noise = noise_drawn_from(self.pipeline.scheduler, generators)
+        with in_pieces(run.vae, self.tile), own_format, hints_encoded_once(self.units), noise, adapters as scale:
             scale(0, calls_of(request, run.model.table))
             return self.pipeline(
                 **self.inputs,
@@ -171,7 +174,7 @@ class Prepared:
                 **more,
                 num_inference_steps=request.steps,
                 guidance_scale=request.guidance_scale,
-                generator=[torch.Generator().manual_seed(seed) for seed in run.seeds],
+                generator=generators,
                 output_type=output,
                 callback_on_step_end=self._after_step(listener, scale),
             ).images

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..core.capabilities import Calls
 from ..core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 
 if TYPE_CHECKING:
+    import torch
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 _DPM = (SchedulerName.DPM_MULTISTEP, SchedulerName.DPM_SINGLESTEP)
@@ -146,6 +149,21 @@ def make_inversion(model_config: Mapping[str, Any], denoise: float) -> Inversion
     for run in runs:
         run.share = denoise
     return Inversion(*runs)
+
+
+@contextmanager
+def noise_drawn_from(scheduler: Any, generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """While this lasts, a scheduler that adds noise draws it from these, one for each picture of the batch.
+
+    FLUX's pipelines hand their generators to no scheduler, and the noise would come from torch's global state.
+    """
+    step = scheduler.step
+    try:
+        if "generator" in inspect.signature(step).parameters:
+            scheduler.step = partial(step, generator=generators)
+        yield
+    finally:
+        vars(scheduler).pop("step", None)
 
 
 def _make_flow_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> SchedulerMixin:

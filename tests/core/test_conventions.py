@@ -212,6 +212,11 @@ def test_flux_gets_gray_as_gray(kind: NetKind) -> None:
     assert torch.allclose(white, torch.ones_like(white))
 
 
+def test_a_flux_net_of_unknown_habits_gets_what_it_is_given() -> None:
+    coloured = torch.rand(1, 48, 64, 3)
+    assert adapted(ControlUnit(Modality.GRAY, coloured), NetKind.FLUX) is coloured
+
+
 def test_what_pixels_cannot_give_is_said() -> None:
     assert "SAM" in unmet(NetKind.SDXL_UNION, Modality.SEGMENTATION)
     assert "bodies only" in unmet(NetKind.SDXL_UNION, Modality.POSE)

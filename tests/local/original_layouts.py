@@ -160,6 +160,21 @@ def flux_original(module: torch.nn.Module) -> Tensors:
     return written
 
 
+def xlabs_original(net: torch.nn.Module) -> Tensors:
+    """A FLUX ControlNet that encodes maps itself, as XLabs published it."""
+    hint = {"conv_in": 0, **{f"blocks.{index}": 2 * (index + 1) for index in range(6)}, "conv_out": 14}
+    written = flux_original(net)
+    for name, tensor in net.state_dict().items():
+        stem, leaf = name.rsplit(".", 1)
+        if stem.startswith("input_hint_block."):
+            written[f"input_hint_block.{hint[stem.removeprefix('input_hint_block.')]}.{leaf}"] = tensor
+        elif stem.startswith("controlnet_blocks."):
+            written[name] = tensor
+        elif stem == "controlnet_x_embedder":
+            written[f"pos_embed_input.{leaf}"] = tensor
+    return written
+
+
 def _count(tensors: Mapping[str, Tensor], room: str) -> int:
     return 1 + max((int(match[1]) for name in tensors if (match := re.match(rf"{room}\.(\d+)\.", name))), default=-1)
 

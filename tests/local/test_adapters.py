@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -9,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from controlstack.core.errors import InvalidRequest, ModelNotFound
+from controlstack.core.errors import InvalidRequest
+from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.local.adapter_files import find_adapters
@@ -18,9 +21,9 @@ from controlstack.local.generate import generate
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
 from controlstack.local.run import Step
-from controlstack.tests.local.stocked import SIZE, adapters, picture
+from controlstack.tests.local.stocked import SIZE, adapters, picture, stocked_model
 from controlstack.tests.local.tiny_models import WIDTH, clip_vision, tiny_model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 Models = Callable[[Family], LocalModel]
@@ -54,7 +57,7 @@ def test_the_kind_of_a_reference_chooses_the_adapter(tmp_path: Path, files: list
     known = adapters(tiny_model(Family.SD15))
     for name in files:
         save_file(known[name], tmp_path / f"{name}.safetensors")
-    found = find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH)
+    found = find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH, lambda adapter: True)
     assert {kind.value: adapter.path.stem for kind, adapter in found.items()} == kinds
 
 
@@ -63,7 +66,7 @@ def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_left_out(
 ) -> None:
     save_file(adapters(tiny_model(Family.SDXL))["ip-adapter_tiny"], tmp_path / "ip-adapter_sdxl.safetensors")
     (tmp_path / "ip-adapter_broken.safetensors").write_bytes(b"nothing")
-    assert find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH) == {}
+    assert find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH, lambda adapter: True) == {}
     assert "It is left out." in caplog.text
 
 
@@ -78,8 +81,22 @@ def test_a_missing_image_encoder_is_a_sentence_with_where_to_get_it(tmp_path: Pa
     (tmp_path / "ipadapter").mkdir()
     save_file(adapters(model)["ip-adapter_tiny"], tmp_path / "ipadapter" / "ip-adapter_tiny.safetensors")
     model.library = Library({name: [tmp_path / name] for name in ("ipadapter", "clip_vision")})
-    with pytest.raises(ModelNotFound, match=r"needs an image encoder whose features are 32 wide.*clip_vision.*Put one"):
+    said = (
+        r"reference 1 is read by ip-adapter_tiny\.safetensors: it needs an image encoder .* 32 .*clip_vision.*Put one"
+    )
+    with pytest.raises(InvalidRequest, match=said):
         image(model, STYLE)
+
+
+def test_an_adapter_whose_image_encoder_is_there_comes_first(tmp_path: Path) -> None:
+    model = stocked_model(Family.SDXL, tmp_path)
+    fed = load_file(tmp_path / "ipadapter" / "ip-adapter_tiny.safetensors")
+    weight = fed["image_proj.proj.weight"]
+    wider = {**fed, "image_proj.proj.weight": torch.zeros(weight.shape[0], WIDTH + 16)}
+    save_file(wider, tmp_path / "ipadapter" / "ip-adapter.safetensors")  # the shorter name
+    assert model.adapters()[ReferenceKind.STYLE].path.stem == "ip-adapter_tiny"
+    for kind in (ReferenceKind.STYLE, ReferenceKind.FACE):
+        assert model.problems(replace(REQUEST, references=(replace(STYLE, kind=kind),))) == []
 
 
 def test_an_image_encoder_is_read_from_a_file_and_from_a_folder(tmp_path: Path) -> None:
@@ -149,7 +166,7 @@ def test_an_adapter_lies_on_the_device_only_while_it_acts(
 
     def note(module: torch.nn.Module, *place: object, **more: object) -> torch.nn.Module:
         if type(module).__name__ == "MultiIPAdapterImageProjection":
-            places.append("device" if isinstance(place[0], torch.device) else str(place[0]))
+            places.append("device" if isinstance(more["device"], torch.device) else str(more["device"]))
         return move(module, *place, **more)  # pyright: ignore[reportCallIssue, reportArgumentType]
 
     def listen(step: Step) -> None:
@@ -161,6 +178,56 @@ def test_an_adapter_lies_on_the_device_only_while_it_acts(
     with pytest.raises(KeyboardInterrupt) if fails else nullcontext():
         generate(model, replace(REQUEST, references=(STYLE,)), listen)
     assert places == ["device", "cpu"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_adapter_in_another_format_than_the_model_acts_with_every_offload(tmp_path: Path, family: Family) -> None:
+    model = stocked_model(family, tmp_path)
+    for file in (tmp_path / "ipadapter").iterdir():
+        save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file)
+    pictures = [image(replace(model, offload=mode), STYLE) for mode in (Offload.SEQUENTIAL, Offload.NONE)]
+    assert torch.allclose(*pictures, atol=1e-5)
+    assert not torch.allclose(pictures[0], image(model), atol=1e-3)
+
+
+def test_a_reference_leaves_weights_in_the_format_they_rest_in(tmp_path: Path) -> None:
+    model = stocked_model(Family.SD15, tmp_path)
+    model.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
+    own = {name: parameter.dtype for name, parameter in model.denoiser.named_parameters()}
+    assert torch.float8_e4m3fn in own.values()
+
+    def unchanged(*_: object) -> None:
+        formats = {name: parameter.dtype for name, parameter in model.denoiser.named_parameters()}
+        assert {name: formats[name] for name in own} == own
+
+    with_hook = model.denoiser.register_forward_pre_hook(unchanged)
+    assert image(model, STYLE).isfinite().all()
+    with_hook.remove()
+    unchanged()
+
+
+def test_the_weights_of_two_combinations_of_adapters_are_kept_and_no_more(tmp_path: Path) -> None:
+    model = stocked_model(Family.SD15, tmp_path)
+    weights: list[weakref.ref] = []
+
+    def loaded(*kinds: ReferenceKind) -> bool:
+        """Whether a generation with these kinds read adapters from their files."""
+        before = model.fittings.misses
+        references = tuple(replace(STYLE, kind=kind) for kind in kinds)
+        generate(model, replace(REQUEST, steps=1, references=references), lambda _: weights.append(_projection(model)))
+        return model.fittings.misses > before
+
+    style, character, face = ReferenceKind
+    assert [loaded(style), loaded(style, character), loaded(style), loaded(style, character)] == [True, True] + [
+        False
+    ] * 2
+    assert loaded(face)
+    gc.collect()
+    assert [weight() is None for weight in weights] == [True, False, True, False, False]
+
+
+def _projection(model: LocalModel) -> weakref.ref:
+    return weakref.ref(model.denoiser.encoder_hid_proj)
 
 
 def test_a_white_mask_changes_nothing(stocked: Models) -> None:

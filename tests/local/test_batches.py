@@ -11,12 +11,14 @@ import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
+from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 from controlstack.local import autoencoders
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
 from controlstack.local.pipelines import Task
 from controlstack.local.run import Run
+from controlstack.local.schedulers import FLOW_MISSING
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor
@@ -66,6 +68,34 @@ def test_each_image_of_a_batch_can_be_made_alone(stocked: Models, family: Family
     )
     assert (generate(model, alone).images[0] - result.images[1]).abs().max() < 2e-3
     assert (result.images[0] - result.images[1]).abs().max() > 0.02
+
+
+@pytest.mark.parametrize("start", [{}, {"init_image": picture(3)}, {"init_image": picture(3), "mask": LEFT}])
+def test_a_union_net_of_flux_serves_every_picture_of_a_batch(stocked: Models, start: dict[str, Any]) -> None:
+    model = stocked(Family.FLUX_DEV)
+    tile = ControlUnit(Modality.TILE, picture(2))
+    assert model.nets()[Modality.TILE].mode is not None
+    request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2, controls=(tile,), **start)
+    both = generate(model, replace(request, seed=3, batch_size=2)).images
+    assert (generate(model, replace(request, seed=4)).images[0] - both[1]).abs().max() < 2e-3
+
+
+FLUX_CHOICES = [
+    *(SchedulerChoice(name) for name in sorted(set(SchedulerName) - set(FLOW_MISSING))),
+    SchedulerChoice(SchedulerName.DPM_MULTISTEP, algorithm_type=AlgorithmType.SDE_DPMSOLVER_PP),
+]
+
+
+@pytest.mark.parametrize("choice", FLUX_CHOICES, ids=lambda c: f"{c.name.value} {c.algorithm_type or ''}".strip())
+def test_the_seed_alone_decides_with_every_scheduler_of_flux(stocked: Models, choice: SchedulerChoice) -> None:
+    model = stocked(Family.FLUX_DEV)
+    request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=3, guidance_scale=3.5, scheduler=choice)
+    torch.manual_seed(1)
+    both = generate(model, replace(request, seed=3, batch_size=2)).images
+    torch.manual_seed(2)
+    alone = generate(model, replace(request, seed=4)).images
+    assert torch.allclose(both[1:], alone, atol=1e-4)
+    assert not torch.allclose(both[:1], alone, atol=1e-4)
 
 
 def test_a_picture_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_said(

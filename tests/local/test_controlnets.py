@@ -20,8 +20,8 @@ from controlstack.local.model import LocalModel
 from controlstack.local.pipelines import Task
 from controlstack.local.schedulers import make_scheduler
 from controlstack.tests.local.stocked import SIZE, picture
-from controlstack.tests.local.test_plain_pipelines import plain
-from controlstack.tests.local.tiny_models import control_net, tiny_model
+from controlstack.tests.local.test_plain_pipelines import plain, shown
+from controlstack.tests.local.tiny_models import control_net, flux_transformer, tiny_model, xlabs_net
 from torch import Tensor
 
 Models = Callable[[Family], LocalModel]
@@ -170,7 +170,7 @@ def test_a_flux_union_net_makes_the_image_of_the_plain_pipeline(stocked: Models)
         REQUEST.prompt,
         width=SIZE,
         height=SIZE,
-        control_image=[control.image.movedim(-1, 1) for control in controls],
+        control_image=[shown(control.image, flux=True) for control in controls],
         control_mode=[net.mode for net in nets],
         controlnet_conditioning_scale=[control.strength for control in controls],
         control_guidance_start=[0.0, 0.0],
@@ -208,10 +208,6 @@ def test_an_averaging_net_acts_as_in_the_plain_pipeline_and_leaves_its_neighbour
 
 
 def test_flux_nets_of_different_depth_stand_together(tmp_path: Path) -> None:
-    from controlstack.local.controlnets import _sum
-
-    deep, shallow = [torch.tensor(1.0), torch.tensor(2.0), torch.tensor(3.0)], [torch.tensor(10.0), torch.tensor(20.0)]
-    assert _sum(deep, shallow, layers=3) == [11, 12, 23]  # of two for three blocks, the first serves two
     folder = tmp_path / "controlnet"
     control_net(Family.FLUX_DEV, seed=3).save_pretrained(folder / "FLUX.1-dev-Controlnet-Canny")
     net = control_net(Family.FLUX_DEV, seed=13)
@@ -224,3 +220,53 @@ def test_flux_nets_of_different_depth_stand_together(tmp_path: Path) -> None:
         controls = [CANNY, DEPTH]
         controls[left_out] = replace(controls[left_out], strength=1e-30)
         assert not torch.equal(image, generate(model, replace(REQUEST, controls=tuple(controls))).images)
+
+
+def test_each_flux_net_gives_its_residuals_to_the_blocks_it_was_made_for() -> None:
+    from controlstack.local.controlnets import Control, flux_control_stack
+
+    transformer = flux_transformer()
+    transformer.transformer_blocks.extend(flux_transformer().transformer_blocks[:1])  # three
+    deep = control_net(Family.FLUX_DEV, num_layers=3)
+    nets = [deep, control_net(Family.FLUX_DEV, seed=13), xlabs_net(seed=23)]
+    maps = [picture(seed).movedim(-1, 1) for seed in range(3)]
+    tokens = (SIZE // 16) ** 2
+    rows, columns = torch.meshgrid(torch.arange(SIZE // 16), torch.arange(SIZE // 16), indexing="ij")
+    inputs = {
+        "hidden_states": torch.randn(1, tokens, 16),
+        "encoder_hidden_states": torch.randn(1, 5, 32),
+        "pooled_projections": torch.randn(1, 32),
+        "timestep": torch.tensor([0.5]),
+        "guidance": torch.tensor([3.5]),
+        "img_ids": torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(tokens, 3).float(),
+        "txt_ids": torch.zeros(5, 3),
+        "return_dict": False,
+    }
+    latents = torch.randn(1, tokens, 16)  # as a pipeline encodes a map
+    modes = [torch.tensor([-1])] * 3
+    with torch.no_grad():
+        stack = flux_control_stack([Control(net) for net in nets], maps, transformer)
+        double, single = stack(
+            **inputs, controlnet_cond=[latents] * 3, controlnet_mode=modes, conditioning_scale=[1.0, 1.0, 1.0]
+        )
+        hints = [latents, latents, maps[2]]
+        alone = [net(**inputs, controlnet_cond=hint) for net, hint in zip(nets, hints, strict=True)]
+    (a, single_a), (b, single_b), (c, none) = alone
+    assert none is None
+    # Of two for three blocks InstantX's first serves two neighbours; XLabs' come in turn.
+    for block, (x, y, z) in zip(double, [(a[0], b[0], c[0]), (a[1], b[0], c[1]), (a[2], b[1], c[0])], strict=True):
+        assert torch.equal(block, x + y + z)
+    assert [torch.equal(block, single_a[0] + single_b[0]) for block in single] == [True, True]
+
+
+def test_flux_nets_that_encode_maps_themselves_stand_beside_others_in_either_order(tmp_path: Path) -> None:
+    folder = tmp_path / "controlnet"
+    xlabs_net().save_pretrained(folder / "flux-canny-controlnet-v3")
+    control_net(Family.FLUX_DEV, seed=13).save_pretrained(folder / "FLUX.1-dev-Controlnet-Depth")
+    model = tiny_model(Family.FLUX_DEV, Library({"controlnet": [folder]}))
+    for controls in ((CANNY, DEPTH), (DEPTH, CANNY)):
+        image = generate(model, replace(REQUEST, controls=controls)).images
+        for index in (0, 1):
+            other = list(controls)
+            other[index] = replace(controls[index], image=1 - controls[index].image)
+            assert not torch.equal(image, generate(model, replace(REQUEST, controls=tuple(other))).images)

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from controlstack.core.conventions import NetKind
 from controlstack.core.errors import InvalidRequest, ModelNotFound, ModelUnreadable
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
+from controlstack.local.inputs import net_kind
 from controlstack.local.library import Library
 from controlstack.local.model import DEMO_MODEL, LocalModel
 from controlstack.local.net_files import load_net
 from controlstack.local.net_names import NET_SOURCES, NETS_OF, NetWord, published, word_of
 from controlstack.local.nets import NetSearch
-from controlstack.tests.local.original_layouts import flux_original, ldm_unet, stored
+from controlstack.tests.local.original_layouts import ldm_unet, stored, xlabs_original
 from controlstack.tests.local.tiny_models import (
     WIDTH,
     control_net,
@@ -26,6 +28,7 @@ from controlstack.tests.local.tiny_models import (
     tiny_model,
     unet,
     union_net,
+    xlabs_net,
 )
 from safetensors.torch import save_file
 from torch import Tensor
@@ -321,20 +324,35 @@ def test_flux_nets_are_read_from_single_files(modes: int | None, folder: Path) -
     assert (loaded.union, loaded.config.num_mode) == (modes is not None, modes)
 
 
-def test_nets_of_xlabs_are_read(folder: Path) -> None:
-    net = control_net(Family.FLUX_DEV, num_single_layers=0, conditioning_embedding_channels=16)
-    hint = {"conv_in": 0, **{f"blocks.{index}": 2 * (index + 1) for index in range(6)}, "conv_out": 14}
-    written = flux_original(net)
-    for name, tensor in net.state_dict().items():
-        stem, leaf = name.rsplit(".", 1)
-        if stem.startswith("input_hint_block."):
-            written[f"input_hint_block.{hint[stem.removeprefix('input_hint_block.')]}.{leaf}"] = tensor
-        elif stem.startswith("controlnet_blocks."):
-            written[name] = tensor
-        elif stem == "controlnet_x_embedder":
-            written[f"pos_embed_input.{leaf}"] = tensor
-    loaded = load_net(write(folder, "x.safetensors", written), flux_transformer().config, torch.float32)
-    assert same(net, loaded)
+def test_a_file_of_xlabs_makes_the_picture_of_its_folder(folder: Path) -> None:
+    net = xlabs_net()
+    net.save_pretrained(folder / "folder" / "flux-canny-controlnet-v3")
+    (folder / "file").mkdir()
+    write(folder / "file", "flux-canny-controlnet-v3.safetensors", xlabs_original(net))
+    request = GenerationRequest(
+        "a red circle", width=64, height=64, steps=2, controls=(ControlUnit(Modality.CANNY, torch.rand(1, 64, 64, 3)),)
+    )
+    pictures = []
+    for place in ("folder", "file"):
+        model = tiny_model(Family.FLUX_DEV, Library({"controlnet": (folder / place,)}))
+        assert same(net, model.net(model.nets()[Modality.CANNY]))
+        pictures.append(generate(model, request).images)
+    assert torch.equal(*pictures)
+    assert not torch.equal(pictures[0], generate(model, replace(request, controls=())).images)
+
+
+def test_by_which_conventions_a_flux_net_reads_maps_is_told_from_what_it_is(folder: Path) -> None:
+    files = {
+        "FLUX.1-dev-Controlnet-Depth.safetensors": control_net(Family.FLUX_DEV),
+        "FLUX.1-dev-ControlNet-Union-Pro-2.0.safetensors": control_net(Family.FLUX_DEV),
+        "FLUX.1-dev-Controlnet-Union.safetensors": union_net(Family.FLUX_DEV),
+    }
+    for name, net in files.items():
+        write(folder, name, net.state_dict())
+    model = tiny_model(Family.FLUX_DEV, Library({"controlnet": (folder,)}))
+    model.nets_chosen = dict(zip((Modality.DEPTH, Modality.GRAY, Modality.TILE), files, strict=True))
+    kinds = [net_kind(model, model.nets()[modality]) for modality in model.nets_chosen]
+    assert kinds == [NetKind.FLUX, NetKind.FLUX_UNION_PRO_2, NetKind.FLUX_UNION]
 
 
 def test_a_net_that_lacks_tensors_is_a_sentence(folder: Path) -> None:

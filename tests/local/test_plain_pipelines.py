@@ -82,7 +82,7 @@ def plain(model: LocalModel, request: GenerationRequest, task: Task, **more: Any
     if nets:
         hints = "image" if task is Task.TEXT_TO_IMAGE and not flux else "control_image"
         inputs |= {
-            hints: [control.image.movedim(-1, 1) for control in request.controls],
+            hints: [shown(control.image, flux) for control in request.controls],
             "controlnet_conditioning_scale": [control.strength for control in request.controls],
             "control_guidance_start": [control.start for control in request.controls],
             "control_guidance_end": [control.end for control in request.controls],
@@ -99,6 +99,12 @@ def plain(model: LocalModel, request: GenerationRequest, task: Task, **more: Any
     ).images.movedim(1, -1)
 
 
+def shown(image: Tensor, flux: bool) -> Tensor:
+    """A map as a pipeline takes it: FLUX's take pictures in 0..1, and tensors in -1..1."""
+    planes = image.movedim(-1, 1)
+    return 2 * planes - 1 if flux else planes
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
 @pytest.mark.parametrize("task", list(Task))
 @pytest.mark.parametrize("family", FAMILIES)
@@ -108,6 +114,16 @@ def test_the_image_is_that_of_the_plain_pipeline(stocked: Models, family: Family
     result = generate(model, request)
     assert result.task == task.value
     assert torch.equal(result.images, plain(model, request, task))
+
+
+@pytest.mark.parametrize("family", [Family.SD15, Family.SDXL, Family.FLUX_DEV])
+def test_a_map_counts_as_the_picture_that_a_script_would_give(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    image = (picture(1) * 255).round() / 255
+    request = replace(REQUEST, controls=(ControlUnit(Modality.DEPTH, image),))
+    hints = "control_image" if model.facts.flow else "image"
+    theirs = plain(model, request, Task.TEXT_TO_IMAGE, **{hints: [_pil(image[0])]})
+    assert torch.equal(generate(model, request).images, theirs)
 
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL])

@@ -16,6 +16,7 @@ from controlstack.local.schedulers import (
     KARRAS_SIGMAS,
     MISSING,
     make_scheduler,
+    noise_drawn_from,
 )
 from torch import Tensor
 
@@ -96,9 +97,9 @@ def sample_flow(scheduler: Any, steps: int, seed: int = 0) -> Tensor:
     scheduler.set_timesteps(sigmas=sigmas, mu=1.15, device="cpu")
     scheduler.set_begin_index(0)
     x = torch.randn(1, 100, 200, generator=generator)
-    options = step_options(scheduler, generator)
-    for time in scheduler.timesteps:
-        x = scheduler.step(exact_flow(x.double(), float(time) / 1000).float(), time, x, return_dict=False, **options)[0]
+    with noise_drawn_from(scheduler, [generator]):
+        for time in scheduler.timesteps:
+            x = scheduler.step(exact_flow(x.double(), float(time) / 1000).float(), time, x, return_dict=False)[0]
     return x
 
 

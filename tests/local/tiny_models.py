@@ -183,6 +183,11 @@ def control_net(family: Family = Family.SD15, seed: int = 3, **changes: Any) -> 
     return _acting(ControlNetModel.from_unet(made_from, conditioning_embedding_out_channels=_HINT_CHANNELS), seed)
 
 
+def xlabs_net(seed: int = 3) -> ControlNetModel | FluxControlNetModel:
+    """A net of XLabs, small: its encoded map has a quarter as many channels as the latents, in patches of two."""
+    return control_net(Family.FLUX_DEV, seed, num_single_layers=0, conditioning_embedding_channels=4, patch_size=2)
+
+
 def union_net(
     family: Family = Family.SDXL, modes: int | None = None, seed: int = 4
 ) -> ControlNetUnionModel | FluxControlNetModel:
@@ -262,7 +267,7 @@ def tiny_model(
 def _acting(net: Any, seed: int) -> Any:
     torch.manual_seed(seed)
     for name, parameter in net.named_parameters():
-        if name.startswith(("controlnet_", "spatial_ch_projs")):
+        if name.startswith(("controlnet_", "spatial_ch_projs", "input_hint_block.conv_out")):
             torch.nn.init.normal_(parameter, std=0.1)
     return net.eval()
 
