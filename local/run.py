@@ -210,4 +210,5 @@ def _format_kept(vae: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        vae.to(dtype=dtype)
+        if vae.dtype != dtype:  # diffusers warns of every cast to a half format
+            vae.to(dtype=dtype)
