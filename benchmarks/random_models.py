@@ -111,7 +111,7 @@ def _net(denoiser: Any, device: torch.device, dtype: torch.dtype) -> Any:
                     **{name: value for name, value in {**config, **depth}.items() if name in known}
                 )
             )
-        return _acting(diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False).to(dtype))
+        return _acting(diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False))
 
 
 @contextmanager
