@@ -20,6 +20,7 @@ import torch
 from controlstack.benchmarks.batched_stacks import BatchedFluxStack, BatchedUNetStack
 from controlstack.benchmarks.random_models import MODALITIES, SHALLOW_FLUX, TINY, RandomModel, random_map, random_model
 from controlstack.benchmarks.timing import interleaved, print_table, seconds
+from controlstack.core.errors import ControlStackError
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import FACTS, Family
@@ -235,7 +236,7 @@ def rows(plan: Plan, only: str, left_out: list[str]) -> Iterator[list[str]]:
             assert bench is not None
             try:
                 yield bench.measure(choice, controls)
-            except (ImportError, RuntimeError, TypeError, ValueError) as error:
+            except (ControlStackError, ImportError, RuntimeError, TypeError, ValueError) as error:
                 lines = str(error).strip().splitlines() or [type(error).__name__]
                 left_out.append(f"Left out on {family.value}: {choice.name}: {lines[0][:150]}")
         del bench
