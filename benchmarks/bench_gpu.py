@@ -1,74 +1,105 @@
 """Steps per second and peak memory on a GPU, against the plain diffusers pipeline.
 
 Models of real size with random weights in bf16, at the size each family was trained for; nets act at every step, so
-that nothing is gained by windows. Says so and ends where there is no GPU.
+that nothing is gained by windows. Says so and ends where there is no GPU. `--rehearse` goes the same way with tiny
+networks on whatever device there is: it shows that the script runs, and measures nothing.
 """
 
 from __future__ import annotations
 
+import argparse
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from controlstack.benchmarks.plain import plain_pipeline
-from controlstack.benchmarks.random_models import MODALITIES, let_nets_act, random_model
+from controlstack.benchmarks.random_models import MODALITIES, TINY, random_map, random_model
 from controlstack.benchmarks.timing import interleaved, print_table
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
 
-ROUNDS = 3
-STEPS = 20
+FAMILIES = (Family.SD15, Family.SDXL, Family.FLUX_DEV)
 NETS = (0, 1, 3)
 
 
-def peak_of(run: Callable[[], object]) -> float:
-    """GiB."""
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    run()
-    torch.cuda.synchronize()
-    return torch.cuda.max_memory_allocated() / 2**30
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured; `side` 0 is the size a family was trained for."""
+
+    rounds: int = 3
+    steps: int = 20
+    side: int = 0
+    tiny: bool = False
 
 
-def measure(family: Family, device: torch.device) -> list[list[str]]:
-    model = random_model(family, PlainMemory(device), torch.bfloat16, nets=max(NETS))
-    let_nets_act(list(model.networks.values()))
-    side = FACTS[family].size
-    controls = tuple(ControlUnit(modality, torch.rand(1, side, side, 3)) for modality in MODALITIES)
+REHEARSAL = Plan(rounds=1, steps=2, side=64, tiny=True)
+
+
+def measure(family: Family, device: torch.device, plan: Plan) -> list[list[str]]:
+    memory = PlainMemory(device)
+    model = random_model(family, memory, torch.bfloat16, max(NETS), TINY[family] if plan.tiny else None)
+    side = plan.side or FACTS[family].size
+    controls = tuple(ControlUnit(modality, random_map(side, seed)) for seed, modality in enumerate(MODALITIES))
     rows = []
-    for count in NETS:
+    for count in sorted(NETS, reverse=True):
+        idle = [model.managed(model.networks[modality]) for modality in MODALITIES[count:]]
+        memory.unload(idle)  # a peak shall have nothing that takes no part
         request = GenerationRequest(
             "a circle",
             width=side,
             height=side,
-            steps=STEPS,
+            steps=plan.steps,
             guidance_scale=FACTS[family].guidance,
             controls=controls[:count],
         )
-        plain = plain_pipeline(model, request)
+        pipeline = plain_pipeline(model, request)
 
-        def ours(request: GenerationRequest = request) -> object:
+        # The copy waits for the device, which the pipeline does not; the engine's images are on the CPU already.
+        def plain(run: Callable[[], torch.Tensor] = pipeline) -> torch.Tensor:
+            return run().float().cpu()
+
+        def ours(request: GenerationRequest = request) -> torch.Tensor:
             return generate(model, request).images
 
-        same = torch.equal(plain().cpu().float(), generate(model, request).images)
-        result = interleaved(plain, ours, ROUNDS)
-        rates = [f"{STEPS / seconds:.2f}" for seconds in (result.theirs, result.ours)]
-        peaks = [f"{peak_of(run):.1f} GiB" for run in (plain, ours)]
+        same = torch.equal(plain(), ours())
+        result = interleaved(plain, ours, plan.rounds)
+        rates = [f"{plan.steps / seconds:.2f}" for seconds in (result.theirs, result.ours)]
+        peaks = [peak_of(run, device) for run in (plain, ours)]
         title = f"{family.value} {side}x{side}"
         rows.append([title, str(count), *rates, f"{result.ratio:.3f}", *peaks, "yes" if same else "no"])
-    return rows
+    return rows[::-1]
 
 
-def main() -> None:
-    if not torch.cuda.is_available():
+def peak_of(run: Callable[[], object], device: torch.device) -> str:
+    if device.type != "cuda":
+        return "-"
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rehearse", action="store_true", help="tiny networks on any device: shows that it runs")
+    plan = REHEARSAL if parser.parse_args(arguments).rehearse else Plan()
+    gpu = torch.cuda.is_available()
+    if not gpu and not plan.tiny:
         print("No GPU is at hand: the figures of docs/performance.md that need one are not measured.")
         return
-    print(f"{torch.cuda.get_device_name()}, bf16, {STEPS} steps with everything around them, torch {torch.__version__}")
+    device = torch.device("cuda" if gpu else "cpu")
+    name = torch.cuda.get_device_name() if gpu else "CPU"
+    print(f"{name}, bf16, {plan.steps} steps with everything around them, torch {torch.__version__}")
+    if plan.tiny:
+        print("A rehearsal with tiny networks: the figures mean nothing.")
     rows = []
-    for family in (Family.SD15, Family.SDXL, Family.FLUX_DEV):
-        rows += measure(family, torch.device("cuda"))
+    for family in FAMILIES:
+        try:
+            rows += measure(family, device, plan)
+        except torch.OutOfMemoryError as error:
+            print(f"{family.value} is left out: it does not fit this GPU ({str(error).partition('.')[0]}).")
         gc.collect()
         torch.cuda.empty_cache()
     sides = ["diffusers", "ControlStack"]

@@ -1,12 +1,12 @@
 """Models of real size with random weights: what they draw is noise, what they cost is what the real ones cost.
 
-The text encoders are the exception: one layer of the right width, since no benchmark here measures them.
+The text encoders are the exception: two layers of the right width, since no benchmark here measures them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +23,29 @@ from controlstack.local.model import LocalModel
 from controlstack.local.nets import Net
 from controlstack.local.single_files import family_configs
 from controlstack.tests.local.tiny_models import clip_tokenizer, t5_tokenizer
+from torch import Tensor
 
 MODALITIES = (Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE)
-_THIN = {"num_hidden_layers": 1, "num_layers": 1}
+_THIN = {"num_hidden_layers": 2, "num_layers": 2}  # SDXL reads the last layer but one
 # InstantX's FLUX nets have 5 double and 10 single blocks of the transformer's 19 and 38.
 _FLUX_NET = {"num_layers": 5, "num_single_layers": 10}
+
+Changes = Mapping[str, Mapping[str, Any]]
+"""What is another in the configurations of a model's components, by the components' names."""
+
+# FLUX's 12 billion numbers fit no ordinary computer; these few blocks are as wide as its own.
+SHALLOW_FLUX: Changes = {"transformer": {"num_layers": 1, "num_single_layers": 1}}
+
+_TINY_VAE = {"block_out_channels": (32,) * 4}
+_TINY_XL = {"block_out_channels": (32,) * 3, "transformer_layers_per_block": (1,) * 3, "attention_head_dim": (2,) * 3}
+_TINY_FLUX = {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 1, "joint_attention_dim": 64}
+_TINY_T5 = {"d_model": 64, "d_ff": 64, "num_heads": 2, "vocab_size": 64}
+TINY: Mapping[Family, Changes] = {
+    Family.SD15: {"unet": {"block_out_channels": (32,) * 4}, "vae": _TINY_VAE},
+    Family.SDXL: {"unet": _TINY_XL, "vae": _TINY_VAE},
+    Family.FLUX_DEV: {"transformer": _TINY_FLUX, "vae": _TINY_VAE, "text_encoder_2": _TINY_T5},
+}
+"""For rehearsals: every way through the code in seconds, and no figure that means anything."""
 
 
 @dataclass(repr=False)
@@ -43,26 +61,31 @@ class RandomModel(LocalModel):
         return self.networks[net.modality]
 
 
-def random_model(family: Family, memory: Memory, dtype: torch.dtype, nets: int) -> RandomModel:
-    """A model with `nets` ControlNets, for canny, depth and openpose."""
+def random_model(
+    family: Family, memory: Memory, dtype: torch.dtype, nets: int, changes: Changes | None = None
+) -> RandomModel:
+    """A model on the memory's device, with `nets` ControlNets that act: for canny, depth and openpose."""
     torch.manual_seed(0)
     facts, configs = FACTS[family], family_configs(family, Library())
-    networks = {name: config for name, config in configs.items() if name != "scheduler"}
-    components = {name: _network(config, memory.device, dtype) for name, config in networks.items()}
+    scheduler = configs.pop("scheduler")
+    changed = {name: {**config, **(changes or {}).get(name, {})} for name, config in configs.items()}
+    networks = {name: _network(config, memory.device, dtype) for name, config in changed.items()}
     tokenizers = (clip_tokenizer, t5_tokenizer if facts.flow else clip_tokenizer)
-    components |= {name: make() for name, make in zip(facts.tokenizers, tokenizers, strict=False)}
-    components |= dict.fromkeys(("image_encoder", "feature_extractor"))
-    denoiser = components[facts.denoiser]
-    return RandomModel(
+    others = {name: make() for name, make in zip(facts.tokenizers, tokenizers, strict=False)}
+    others |= dict.fromkeys(("image_encoder", "feature_extractor"))
+    model = RandomModel(
         name=f"{family.value} with random weights",
         family=family,
         source=Path("nowhere"),
         memory=memory,
         dtype=dtype,
-        components=components,
-        scheduler_config=configs["scheduler"],
-        networks={modality: _net(denoiser, memory.device, dtype) for modality in MODALITIES[:nets]},
+        components={**networks, **others},
+        scheduler_config=scheduler,
+        networks={m: _net(networks[facts.denoiser], memory.device, dtype) for m in MODALITIES[:nets]},
     )
+    # What the memory does not know of would count as taken by others, and the engine would offload.
+    memory.load([model.managed(module) for module in (*networks.values(), *model.networks.values())])
+    return model
 
 
 def _network(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
@@ -81,11 +104,14 @@ def _net(denoiser: Any, device: torch.device, dtype: torch.dtype) -> Any:
     with _drawn_at_random(device, dtype):
         if isinstance(denoiser, diffusers.FluxTransformer2DModel):
             config = {name: value for name, value in denoiser.config.items() if not name.startswith("_")}
+            depth = {name: min(blocks, config[name]) for name, blocks in _FLUX_NET.items()}
             known = inspect.signature(diffusers.FluxControlNetModel.__init__).parameters
-            return diffusers.FluxControlNetModel(
-                **{name: value for name, value in {**config, **_FLUX_NET}.items() if name in known}
-            ).eval()
-        return diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False).to(dtype).eval()
+            return _acting(
+                diffusers.FluxControlNetModel(
+                    **{name: value for name, value in {**config, **depth}.items() if name in known}
+                )
+            )
+        return _acting(diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False))
 
 
 @contextmanager
@@ -100,9 +126,14 @@ def _drawn_at_random(device: torch.device, dtype: torch.dtype) -> Iterator[None]
         torch.set_default_dtype(before)
 
 
-def let_nets_act(networks: Sequence[Any]) -> None:
-    """The outputs of fresh ControlNets are zero; here they are not, so that a wrong sum would be seen."""
-    for net in networks:
-        for name, parameter in net.named_parameters():
-            if name.startswith("controlnet_") and "embed" not in name and parameter.ndim > 1:
-                torch.nn.init.normal_(parameter, std=0.02)
+def _acting(net: Any) -> Any:
+    """Fresh ControlNets begin and end with zeros; here they do not, so that a mistaken hint or a wrong sum is seen."""
+    for parameter in net.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return net.eval()
+
+
+def random_map(side: int, seed: int) -> Tensor:
+    """Noise [1, side, side, 3], dark as lines on black are: a bright map would be taken for lines on paper."""
+    return 0.4 * torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(seed))

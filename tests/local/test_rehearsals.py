@@ -1,0 +1,61 @@
+"""What the benchmarks are made of works where nobody looks: without a GPU, with tiny networks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from unittest.mock import patch
+
+import pytest
+import torch
+from controlstack.benchmarks import bench_gpu
+from controlstack.benchmarks.batched_stacks import BatchedFluxStack, BatchedUNetStack
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest
+from controlstack.local.families import Family
+from controlstack.local.generate import generate
+from controlstack.local.model import LocalModel
+from controlstack.tests.local.stocked import SIZE, picture
+
+Models = Callable[[Family], LocalModel]
+
+BATCHED = {"_UNetStack": BatchedUNetStack, "_FluxStack": BatchedFluxStack}
+LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
+
+
+def test_the_gpu_benchmark_compares_every_family_with_every_number_of_nets(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_gpu.main(["--rehearse"])
+    table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    rows = table[2:]
+    assert [tuple(row[:2]) for row in rows] == [
+        (f"{family.value} 64x64", str(nets)) for family in bench_gpu.FAMILIES for nets in (0, 1, 3)
+    ]
+    assert {row[-1] for row in rows} == {"yes"}, "the engine makes the plain pipeline's picture"
+
+
+@pytest.mark.parametrize("family", [Family.SD15, Family.SDXL, Family.FLUX_DEV])
+def test_controls_of_one_net_in_one_call_draw_the_same_but_for_rounding(stocked: Models, family: Family) -> None:
+    model = stocked(family)
+    controls = (
+        ControlUnit(Modality.CANNY, 0.4 * picture(1), strength=0.7, mask=LEFT),
+        ControlUnit(Modality.DEPTH, picture(2)),
+        ControlUnit(Modality.CANNY, 0.4 * picture(3), strength=1.2, end=0.5),
+    )
+    request = GenerationRequest(
+        "a red circle", width=SIZE, height=SIZE, steps=4, guidance_scale=3.5, seed=3, controls=controls
+    )
+    calls: Counter[str] = Counter()
+    net = model.net(model.nets()[Modality.CANNY])
+    hook = net.register_forward_hook(lambda *_: calls.update(["net"]))
+    try:
+        apart = generate(model, request).images
+        alone = calls.pop("net")
+        with patch.multiple("controlstack.local.controlnets", **BATCHED):
+            together = generate(model, request).images
+    finally:
+        hook.remove()
+    assert calls["net"] < alone
+    assert (together - apart).abs().max() < 1e-4
+    swapped = replace(request, controls=(replace(controls[0], strength=1.2), controls[1], controls[2]))
+    assert (generate(model, swapped).images - apart).abs().max() > 1e-3
