@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory
+from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory, Problem
 from ..core.images import fit_image
 from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
@@ -19,6 +19,7 @@ from .offload import run_offloaded
 from .pipelines import Task, task_of
 from .run import Listener, Prepared, Run
 from .schedulers import make_inversion, make_scheduler
+from .tiled_diffusion import tiling_problems
 from .token_merging import tokens_merged
 
 if TYPE_CHECKING:
@@ -57,42 +58,44 @@ def generate(
     on_step: Listener = lambda step: None,
     upscaler: Upscaler | None = None,
     merge_tokens: float = 0.0,
+    tile_size: int = 0,
 ) -> Generation:
     """Run the request on the model.
 
     `on_step` is called after every step; what it raises stops the generation and is passed on. Where the picture is to
     be twice as large, `upscaler` enlarges images [batch, h, w, 3]; without one the model draws the picture again over
     its own enlarged result. `merge_tokens` is the share of tokens that are merged (0 to 0.75), which is faster and
-    makes another picture. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
-    GenerationFailed when the result is not an image.
+    makes another picture. `tile_size` is the side in pixels (a multiple of 64) of the tiles in which a UNet sees the
+    picture at every step; 0 is all of it at once. Raises InvalidRequest with every problem before anything runs,
+    OutOfMemory, or GenerationFailed when the result is not an image.
     """
-    _ensure_possible(model, request)
+    _ensure_possible(model, request, *tiling_problems(model, tile_size))
     with tokens_merged(model, merge_tokens):
-        result = _generate_at_size(model, request, on_step, upscaler)
+        result = _generate_at_size(model, request, on_step, upscaler, tile_size)
     return replace(result, notes=(*result.notes, *_merging_notes(merge_tokens)))
 
 
 def _generate_at_size(
-    model: LocalModel, request: GenerationRequest, on_step: Listener, upscaler: Upscaler | None
+    model: LocalModel, request: GenerationRequest, on_step: Listener, upscaler: Upscaler | None, tile_size: int
 ) -> Generation:
     """The pictures, enlarged where that is asked for."""
     if not request.upscale:
-        return _generate(model, request, on_step)
+        return _generate(model, request, on_step, tile_size)
     again = _drawn_again(request)
     size = (again.width, again.height)
     if upscaler is None:
         _ensure_possible(model, again)
-    first = _generate(model, replace(request, upscale=False), on_step)
+    first = _generate(model, replace(request, upscale=False), on_step, tile_size)
     if upscaler is not None:
         return replace(first, images=fit_image(upscaler(first.images), *size, Resize.STRETCH).clamp(0, 1))
     larger = fit_image(first.images, *size, Resize.STRETCH)
-    second = _generate(model, replace(again, init_image=larger), on_step)
+    second = _generate(model, replace(again, init_image=larger), on_step, tile_size)
     seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
     return replace(second, task=first.task, scheduler=first.scheduler, seconds=seconds)
 
 
-def _ensure_possible(model: LocalModel, request: GenerationRequest) -> None:
-    if problems := model.problems(request):
+def _ensure_possible(model: LocalModel, request: GenerationRequest, *more: Problem) -> None:
+    if problems := [*model.problems(request), *more]:
         raise InvalidRequest(model.name, problems)
 
 
@@ -112,9 +115,9 @@ def _drawn_again(request: GenerationRequest) -> GenerationRequest:
     )
 
 
-def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener) -> Generation:
+def _generate(model: LocalModel, request: GenerationRequest, on_step: Listener, tile_size: int) -> Generation:
     started = time.perf_counter()
-    run = Run.of(model, request)
+    run = Run.of(model, request, tile_size)
     task = task_of(request)
 
     def attempt() -> tuple[Prepared, float, Tensor]:
@@ -172,6 +175,6 @@ def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared,
     inversion = make_inversion(model.scheduler_config, run.request.denoise)
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
-    found = Run.of(model, inverse).prepare(inversion.inverse, loras)
+    found = Run.of(model, inverse, run.tile_size).prepare(inversion.inverse, loras)
     noise = found.call(on_step, output="latent", latents=init_latents(model, run.request))
-    return Run.of(model, forward).prepare(inversion.forward, loras), {"latents": noise}
+    return Run.of(model, forward, run.tile_size).prepare(inversion.forward, loras), {"latents": noise}

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..core.conventions import unmet
@@ -22,6 +23,7 @@ from .model import LocalModel
 from .nets import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
+from .tiled_diffusion import Tile, TiledUNet, tiled_control_stack, tiles_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,16 +44,20 @@ Listener = Callable[[Step], None]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A valid request on a model, in one pass."""
+    """A valid request on a model, in one pass.
+
+    `tile_size` is the longest side in pixels of what the UNet sees at once; 0 is the whole picture.
+    """
 
     model: LocalModel
     request: GenerationRequest
     controls: Sequence[ControlUnit]
     nets: Sequence[Net]
     references: Sequence[ImageReference]
+    tile_size: int = 0
 
     @classmethod
-    def of(cls, model: LocalModel, request: GenerationRequest) -> Run:
+    def of(cls, model: LocalModel, request: GenerationRequest, tile_size: int = 0) -> Run:
         """What is of weight 0 is not there."""
         controls = [control for control in request.controls if control.strength != 0]
         known = model.nets() if controls else {}
@@ -61,6 +67,7 @@ class Run:
             controls=controls,
             nets=[known[control.modality] for control in controls],
             references=[reference for reference in request.references if reference.scale != 0],
+            tile_size=tile_size,
         )
 
     @property
@@ -73,12 +80,20 @@ class Run:
         """The autoencoder the request chose, or the model's own."""
         return self.model.vae(self.request.vae)
 
+    @cached_property
+    def tiles(self) -> Mapping[Tile, Tensor]:
+        """What the UNet sees at once, with the weights of each; none where that is the whole picture."""
+        if not self.tile_size:
+            return {}
+        return tiles_of(self.request.width, self.request.height, self.tile_size, self.model.device)
+
     def stages(self) -> list[Stage]:
         """The networks that compute together, with the memory they take at this size."""
         model, request = self.model, self.request
         rows = request.batch_size * (2 if is_guided(model, request) else 1)
         nets = {id(net): net for net in map(model.net, self.nets)}.values()
-        denoising = denoising_room(request.width, request.height, rows, model.dtype.itemsize)
+        seen = [min(side, self.tile_size or side) for side in (request.width, request.height)]
+        denoising = denoising_room(*seen, rows, model.dtype.itemsize)
         stages = [
             Stage([model.managed(model.components[name]) for name in model.facts.text_encoders]),
             Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
@@ -105,6 +120,8 @@ class Run:
         for control, net in zip(self.controls, self.nets, strict=True):
             if text := unmet(net_kind(self.model, net), control.modality):
                 yield f"{control.modality.title} Control with {net.name}: {text}"
+        if len(self.tiles) > 1:
+            yield f"The model saw the picture in {len(self.tiles)} tiles of {self.tile_size} pixels at every step."
 
     def prepare(self, scheduler: Any, loras: ActiveLoras) -> Prepared:
         """The pipeline, and what it is called with; text and references are embedded here."""
@@ -120,10 +137,12 @@ class Run:
         # The pipelines are given embeddings, so they need no text encoders, which may lie elsewhere by now.
         without_text = dict.fromkeys((*model.facts.text_encoders, *model.facts.tokenizers))
         parts = {**model.components, **without_text, "vae": self.vae, "scheduler": scheduler}
+        if self.tiles:
+            parts["unet"] = TiledUNet(model.denoiser, self.tiles)
         if units and model.facts.flow:
             parts["controlnet"] = flux_control_stack(units, model.denoiser)
         elif units:
-            parts["controlnet"] = unet_control_stack(units, guided)
+            parts["controlnet"] = (tiled_control_stack if self.tiles else unet_control_stack)(units, guided)
         in_tiles = self.decoding_room() > model.memory.free()
         return Prepared(self, kind.build(parts), inputs, units, in_tiles)
 

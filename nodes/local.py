@@ -19,6 +19,7 @@ from ..local.model import DEMO_MODEL, LocalModel
 from ..local.model_cache import ModelCache, stamp
 from ..local.nets import NetSearch
 from ..local.single_files import Parts
+from ..local.tiled_diffusion import TILE_STEP
 from ..local.token_merging import MOST_MERGED
 from . import comfy
 from .comfy import io
@@ -242,6 +243,17 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     tooltip="Share of the UNet's tokens to merge: faster for large pictures, but it changes the "
                     "picture. 0 = off. SD 1.5 and SDXL only; needs the package tomesd.",
                 ),
+                io.Int.Input(
+                    "tile_size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=TILE_STEP,
+                    optional=True,
+                    tooltip="For large pictures: the UNet sees them in overlapping tiles of this many pixels, best the size "
+                    "it was trained at (512 for SD 1.5, 1024 for SDXL), and needs memory for one tile only. 0 = off. "
+                    "SD 1.5 and SDXL only.",
+                ),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="The pictures, one batch."),
@@ -257,12 +269,13 @@ class ControlStackGenerateLocal(io.ComfyNode):
         request: GenerationRequest,
         upscale_model: str = DRAW_AGAIN,
         merge_tokens: float = 0.0,
+        tile_size: int = 0,
     ) -> io.NodeOutput:
         from ..local.generate import generate
 
         enlarges = request.upscale and upscale_model != DRAW_AGAIN
         upscaler = load_upscaler(comfy.library(), upscale_model) if enlarges else None
-        result = generate(model, request, comfy.report_steps(cls.hidden.unique_id), upscaler, merge_tokens)
+        result = generate(model, request, comfy.report_steps(cls.hidden.unique_id), upscaler, merge_tokens, tile_size)
         info = {
             "target": "local",
             "model": model.name,
