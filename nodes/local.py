@@ -251,8 +251,8 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     step=TILE_STEP,
                     optional=True,
                     tooltip="For large pictures: the UNet sees them in overlapping tiles of this many pixels, best the "
-                    "size of its training (512 for SD 1.5, 1024 for SDXL), and needs memory for one tile only. 0 = off. "
-                    "SD 1.5 and SDXL only.",
+                    "size of its training (512 for SD 1.5, 1024 for SDXL), and needs memory for one tile only. "
+                    "0 = off. SD 1.5 and SDXL only.",
                 ),
             ],
             outputs=[
