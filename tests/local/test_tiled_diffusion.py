@@ -70,6 +70,13 @@ UNIONS: dict[str, dict[str, Any]] = {
     "a masked map of a union net": {"controls": (UNION, replace(UNION, modality=Modality.TILE, mask=LEFT))},
 }
 CASES = [*((Family.SD15, name) for name in ASKED), *((Family.SDXL, name) for name in (*UNIONS, *ALSO_SDXL))]
+IN_TILES = [
+    (Family.SD15, "text"),
+    (Family.SD15, "a net in inpainting"),
+    (Family.SD15, "inversion"),
+    (Family.SDXL, "a net, references and a LoRA"),
+    (Family.SDXL, "two maps of a union net and a net"),
+]
 
 
 def request(name: str = "text", **changes: Any) -> GenerationRequest:
@@ -139,7 +146,7 @@ def test_an_inpainting_unet_sees_tiles_of_mask_and_picture_too(stocked_inpaintin
     assert set(seen) == {(8, 8)}
 
 
-@pytest.mark.parametrize(("family", "name"), CASES)
+@pytest.mark.parametrize(("family", "name"), IN_TILES)
 def test_neither_the_unet_nor_a_net_sees_more_than_a_tile(stocked: Models, family: Family, name: str) -> None:
     model, wanted = stocked(family), request(name)
     nets = [model.net(model.nets()[control.modality]) for control in wanted.controls]
@@ -206,9 +213,10 @@ def test_an_averaging_net_is_shown_all_of_its_map_on_every_tile(tmp_path: Path) 
     wanted = request(controls=(control,))
     assert torch.equal(image(model, wanted, 128), image(model, wanted, 0))
     corner = control.image.clone()
-    corner[:, :32, 96:] = 0
+    corner[:, 32:64, 96:] = 0  # in the picture, and on the last of its tiles only
     changed = latents(model, request(controls=(replace(control, image=corner),)))
-    assert not torch.isclose(changed, latents(model, wanted)).all(dim=1).any()
+    there = (changed != latents(model, wanted)).any(dim=(0, 1))
+    assert there[:, :4].float().mean() > 0.5  # on the first
 
 
 @pytest.mark.parametrize("mode", [Offload.MODEL, Offload.SEQUENTIAL])
