@@ -92,8 +92,9 @@ class Run:
         model, request = self.model, self.request
         rows = request.batch_size * (2 if is_guided(model, request) else 1)
         nets = {id(net): net for net in map(model.net, self.nets)}.values()
-        seen = [min(side, self.tile_size or side) for side in (request.width, request.height)]
-        denoising = denoising_room(*seen, rows, model.dtype.itemsize)
+        longest = self.tile_size or max(request.width, request.height)
+        width, height = min(request.width, longest), min(request.height, longest)
+        denoising = denoising_room(width, height, rows, model.dtype.itemsize)
         stages = [
             Stage([model.managed(model.components[name]) for name in model.facts.text_encoders]),
             Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
