@@ -67,7 +67,7 @@ def generate(
     `on_step` is called after every step; what it raises stops the generation and is passed on. Raises InvalidRequest
     with every problem before anything runs, OutOfMemory, or GenerationFailed when the result is not an image.
     """
-    run = Run(model, request, model.find())
+    run = Run(model, request, model.find(), options.tile_size)
     _ensure_possible(run, options)
     if not options.safety_check:
         return _generate_at_size(run, on_step, options)

@@ -6,6 +6,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from .nets import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
 from .schedulers import noise_drawn_from
+from .tiled_diffusion import Tile, TiledUNet, tiled_control_stack, tiles_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,11 +45,15 @@ Listener = Callable[[Step], None]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A valid request on a model, in one pass, with the nets and adapters that were found for it."""
+    """A valid request on a model, in one pass, with the nets and adapters that were found for it.
+
+    `tile_size` is the longest side in pixels of what the UNet sees at once; 0 is the whole picture.
+    """
 
     model: LocalModel
     request: GenerationRequest
     found: Found
+    tile_size: int = 0
 
     @property
     def controls(self) -> list[ControlUnit]:
@@ -88,12 +94,21 @@ class Run:
             if encoder := self.model.image_encoder_file(adapter):
                 yield encoder
 
+    @cached_property
+    def tiles(self) -> Mapping[Tile, Tensor]:
+        """What the UNet sees at once, with the weights of each; none where that is the whole picture."""
+        if not self.tile_size:
+            return {}
+        return tiles_of(self.request.width, self.request.height, self.tile_size, self.model.device)
+
     def stages(self) -> list[Stage]:
         """The networks that compute together, with the memory they take at this size."""
         model, request = self.model, self.request
         rows = request.batch_size * (2 if is_guided(model, request) else 1)
         nets = {id(net): net for net in map(model.net, self.nets)}.values()
-        denoising = denoising_room(request.width, request.height, rows, model.dtype.itemsize, model.facts.activations)
+        longest = self.tile_size or max(request.width, request.height)
+        width, height = min(request.width, longest), min(request.height, longest)
+        denoising = denoising_room(width, height, rows, model.dtype.itemsize, model.facts.activations)
         # Adapters lie on the device beside what is managed there.
         denoising += sum(adapter.path.stat().st_size for adapter in self.adapters)
         stages = [
@@ -124,6 +139,8 @@ class Run:
                 yield f"{control.modality.title} Control: its map was turned round, as it is dark lines on light paper."
             if text := unmet(net_kind(self.model, net), control.modality):
                 yield f"{control.modality.title} Control with {net.name}: {text}"
+        if len(self.tiles) > 1:
+            yield f"The model saw the picture in {len(self.tiles)} tiles of {self.tile_size} pixels at every step."
 
     def prepare(self, scheduler: Any, loras: ActiveLoras) -> Prepared:
         """The pipeline, and what it is called with; text and references are embedded here."""
@@ -139,10 +156,12 @@ class Run:
         # The pipelines are given embeddings, so they need no text encoders, which may lie elsewhere by now.
         without_text = dict.fromkeys((*model.facts.text_encoders, *model.facts.tokenizers))
         parts = {**model.components, **without_text, "vae": self.vae, "scheduler": scheduler}
+        if self.tiles:
+            parts["unet"] = TiledUNet(model.denoiser, self.tiles)
         if units and model.facts.flow:
             parts["controlnet"] = flux_control_stack(units, inputs[kind.hints], model.denoiser)
         elif units:
-            parts["controlnet"] = unet_control_stack(units, guided)
+            parts["controlnet"] = (tiled_control_stack if self.tiles else unet_control_stack)(units, guided)
         return Prepared(self, kind.build(parts), inputs, units, self.tile())
 
 

@@ -24,6 +24,7 @@ from ..local.nets import NetSearch
 from ..local.options import Options
 from ..local.safety_check import CHECKER, flagged_sentence
 from ..local.single_files import Parts
+from ..local.tiled_diffusion import TILE_STEP
 from ..local.token_merging import MOST_MERGED
 from . import comfy
 from .comfy import io
@@ -297,6 +298,17 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     tooltip="Lets Stable Diffusion's safety checker look at the finished pictures, and makes those it "
                     f"flags unrecognisable. Needs the folder {CHECKER} in models/diffusers.",
                 ),
+                io.Int.Input(
+                    "tile_size",
+                    default=0,
+                    min=0,
+                    max=4096,
+                    step=TILE_STEP,
+                    optional=True,
+                    tooltip="For large pictures: the UNet sees them in overlapping tiles of this many pixels, best the "
+                    "size of its training (512 for SD 1.5, 1024 for SDXL), and needs memory for one tile only. "
+                    "0 = off. SD 1.5 and SDXL only.",
+                ),
             ],
             outputs=[
                 io.Image.Output("images", display_name="images", tooltip="The pictures, one batch."),
@@ -314,14 +326,13 @@ class ControlStackGenerateLocal(io.ComfyNode):
         merge_tokens: float = 0.0,
         block_cache: float = 0.0,
         safety_check: bool = False,
+        tile_size: int = 0,
     ) -> io.NodeOutput:
         from ..local.generate import generate
 
         enlarges = request.upscale and upscale_model != DRAW_AGAIN
         upscaler = load_upscaler(comfy.library(), upscale_model) if enlarges else None
-        options = Options(
-            upscaler=upscaler, merge_tokens=merge_tokens, block_cache=block_cache, safety_check=safety_check
-        )
+        options = Options(upscaler, merge_tokens, block_cache, safety_check, tile_size)
         node_id = cls.hidden.unique_id
         result = generate(model, request, comfy.report_steps(node_id), options)
         if result.flagged:

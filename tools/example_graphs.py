@@ -75,7 +75,7 @@ def _request(prompt: str, **more: Any) -> dict[str, Any]:
     return node("ControlStackRequest", **(settings | more))
 
 
-def _generate(request: Link, prefix: str, **more: Any) -> dict[str, dict[str, Any]]:
+def _generate(request: Link, prefix: str, tile_size: int = 0, **more: Any) -> dict[str, dict[str, Any]]:
     found = dict.fromkeys(("vae_name", "text_encoder_1", "text_encoder_2"), "automatic")
     model = {"model_name": "demo (embedded)", "precision": "auto", "offload": "auto", **found, **more}
     return {
@@ -88,6 +88,7 @@ def _generate(request: Link, prefix: str, **more: Any) -> dict[str, dict[str, An
             merge_tokens=0.0,
             block_cache=0.0,
             safety_check=False,
+            tile_size=tile_size,
         ),
         "22": node("SaveImage", images=["21", 0], filename_prefix=prefix),
     }
@@ -150,24 +151,25 @@ STYLE = ExampleGraph(
 )
 
 
-# The demo model has no net for tiles, so the control is off: with a model that has one, it keeps the picture's content
-# where `denoise` draws new detail. And it draws no other size well than 128, so what it enlarges is made small before.
+# In tiles of the size that the model was made for. The demo model has no net for tiles, so that control is off, and a
+# canny control keeps the shapes instead; with a model that has one it can be the other way round.
 ENLARGE = ExampleGraph(
     "Enlarge with a tile control",
     {
-        "1": node("LoadImage", image="controlstack_scene.png"),
-        "2": node("ImageScale", image=["1", 0], upscale_method="area", width=64, height=64, crop="disabled"),
-        "3": node("PreviewImage", images=["2", 0]),
-        "4": _control("Tile", ["2", 0], "local", enabled=False),
+        "1": node("LoadImage", image="controlstack_small.png"),
+        "2": _control("Tile", ["1", 0], "local", enabled=False),
+        "3": _control("Canny", ["1", 0], "local", controls=["2", 0]),
         "10": _request(
-            "a green person with arms up right of an orange star on a gray background",
-            denoise=0.4,
-            controls=["4", 0],
-            init_image=["2", 0],
+            "a pink triangle on a white background",
+            width=256,
+            height=256,
+            denoise=0.5,
+            controls=["3", 0],
+            init_image=["1", 0],
         ),
-        **_generate(["10", 0], "controlstack_enlarge"),
+        **_generate(["10", 0], "controlstack_enlarge", tile_size=128),
     },
-    {"1": 0, "2": 0, "3": 1, "4": 1, **_END},
+    {"1": 0, "2": 1, "3": 1, **_END},
 )
 
 

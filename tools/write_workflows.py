@@ -38,7 +38,6 @@ SIZES = {
     "LoadImage": (340, 320),
     "PreviewImage": (380, 420),
     "SaveImage": (380, 340),
-    "ImageScale": (340, 190),
     "SolidMask": (380, 130),
     "FeatherMask": (380, 160),
 }
