@@ -22,7 +22,7 @@ from ..local.model import DEMO_MODEL, LocalModel
 from ..local.model_cache import ModelCache, stamp
 from ..local.nets import NetSearch
 from ..local.options import Options
-from ..local.safety_check import CHECKER, flagged_sentence
+from ..local.safety_check import CHECKER
 from ..local.single_files import Parts
 from ..local.tiled_diffusion import TILE_STEP
 from ..local.token_merging import MOST_MERGED
@@ -333,10 +333,12 @@ class ControlStackGenerateLocal(io.ComfyNode):
         enlarges = request.upscale and upscale_model != DRAW_AGAIN
         upscaler = load_upscaler(comfy.library(), upscale_model) if enlarges else None
         options = Options(upscaler, merge_tokens, block_cache, safety_check, tile_size)
-        node_id = cls.hidden.unique_id
-        result = generate(model, request, comfy.report_steps(node_id), options)
-        if result.flagged:
-            comfy.show_text(node_id, flagged_sentence(result.flagged, len(result.images)))
+        node_id, said = cls.hidden.unique_id, ""
+        try:
+            result = generate(model, request, comfy.report_steps(node_id), options)
+            said = "\n".join(result.notes)
+        finally:
+            comfy.show_text(node_id, said)  # else the last step's would stay, also after an error
         info = {
             "target": "local",
             "model": model.name,

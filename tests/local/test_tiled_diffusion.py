@@ -249,9 +249,9 @@ def test_a_run_that_is_out_of_memory_on_a_tile_is_made_once_more(
 def test_the_room_beside_the_weights_is_that_of_a_tile(stocked: Models) -> None:
     model = stocked(Family.SD15)
     _, denoising, decoding, *_ = Run(model, REQUEST, model.find(), TILE).stages()
-    assert denoising.room == denoising_room(TILE, TILE, 2, 4)
+    assert denoising.room == denoising_room(TILE, TILE, 2, 4, 1.0)
     whole = Run(model, REQUEST, model.find()).stages()
-    assert (whole[1].room, decoding.room) == (denoising_room(WIDTH, HEIGHT, 2, 4), whole[2].room)
+    assert (whole[1].room, decoding.room) == (denoising_room(WIDTH, HEIGHT, 2, 4, 1.0), whole[2].room)
 
 
 def test_a_run_that_is_stopped_leaves_no_trace(demo: LocalModel) -> None:
