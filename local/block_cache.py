@@ -29,11 +29,11 @@ MOST_DIFFERENCE = 1.0
 
 def caching_problems(model: LocalModel, threshold: float) -> Iterator[Problem]:
     """What keeps the model from leaving blocks out; 0 is always possible."""
-    if not 0 <= threshold <= MOST_DIFFERENCE:
-        limit, remedy = f"it must be 0 to {MOST_DIFFERENCE:g}", "Set it into this range."
-        yield Problem("block_cache", str(threshold), limit, remedy)
     if threshold and not model.facts.flow:
         yield Problem("block_cache", str(threshold), "only the transformers of FLUX.1 can do it", "Set it to 0.")
+    elif not 0 <= threshold <= MOST_DIFFERENCE:
+        limit, remedy = f"it must be 0 to {MOST_DIFFERENCE:g}", "Set it into this range."
+        yield Problem("block_cache", str(threshold), limit, remedy)
 
 
 @dataclass

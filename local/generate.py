@@ -105,7 +105,8 @@ def _generate_at_size(run: Run, on_step: Listener, options: Options) -> Generati
     larger = fit_image(first.images, *size, Resize.STRETCH)
     second = _generate(replace(run, request=replace(again, init_image=larger)), on_step, options)
     seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
-    notes = tuple(dict.fromkeys((*first.notes, *second.notes)))
+    more = (f"Drawn again: {note}" for note in second.notes if note not in first.notes)
+    notes = (*first.notes, *more)
     return replace(second, task=first.task, scheduler=first.scheduler, notes=notes, seconds=seconds)
 
 
@@ -147,7 +148,7 @@ def _generate(run: Run, on_step: Listener, options: Options) -> Generation:
     started = time.perf_counter()
     model, request = run.model, run.request
     task = task_of(request)
-    model.expect(run.files())
+    model.expect([*run.files(), *([model.checker_folder()] if options.safety_check else [])])
 
     def attempt() -> tuple[Prepared, BlockCache, float, Tensor]:
         with (

@@ -177,9 +177,13 @@ class LocalModel:
         self._expected.clear()
         self._expected.update(files)
 
+    def checker_folder(self) -> Path:
+        """Where the safety checker lies. Raises ModelNotFound."""
+        return find_checker(self.source, self.library)
+
     def safety_check(self) -> SafetyCheck:
         """What flags pictures: the model's own checker, or the library's. Raises ModelNotFound or ModelUnreadable."""
-        folder = find_checker(self.source, self.library)
+        folder = self.checker_folder()
         checker = self._kept(folder, lambda: load_checker(folder))
         return SafetyCheck(self.memory, self.managed(checker), load_processor(folder))
 
@@ -327,10 +331,10 @@ def load_model(
     if (source / "model_index.json").is_file():
         loaded = load_folder(source, dtype)
         configs = family_configs(loaded.family, library)
-        for name, file in parts.files(loaded.family, library).items():
-            load = load_vae if name == "vae" else load_text_encoder
-            loaded.components[name] = load(file, configs[name], dtype)
-            loaded.files[name] = file
+        for part, file in parts.files(loaded.family, library).items():
+            load = load_vae if part == "vae" else load_text_encoder
+            loaded.components[part] = load(file, configs[part], dtype)
+            loaded.files[part] = file
     else:
         loaded = load_single_file(source, dtype, library, parts)
     if resting is not None:

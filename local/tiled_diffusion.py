@@ -32,13 +32,13 @@ _OVERLAP = 0.25
 
 def tiling_problems(model: LocalModel, tile_size: int) -> Iterator[Problem]:
     """What keeps a model from seeing pictures in tiles of that side (pixels; 0 is off)."""
-    if tile_size < 0 or tile_size % TILE_STEP:
-        near = TILE_STEP * max(1, round(tile_size / TILE_STEP))
-        limit = f"tiles have sides of {TILE_STEP} pixels or a multiple of that"
-        yield Problem("tile_size", str(tile_size), limit, f"Set it to {near}, or to 0, which is off.")
     if tile_size and model.facts.flow:
         limit = "only the UNets of SD 1.5 and SDXL can see a picture in tiles"
         yield Problem("tile_size", str(tile_size), limit, "Set it to 0, or load such a model.")
+    elif tile_size < 0 or tile_size % TILE_STEP:
+        near = TILE_STEP * max(1, round(tile_size / TILE_STEP))
+        limit = f"tiles have sides of {TILE_STEP} pixels or a multiple of that"
+        yield Problem("tile_size", str(tile_size), limit, f"Set it to {near}, or to 0, which is off.")
 
 
 @dataclass(frozen=True)

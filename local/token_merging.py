@@ -16,10 +16,10 @@ MOST_MERGED = 0.75
 def merging_problems(model: LocalModel, share: float) -> Iterator[Problem]:
     """What keeps the model from merging: a share out of range, no UNet, no package tomesd; 0 is always possible."""
     off = "Set it to 0"
-    if not 0 <= share <= MOST_MERGED:
-        yield Problem("merge_tokens", str(share), f"it must be 0 to {MOST_MERGED}", "Set it into this range.")
     if share and model.facts.flow:
         yield Problem("merge_tokens", str(share), "only the UNets of SD 1.5 and SDXL merge tokens", f"{off}.")
+    elif not 0 <= share <= MOST_MERGED:
+        yield Problem("merge_tokens", str(share), f"it must be 0 to {MOST_MERGED}", "Set it into this range.")
     elif share and find_spec("tomesd") is None:
         limit = "merging tokens needs the package tomesd, which is not installed"
         yield Problem("merge_tokens", str(share), limit, f"{off}, or install it with: pip install tomesd")

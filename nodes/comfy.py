@@ -118,9 +118,10 @@ def stop_if_interrupted() -> None:
         raise memory.InterruptProcessingException()
 
 
-def is_running() -> bool:
-    """Whether a graph is being run."""
-    return bool(PromptServer.instance.prompt_queue.currently_running)
+def is_running(node_type: str) -> bool:
+    """Whether a graph is being run that has such a node."""
+    running = list(PromptServer.instance.prompt_queue.currently_running.values())
+    return any(node.get("class_type") == node_type for _, _, graph, *_ in running for node in graph.values())
 
 
 _nodes_with_text: set[str] = set()

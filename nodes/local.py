@@ -88,11 +88,12 @@ MODELS = ModelCache()
 
 
 def _let_go() -> None:
-    """The models, when ComfyUI has dropped a node though no graph is running that might be without it.
+    """The models, when ComfyUI has dropped a node and no graph is running that loads one.
 
-    That is what `/free` with `free_memory` does, of which ComfyUI tells custom nodes nothing else.
+    So does `/free` with `free_memory`, of which ComfyUI tells custom nodes nothing else, and a graph that has no such
+    node: ComfyUI forgets its own models then.
     """
-    if not comfy.is_running():
+    if not comfy.is_running("ControlStackLoadModel"):
         MODELS.clear()
 
 

@@ -217,7 +217,7 @@ def test_controls_references_and_loras_act_together_with_it(flux: LocalModel) ->
 def test_a_picture_that_is_drawn_again_larger_begins_anew_as_well(flux: LocalModel) -> None:
     result = made(flux, ALL, upscale=True)
     assert result.images.shape == (1, 2 * SIZE, 2 * SIZE, 3)
-    assert [note[:22] for note in result.notes] == ["In 5 of 6 steps only t", "In 2 of 3 steps only t"]
+    assert [note[:23] for note in result.notes] == ["In 5 of 6 steps only th", "Drawn again: In 2 of 3 "]
 
 
 def test_the_notes_say_how_much_was_left_out(flux: LocalModel) -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from controlstack.core.errors import InvalidRequest, ModelUnreadable, OutOfMemory
 from controlstack.core.images import fit_image
-from controlstack.core.request import GenerationRequest, Resize
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest, Resize
 from controlstack.local.generate import Generation, generate
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
@@ -168,6 +169,16 @@ def test_it_is_loaded_once_and_under_the_memorys_management(with_checker: WithCh
     assert model.safety_check().checker is checker
     loads = [names for names, _ in memory.loads if "StableDiffusionSafetyChecker" in names]
     assert loads == [["StableDiffusionSafetyChecker"]] * 2
+
+
+def test_a_stack_of_nets_does_not_take_its_place(with_checker: WithChecker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controlstack.local.model.KEPT_NETWORKS", 1)
+    model = with_checker(FLAGS_NONE)
+    stack = tuple(ControlUnit(modality, picture(5, size=64)) for modality in (Modality.CANNY, Modality.DEPTH))
+    made(model, controls=stack)
+    checker = model.safety_check().checker
+    made(model, controls=stack, seed=4)
+    assert model.safety_check().checker is checker
 
 
 def test_the_precision_of_the_model_does_not_change_the_verdict(demo: LocalModel, tmp_path: Path) -> None:

@@ -241,7 +241,9 @@ def test_another_vae_takes_the_place_of_the_models_own(layout: str, own: Library
 def test_a_diffusers_model_takes_another_vae_too(own: Library) -> None:
     tensors = stored(ldm_vae(vae()))
     write(own, "vae/ae.safetensors", tensors)
-    assert equal(vae(), load(DEMO_MODEL, own, parts=Parts(vae="ae.safetensors")).components["vae"])
+    model = load(DEMO_MODEL, own, parts=Parts(vae="ae.safetensors"))
+    assert equal(vae(), model.components["vae"])
+    assert model.name == "test"
     del tensors["decoder.conv_out.bias"]
     write(own, "vae/ae.safetensors", tensors)
     with pytest.raises(ModelUnreadable, match=r"ae\.safetensors lacks 1 tensors of its AutoencoderKL"):
