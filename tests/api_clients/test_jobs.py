@@ -472,6 +472,34 @@ def test_a_proxy_by_which_no_result_could_be_fetched_is_not_paid_through(
     assert "SOCKS" in message and "nothing charged" in message and entries(journal) == []
 
 
+BAD_PROXIES = ["socks://user:word@127.0.0.1:9", "http://user:word@127.0.0.1:nine"]  # the first is what GNOME writes
+
+
+@pytest.mark.parametrize("proxy", BAD_PROXIES)
+def test_a_proxy_that_cannot_be_connected_to_charges_nothing_and_keeps_its_login(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with service() as toy:
+        message = fails(ServiceUnreachable, toy, journal, settings=settings("http://toy.example"))
+    assert "nothing charged" in message and "word" not in message and entries(journal) == []
+
+
+@pytest.mark.parametrize("proxy", BAD_PROXIES)
+def test_a_proxy_that_hides_one_picture_of_two_keeps_its_login_and_not_the_other(
+    toy: Service, journal: Journal, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    outputs = ["http://cdn.example/a.png", f"{toy.url}/a.png"]
+    toy.on("/jobs/7", Reply({"state": "done", "outputs": outputs}))
+    result = go(toy, journal, settings=settings(toy, resolver=resolver(cdn_example=["93.184.216.34"])))
+    assert result.images[0].shape[0] == 1
+    (missing,) = (note for note in result.info["notes"] if "picture 1 of 2 is missing" in note)
+    assert "proxy" in missing and "word" not in missing
+
+
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RESET_UNREAD, Fault.HALF])
 def test_a_broken_connection_is_not_repeated_then_or_later(toy: Service, journal: Journal, fault: Fault) -> None:
     toy.on("/generate", replace(QUEUED, fault=fault), QUEUED)
