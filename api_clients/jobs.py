@@ -90,7 +90,8 @@ def run_job(
             payload = endpoint.build_payload(request, options, carried.texts)
             if pursuit.bell is not None and not async_only:
                 payload = endpoint.with_webhook(payload, pursuit.bell.address)
-            call, body = endpoint.submit(payload, options), pursuit.clean(payload)
+            call = endpoint.submit(payload, options)
+            body = pursuit.clean({**payload, **call.query})
             if not is_paid:
                 return _estimate(pursuit, call, body)
             before = found.number if found else None
@@ -116,9 +117,11 @@ def fetch_job(
     job_id = job_id.strip()
     if not job_id:
         raise InvalidRequest(endpoint.target, [Problem("job_id", "empty", "it names the job", "Copy it from info.")])
+    entry = journal.find(credentials.service, credentials.profile, job_id)
+    if entry:
+        endpoint = endpoint.bound_again(entry.order.body)
     pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
     with pursuit.redacted():
-        entry = journal.find(credentials.service, credentials.profile, job_id)
         if entry and entry.standing is Standing.DONE:
             return _fetch_again(pursuit, entry)
         number, body = (entry.number, entry.order.body) if entry else (None, None)

@@ -75,7 +75,8 @@ class Standing(str, Enum):
 class Order:
     """What identifies a request: the same order is the same picture, bought once.
 
-    `body` is the sent body as it may be shown: no secrets, images as labels; empty where its age has dropped it.
+    `body` is what was sent as it may be shown, the query's fields among the body's: no secrets, images as labels; empty
+    where its age has dropped it.
     """
 
     fingerprint: str
