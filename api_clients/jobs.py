@@ -178,7 +178,7 @@ def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | Non
     if entry is None or entry.standing in (Standing.FAILED, Standing.CANCELED):
         return None
     if entry.standing is Standing.UNKNOWN:
-        raise OutcomeUnknown(f"{entry.message} That was earlier; {_buy_again(pursuit)}")
+        raise OutcomeUnknown(f"{entry.message} That was earlier; {_buy_again(pursuit)}{_bought(pursuit, entry)}")
     if entry.standing is Standing.DONE:
         return _fetch_again(pursuit, entry)
     known, body = _known(entry), entry.order.body
@@ -241,6 +241,17 @@ def _asked_again(pursuit: Pursuit, job_id: str) -> JobState:
 def _buy_again(pursuit: Pursuit) -> str:
     look = f"Look into the job list or the bill of {pursuit.endpoint.target}"
     return f"nothing was sent now. {look}; to send and pay for the request again, switch on force new."
+
+
+def _bought(pursuit: Pursuit, unknown: Entry) -> str:
+    """Where the pictures are that a forced run, of which nobody knows what came, would else hide."""
+    before = pursuit.journal.bought(unknown.order.fingerprint)
+    if before is None:
+        return ""
+    return (
+        f" An earlier job of this request is paid for and not lost: Fetch Job brings it at no cost, with service "
+        f"{pursuit.endpoint.target}, profile {pursuit.credentials.profile}, job id {before.job_id}."
+    )
 
 
 def _known(entry: Entry) -> JobState:

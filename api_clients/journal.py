@@ -144,6 +144,12 @@ class Journal:
         with self._open() as database:
             return _first(database, "service = ? AND profile = ? AND job_id = ?", (service, profile, job_id))
 
+    def bought(self, fingerprint: str) -> Entry | None:
+        """The request's newest job that the service surely has or had, and that can be asked for."""
+        surely = Standing.RUNNING.value, Standing.DONE.value
+        with self._open() as database:
+            return _first(database, "fingerprint = ? AND job_id != '' AND standing IN (?, ?)", (fingerprint, *surely))
+
     def claim(self, order: Order, *, instead_of: int | None = None, force: bool = False) -> int | None:
         """Write down that the order is about to be sent, in one step for all threads and processes; its number.
 

@@ -286,6 +286,26 @@ def test_force_new_that_is_not_taken_still_warns_of_an_earlier_unknown_outcome(t
     assert toy.paid == 2
 
 
+@pytest.mark.parametrize("async_only", [False, True], ids=["done", "running"])
+def test_force_new_that_is_lost_on_its_way_does_not_hide_what_was_bought_before(
+    toy: Service, journal: Journal, async_only: bool
+) -> None:
+    go(toy, journal, async_only=async_only)
+    toy.on("/generate", replace(QUEUED, fault=Fault.RESET))
+    fails(OutcomeUnknown, toy, journal, force_new=True)
+    message = fails(OutcomeUnknown, toy, journal)
+    assert "switch on force new. An earlier job" in message and message.endswith("profile default, job id 7.")
+    assert fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy)).images
+    assert toy.paid == 2
+
+
+def test_a_request_of_which_nothing_is_surely_bought_names_no_job(toy: Service, journal: Journal) -> None:
+    toy.on("/generate", Reply({"id": 7, "state": "failed"}), replace(QUEUED, fault=Fault.RESET))
+    fails(ServiceError, toy, journal)
+    fails(OutcomeUnknown, toy, journal)
+    assert "job id" not in fails(OutcomeUnknown, toy, journal)
+
+
 def test_an_expired_link_is_asked_for_anew_before_anything_is_bought(toy: Service, journal: Journal) -> None:
     go(toy, journal)
     toy.on("/a.png", Reply(b"expired", 403))
