@@ -21,7 +21,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from ..core.errors import ResultGone, ResultRefused, ServiceUnreachable
 from .endpoint import Answer, Endpoint
 from .images import is_inline
-from .transport import LONGEST_WAIT, USER_AGENT, Transport, is_loopback_name, told_wait
+from .transport import BAD_PROXY, LONGEST_WAIT, USER_AGENT, Transport, is_loopback_name, told_wait
 from .waiting import Clock, Stop, backoff, interruptible, never, pause
 
 if TYPE_CHECKING:
@@ -240,24 +240,24 @@ def _way_to(address: str, scheme: str, host: str, port: int, timeout: Timeout) -
 
 def _way_through(proxy: str, timeout: Timeout) -> PoolManager:
     """Connections through the user's proxy, with the login in its address if there is one; every kind that paid calls
-    can take. Raises ServiceUnreachable without the package for it."""
+    can take. Raises ServiceUnreachable for an address that is none, and without the package for it."""
     import urllib3
     from requests.utils import get_auth_from_url
 
     user, password = get_auth_from_url(proxy)
-    if proxy.startswith("socks"):
-        try:
+    secure: dict[str, Any] = {"timeout": timeout, "cert_reqs": "CERT_REQUIRED", **_authorities()}
+    try:
+        if proxy.startswith("socks"):
             from urllib3.contrib.socks import SOCKSProxyManager
-        except ImportError:
-            advice = "Run `python -m pip install PySocks` in ComfyUI's environment, or name an http:// proxy"
-            raise ServiceUnreachable(f"The proxy {proxy.partition(':')[0]}:// needs PySocks. {advice}.") from None
-        return SOCKSProxyManager(
-            proxy, user or None, password or None, timeout=timeout, cert_reqs="CERT_REQUIRED", **_authorities()
-        )
-    headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
-    return urllib3.ProxyManager(
-        proxy, proxy_headers=headers, timeout=timeout, cert_reqs="CERT_REQUIRED", **_authorities()
-    )
+
+            return SOCKSProxyManager(proxy, user or None, password or None, **secure)
+        headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}") if user else None
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, **secure)
+    except ImportError:
+        advice = "Run `python -m pip install PySocks` in ComfyUI's environment, or name an http:// proxy"
+        raise ServiceUnreachable(f"The proxy {proxy.partition(':')[0]}:// needs PySocks. {advice}.") from None
+    except ValueError:
+        raise ServiceUnreachable(f"The result cannot be fetched: {BAD_PROXY}.") from None
 
 
 def _proxy(url: str, host: str) -> str | None:

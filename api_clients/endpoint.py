@@ -137,6 +137,10 @@ class Endpoint(ABC, Generic[Options]):
         """The endpoint whose every call, not the paid one alone, goes where these options say."""
         return self
 
+    def bound_again(self, sent: Json) -> Endpoint[Options]:
+        """The same for a job that was sent before, by its order's `body`; unbound where that is empty."""
+        return self
+
     def needs_image_host(self, options: Options) -> bool:
         """Whether a picture of this machine must get a public address to travel."""
         return False

@@ -90,7 +90,8 @@ def run_job(
             payload = endpoint.build_payload(request, options, carried.texts)
             if pursuit.bell is not None and not async_only:
                 payload = endpoint.with_webhook(payload, pursuit.bell.address)
-            call, body = endpoint.submit(payload, options), pursuit.clean(payload)
+            call = endpoint.submit(payload, options)
+            body = pursuit.clean({**payload, **call.query})
             if not is_paid:
                 return _estimate(pursuit, call, body)
             before = found.number if found else None
@@ -116,9 +117,11 @@ def fetch_job(
     job_id = job_id.strip()
     if not job_id:
         raise InvalidRequest(endpoint.target, [Problem("job_id", "empty", "it names the job", "Copy it from info.")])
+    entry = journal.find(credentials.service, credentials.profile, job_id)
+    if entry:
+        endpoint = endpoint.bound_again(entry.order.body)
     pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
     with pursuit.redacted():
-        entry = journal.find(credentials.service, credentials.profile, job_id)
         if entry and entry.standing is Standing.DONE:
             return _fetch_again(pursuit, entry)
         number, body = (entry.number, entry.order.body) if entry else (None, None)
@@ -175,7 +178,7 @@ def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | Non
     if entry is None or entry.standing in (Standing.FAILED, Standing.CANCELED):
         return None
     if entry.standing is Standing.UNKNOWN:
-        raise OutcomeUnknown(f"{entry.message} That was earlier; {_buy_again(pursuit)}")
+        raise OutcomeUnknown(f"{entry.message} That was earlier; {_buy_again(pursuit)}{_bought(pursuit, entry)}")
     if entry.standing is Standing.DONE:
         return _fetch_again(pursuit, entry)
     known, body = _known(entry), entry.order.body
@@ -238,6 +241,17 @@ def _asked_again(pursuit: Pursuit, job_id: str) -> JobState:
 def _buy_again(pursuit: Pursuit) -> str:
     look = f"Look into the job list or the bill of {pursuit.endpoint.target}"
     return f"nothing was sent now. {look}; to send and pay for the request again, switch on force new."
+
+
+def _bought(pursuit: Pursuit, unknown: Entry) -> str:
+    """Where the pictures are that a forced run, of which nobody knows what came, would else hide."""
+    before = pursuit.journal.bought(unknown.order.fingerprint)
+    if before is None:
+        return ""
+    return (
+        f" An earlier job of this request is paid for and not lost: Fetch Job brings it at no cost, with service "
+        f"{pursuit.endpoint.target}, profile {pursuit.credentials.profile}, job id {before.job_id}."
+    )
 
 
 def _known(entry: Entry) -> JobState:

@@ -75,7 +75,8 @@ class Standing(str, Enum):
 class Order:
     """What identifies a request: the same order is the same picture, bought once.
 
-    `body` is the sent body as it may be shown: no secrets, images as labels; empty where its age has dropped it.
+    `body` is what was sent as it may be shown, the query's fields among the body's: no secrets, images as labels; empty
+    where its age has dropped it.
     """
 
     fingerprint: str
@@ -142,6 +143,12 @@ class Journal:
         """The newest job with that id at the service."""
         with self._open() as database:
             return _first(database, "service = ? AND profile = ? AND job_id = ?", (service, profile, job_id))
+
+    def bought(self, fingerprint: str) -> Entry | None:
+        """The request's newest job that the service surely has or had, and that can be asked for."""
+        surely = Standing.RUNNING.value, Standing.DONE.value
+        with self._open() as database:
+            return _first(database, "fingerprint = ? AND job_id != '' AND standing IN (?, ?)", (fingerprint, *surely))
 
     def claim(self, order: Order, *, instead_of: int | None = None, force: bool = False) -> int | None:
         """Write down that the order is about to be sent, in one step for all threads and processes; its number.

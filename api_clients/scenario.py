@@ -64,6 +64,10 @@ _PHASES: Mapping[str, Phase] = {
     "cancelled": Phase.CANCELED,
 }
 _LEGACY = "This endpoint is an old one: Scenario may no longer offer it, or not for this model."
+_ELSEWHERE = (
+    "It may belong to another key or project: the same request with its projectId and force_new off finds it, Fetch "
+    "Job only where this computer sent it in the last 30 days."
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ class Scenario(Endpoint[ScenarioOptions]):
 
     def bound(self, options: ScenarioOptions) -> Scenario:
         return replace(self, project=options.projectId.strip())
+
+    def bound_again(self, sent: Json) -> Scenario:
+        return replace(self, project=words(sent.get("projectId")))
 
     def capabilities(self, options: ScenarioOptions) -> Capabilities:
         return TABLES[family(options)]
@@ -181,7 +188,8 @@ class Scenario(Endpoint[ScenarioOptions]):
             return _state(answer, job)
         said = message(answer, _REASONS)
         if answer.status == 404:
-            raise AccountRefused(f"{refusal(self.target, answer, said)} It may belong to another key or project.")
+            known = f"It may belong to another key, or to another project than {self.project}."
+            raise AccountRefused(f"{refusal(self.target, answer, said)} {known if self.project else _ELSEWHERE}")
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)
         return JobState(Phase.RUNNING, message=said, wait=seconds_to_wait(answer, said))

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 USER_AGENT = "ControlStack"
 SHORTEST_WAIT, LONGEST_WAIT = 0.5, 60.0
 TEXT_CHARACTERS = 20_000
+BAD_PROXY = (  # never quoted: it may hold a login
+    "the proxy's address, in ALL_PROXY, HTTPS_PROXY, HTTP_PROXY or the system's settings, is not one to connect to; "
+    "write it like http://host:port or socks5h://host:port"
+)
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,7 @@ class Transport:
                     stream=True,
                 )
                 content = _read(response, self.limits.answer_bytes)
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, OSError, ValueError) as error:
             reason = _reason(error, self.limits.connect, read)
             raise (_Broken if body is None or body.started else _NotSent)(reason) from None
         if 300 <= response.status_code < 400:
@@ -316,6 +320,8 @@ def _reason(error: BaseException, connect: float, read: float) -> str:
         return f"no connection within {connect:g} s"
     if isinstance(error, requests.ReadTimeout):
         return f"no answer within {read:g} s"
+    if isinstance(error, requests.exceptions.InvalidURL) or not isinstance(error, OSError):
+        return BAD_PROXY  # the service's own address was judged before
     root = _root(error)
     text = getattr(root, "strerror", None) or str(root) or type(root).__name__
     if "timed out" in text:

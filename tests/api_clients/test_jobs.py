@@ -286,6 +286,26 @@ def test_force_new_that_is_not_taken_still_warns_of_an_earlier_unknown_outcome(t
     assert toy.paid == 2
 
 
+@pytest.mark.parametrize("async_only", [False, True], ids=["done", "running"])
+def test_force_new_that_is_lost_on_its_way_does_not_hide_what_was_bought_before(
+    toy: Service, journal: Journal, async_only: bool
+) -> None:
+    go(toy, journal, async_only=async_only)
+    toy.on("/generate", replace(QUEUED, fault=Fault.RESET))
+    fails(OutcomeUnknown, toy, journal, force_new=True)
+    message = fails(OutcomeUnknown, toy, journal)
+    assert "switch on force new. An earlier job" in message and message.endswith("profile default, job id 7.")
+    assert fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy)).images
+    assert toy.paid == 2
+
+
+def test_a_request_of_which_nothing_is_surely_bought_names_no_job(toy: Service, journal: Journal) -> None:
+    toy.on("/generate", Reply({"id": 7, "state": "failed"}), replace(QUEUED, fault=Fault.RESET))
+    fails(ServiceError, toy, journal)
+    fails(OutcomeUnknown, toy, journal)
+    assert "job id" not in fails(OutcomeUnknown, toy, journal)
+
+
 def test_an_expired_link_is_asked_for_anew_before_anything_is_bought(toy: Service, journal: Journal) -> None:
     go(toy, journal)
     toy.on("/a.png", Reply(b"expired", 403))
@@ -470,6 +490,34 @@ def test_a_proxy_by_which_no_result_could_be_fetched_is_not_paid_through(
     with service() as toy:
         message = fails(ServiceUnreachable, toy, journal, settings=settings("http://toy.example"))
     assert "SOCKS" in message and "nothing charged" in message and entries(journal) == []
+
+
+BAD_PROXIES = ["socks://user:word@127.0.0.1:9", "http://user:word@127.0.0.1:nine"]  # the first is what GNOME writes
+
+
+@pytest.mark.parametrize("proxy", BAD_PROXIES)
+def test_a_proxy_that_cannot_be_connected_to_charges_nothing_and_keeps_its_login(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    with service() as toy:
+        message = fails(ServiceUnreachable, toy, journal, settings=settings("http://toy.example"))
+    assert "nothing charged" in message and "word" not in message and entries(journal) == []
+
+
+@pytest.mark.parametrize("proxy", BAD_PROXIES)
+def test_a_proxy_that_hides_one_picture_of_two_keeps_its_login_and_not_the_other(
+    toy: Service, journal: Journal, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setenv("no_proxy", "")
+    outputs = ["http://cdn.example/a.png", f"{toy.url}/a.png"]
+    toy.on("/jobs/7", Reply({"state": "done", "outputs": outputs}))
+    result = go(toy, journal, settings=settings(toy, resolver=resolver(cdn_example=["93.184.216.34"])))
+    assert result.images[0].shape[0] == 1
+    (missing,) = (note for note in result.info["notes"] if "picture 1 of 2 is missing" in note)
+    assert "proxy" in missing and "word" not in missing
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.RESET_UNREAD, Fault.HALF])

@@ -264,6 +264,19 @@ def test_a_job_can_be_started_now_and_fetched_later(remote_comfy: ComfyServer, s
     assert double.paid == 1
 
 
+def test_a_picture_that_was_missing_is_fetched_by_the_same_graph_again(
+    remote_comfy: ComfyServer, services: Services
+) -> None:
+    remote_comfy.run(remote_graph("ControlStackScenario", 21, {"batch_size": 2}, async_only=True))
+    fetch = {
+        "1": node("ControlStackFetchJob", service="Scenario", profile="default", job_id="job_0001"),
+        "2": node("PreviewImage", images=["1", 0]),
+    }
+    services.scenario.plan(Step.RESULT, Reply(b"expired", 410))
+    for pictures in (1, 2):
+        assert len(remote_comfy.images(remote_comfy.run(fetch), "2")) == pictures
+
+
 def test_fetching_nothing_and_the_unknown_are_sentences(remote_comfy: ComfyServer, services: Services) -> None:
     fetch = {
         "1": node("ControlStackFetchJob", service="Scenario", profile="default", job_id=""),

@@ -6,8 +6,10 @@ and what the journal knows, so that queueing the same request again does the rig
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import sqlite3
 import struct
 import zlib
 from collections.abc import Mapping
@@ -361,10 +363,27 @@ def test_every_call_for_a_job_in_a_project_says_so(account: Account, services: S
     assert all("projectId=proj_1" in seen.path for seen in calls)
 
 
-def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(account: Account, services: Services) -> None:
+def test_fetch_job_asks_in_the_project_that_the_journal_knows(account: Account, services: Services) -> None:
     started = account.run(PROJECT, async_only=True)
-    with pytest.raises(ServiceError, match=r"another key or project.*paid for and not lost"):
+    assert started.info["sent"]["projectId"] == "proj_1"
+    for _ in range(2):  # while it runs, and when it is known to be done
+        assert account.fetch(PROJECT, started.job_id).images
+    assert standings(account) == [Standing.DONE] and services.scenario.paid == 1
+
+
+def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(
+    account: Account, services: Services, tmp_path: Path
+) -> None:
+    """The project is not known on another computer, nor where its age has dropped what was sent."""
+    started = account.run(PROJECT, async_only=True)
+    with pytest.raises(ServiceError, match=r"another key or project: the same request with its projectId"):
+        Account(services.environment, tmp_path / "elsewhere").fetch(PROJECT, started.job_id)
+    with contextlib.closing(sqlite3.connect(account.journal.file)) as database, database:
+        database.execute("UPDATE jobs SET body = '{}', metadata = '{}'")
+    with pytest.raises(ServiceError, match=r"another key or project"):
         account.fetch(PROJECT, started.job_id)
+    services.scenario.plan(Step.POLL, Reply({"reason": "Job not found"}, 404))
+    assert "another project than proj_1." in fails(account, services, PROJECT, ServiceError)
     assert standings(account) == [Standing.RUNNING]
     assert account.run(PROJECT).info["resumed"] and services.scenario.paid == 1
 
