@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from controlstack.local.controlnets import _FluxStack, _residual_sizes, _sum, _token_area, _UNetStack
+from controlstack.local.controlnets import _FluxStack, _for_blocks, _residual_sizes, _sum, _token_area, _UNetStack
 from torch import Tensor
 
 
@@ -87,7 +87,9 @@ class BatchedFluxStack(_FluxStack):
             residuals = net(
                 hidden_states=_times(hidden_states, count),
                 controlnet_cond=_together(self._hints, group, controlnet_cond),
-                controlnet_mode=torch.cat([controlnet_mode[index][:, None] for index in group]),
+                controlnet_mode=torch.cat(
+                    [controlnet_mode[index].reshape(-1, 1).expand(len(hidden_states), 1) for index in group]
+                ),
                 conditioning_scale=1.0,
                 guidance=_times(guidance, count) if net.config.guidance_embeds else None,
                 img_ids=img_ids,
@@ -100,8 +102,8 @@ class BatchedFluxStack(_FluxStack):
         double: list[Tensor] | None = None
         single: list[Tensor] | None = None
         for index in sorted(found):
-            double = _sum(double, found[index][0], self.layers[0])
-            single = _sum(single, found[index][1], self.layers[1])
+            double = _sum(double, _for_blocks(found[index][0], self.layers[0], in_turn=False))
+            single = _sum(single, _for_blocks(found[index][1], self.layers[1], in_turn=False))
         return double, single
 
 

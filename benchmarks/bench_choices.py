@@ -18,7 +18,15 @@ from unittest.mock import patch
 
 import torch
 from controlstack.benchmarks.batched_stacks import BatchedFluxStack, BatchedUNetStack
-from controlstack.benchmarks.random_models import MODALITIES, SHALLOW_FLUX, TINY, RandomModel, random_map, random_model
+from controlstack.benchmarks.random_models import (
+    MODALITIES,
+    SHALLOW_FLUX,
+    TINY,
+    USUAL,
+    RandomModel,
+    random_map,
+    random_model,
+)
 from controlstack.benchmarks.timing import interleaved, print_table, seconds
 from controlstack.core.errors import ControlStackError
 from controlstack.core.memory import PlainMemory
@@ -180,14 +188,14 @@ class Bench:
 
     def request(self, controls: int) -> GenerationRequest:
         facts = FACTS[self.family]
-        side = self.plan.side or facts.size
+        side = self.plan.side or USUAL[self.family].side
         maps = (random_map(side, seed) for seed in range(controls))
         return GenerationRequest(
             "a circle",
             width=side,
             height=side,
             steps=1 if facts.flow and self.plan.device.type == "cpu" else self.plan.steps,
-            guidance_scale=facts.guidance,
+            guidance_scale=USUAL[self.family].guidance,
             controls=tuple(
                 ControlUnit(modality, image, strength=strength)
                 for modality, image, strength in zip(MODALITIES, maps, (1.0, 0.7), strict=False)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import torch
 from controlstack.benchmarks.plain import plain_pipeline
-from controlstack.benchmarks.random_models import MODALITIES, TINY, random_map, random_model
+from controlstack.benchmarks.random_models import MODALITIES, TINY, USUAL, random_map, random_model
 from controlstack.benchmarks.timing import interleaved, print_table
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
-from controlstack.local.families import FACTS, Family
+from controlstack.local.families import Family
 from controlstack.local.generate import generate
 
 FAMILIES = (Family.SD15, Family.SDXL, Family.FLUX_DEV)
@@ -41,7 +41,7 @@ REHEARSAL = Plan(rounds=1, steps=2, side=64, tiny=True)
 def measure(family: Family, device: torch.device, plan: Plan) -> list[list[str]]:
     memory = PlainMemory(device)
     model = random_model(family, memory, torch.bfloat16, max(NETS), TINY[family] if plan.tiny else None)
-    side = plan.side or FACTS[family].size
+    side = plan.side or USUAL[family].side
     controls = tuple(ControlUnit(modality, random_map(side, seed)) for seed, modality in enumerate(MODALITIES))
     rows = []
     for count in sorted(NETS, reverse=True):
@@ -52,7 +52,7 @@ def measure(family: Family, device: torch.device, plan: Plan) -> list[list[str]]
             width=side,
             height=side,
             steps=plan.steps,
-            guidance_scale=FACTS[family].guidance,
+            guidance_scale=USUAL[family].guidance,
             controls=controls[:count],
         )
         pipeline = plain_pipeline(model, request)

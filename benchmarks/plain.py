@@ -24,6 +24,12 @@ KINDS = {
 _OPTIONS = {"requires_safety_checker": False, "add_watermarker": False, "safety_checker": None}
 
 
+def _shown(image: Tensor, flux: bool) -> Tensor:
+    """A map as a pipeline takes a tensor: FLUX's want -1..1."""
+    planes = image.movedim(-1, 1)
+    return 2 * planes - 1 if flux else planes
+
+
 def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[], Tensor]:
     """A function that makes the request's images [batch, height, width, 3] from text; the pipeline is built before."""
     without, controlled, maps = KINDS[model.family.kin]
@@ -37,7 +43,7 @@ def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[]
         stack = diffusers.FluxMultiControlNetModel if model.facts.flow else diffusers.MultiControlNetModel
         parts["controlnet"] = stack(nets)
         inputs = {
-            maps: [control.image.movedim(-1, 1) for control in request.controls],
+            maps: [_shown(control.image, model.facts.flow) for control in request.controls],
             "controlnet_conditioning_scale": [control.strength for control in request.controls],
             "control_guidance_start": [control.start for control in request.controls],
             "control_guidance_end": [control.end for control in request.controls],

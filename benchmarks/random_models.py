@@ -30,6 +30,17 @@ _THIN = {"num_hidden_layers": 2, "num_layers": 2}  # SDXL reads the last layer b
 # InstantX's FLUX nets have 5 double and 10 single blocks of the transformer's 19 and 38.
 _FLUX_NET = {"num_layers": 5, "num_single_layers": 10}
 
+
+@dataclass(frozen=True)
+class Usual:
+    """What the card of a family's model suggests: the picture's side in pixels, and the guidance."""
+
+    side: int
+    guidance: float
+
+
+USUAL = {Family.SD15: Usual(512, 7.5), Family.SDXL: Usual(1024, 5.0), Family.FLUX_DEV: Usual(1024, 3.5)}
+
 Changes = Mapping[str, Mapping[str, Any]]
 """What is another in the configurations of a model's components, by the components' names."""
 
