@@ -201,7 +201,10 @@ class Endpoint(ABC, Generic[Options]):
 
     @abstractmethod
     def read_poll(self, answer: Answer) -> JobState:
-        """The state a poll tells. Raises ServiceError only for answers that asking again cannot change."""
+        """The state a poll tells; only a state ends a job.
+
+        Raises ServiceError where the question was refused and asking again is of no use: that tells nothing of the job.
+        """
 
     def cancel(self, job_id: str) -> Call | None:
         """The call that cancels a job, or None where the service has none."""

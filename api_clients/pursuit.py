@@ -20,7 +20,6 @@ from ..core.errors import (
     ServiceError,
     ServiceUnreachable,
 )
-from .answers import AccountRefused
 from .carriage import shortened, show, unsigned
 from .credentials import Credentials, Secret, redact_json
 from .doorbell import Bell
@@ -184,7 +183,8 @@ class Pursuit:
     def ask(self, number: int | None, job_id: str) -> JobState:
         """Where the job stands now.
 
-        Raises JobUnfinished where the service could not be asked, ServiceError where it does not know or has the job.
+        Raises JobUnfinished where the service could not be asked, ServiceError where it refused to tell. Neither ends
+        the job: whoever is mistaken there asks again and does not pay again.
         """
         try:
             answer = self.transport.ask(
@@ -198,11 +198,8 @@ class Pursuit:
             return self._read_poll(answer)
         except (OutcomeUnknown, RateLimited) as failure:
             raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
-        except AccountRefused as error:
-            raise ServiceError(f"{error} This was about job {job_id}. {self._later(job_id)}") from None
         except ServiceError as error:
-            self.note(number, Standing.FAILED, message=str(error))
-            raise ServiceError(f"{error} This was about job {job_id}.") from None
+            raise ServiceError(f"{error} This was about job {job_id}. {self._later(job_id)}") from None
 
     def follow(self, number: int | None, known: JobState, *, fresh: bool = False, cancel: bool = True) -> JobState:
         """Wait for the end of a job: done, with what was known merged in, or canceled.
@@ -220,7 +217,8 @@ class Pursuit:
                 state = self.ask(number, known.job_id)
                 known = merged(known, state)
                 if not known.phase.final and self.clock.monotonic() >= end:
-                    standing = f"is still {known.phase.value} after {self._deadline:.0f} s"
+                    said = f" ({known.message})" if known.message else ""
+                    standing = f"is still {known.phase.value} after {self._deadline:.0f} s{said}"
                     raise JobUnfinished(f"The job at {self.endpoint.target} {standing}. {self._later(known.job_id)}")
                 wait = max(interval, state.wait or 0.0)
                 interval = min(interval * 1.5, pace.longest)
@@ -352,7 +350,7 @@ class Pursuit:
         try:
             return answer.json is not None and self._read_poll(answer).phase.final
         except ControlStackError as error:
-            return isinstance(error, AccountRefused)
+            return isinstance(error, ServiceError) and not isinstance(error, RateLimited)
 
     def _busy(self, answer: Answer) -> RateLimited | None:
         try:

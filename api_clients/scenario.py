@@ -17,7 +17,6 @@ from ..core.capabilities import Capabilities
 from ..core.errors import Problem, ServiceError
 from ..core.request import GenerationRequest
 from .answers import (
-    AccountRefused,
     field,
     identifier,
     message,
@@ -181,7 +180,7 @@ class Scenario(Endpoint[ScenarioOptions]):
             return _state(answer, job)
         said = message(answer, _REASONS)
         if answer.status == 404:
-            raise AccountRefused(f"{refusal(self.target, answer, said)} It may belong to another key or project.")
+            raise ServiceError(f"{refusal(self.target, answer, said)} It may belong to another key or project.")
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)
         return JobState(Phase.RUNNING, message=said, wait=seconds_to_wait(answer, said))

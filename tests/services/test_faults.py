@@ -6,6 +6,7 @@ and what the journal knows, so that queueing the same request again does the rig
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import struct
@@ -297,6 +298,44 @@ def test_network_trouble_while_waiting_does_not_lose_a_job(
         result = account.run(case)
     assert result.images[0].shape == (1, 256, 256, 3)
     assert double.paid == 1 and standings(account) == [Standing.DONE]
+
+
+def edge(status: int, text: str) -> Reply:
+    """What stands before a service says of itself, in words that a service could use of a job."""
+    return Reply({"status": "error", "code": status, "message": text}, status)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "reply",
+    [
+        edge(502, "Application failed to respond"),
+        edge(503, "Application failed to respond"),
+        edge(404, "Application not found"),
+        edge(408, "Request timed out"),
+        *(Reply(b"<html><h1>Blocked</h1></html>", status, HTML) for status in (400, 404, 451)),
+    ],
+    ids=["JSON 502", "JSON 503", "JSON 404", "JSON 408", "HTML 400", "HTML 404", "HTML 451"],
+)
+def test_trouble_at_the_edge_of_a_service_while_waiting_does_not_end_a_paid_job(
+    account: Account, services: Services, case: Case, reply: Reply
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.POLL, reply)
+    with contextlib.suppress(ServiceError):
+        assert account.run(case).images
+    assert standings(account)[0] in (Standing.RUNNING, Standing.DONE)
+    assert account.run(case).info["resumed"] and double.paid == 1
+
+
+@pytest.mark.parametrize("case", CASES[3:], ids=str)
+@pytest.mark.parametrize("reply", [edge(502, "no respond"), edge(404, "Application not found")], ids=["502", "404"])
+def test_a_new_version_that_starts_behind_the_edge_is_waited_for(
+    account: Account, services: Services, case: Case, reply: Reply
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.POLL, reply, reply)
+    assert account.run(case).images and double.paid == 1
 
 
 @ONE_OF_EACH_SERVICE
