@@ -191,15 +191,17 @@ class Pursuit:
                 self.endpoint.poll(job_id), patience=min(_POLL_PATIENCE, self._deadline), settled=self._is_final
             )
         except (ServiceUnreachable, ServiceError) as failure:  # a redirect, say: no word from the service itself
-            raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
+            raise JobUnfinished(f"{failure} {self._later(number, job_id)}") from None
         if worth_repeating(answer.status) and not self._is_final(answer):
-            raise JobUnfinished(f"{self.transport.host} keeps answering HTTP {answer.status}. {self._later(job_id)}")
+            keeps = f"{self.transport.host} keeps answering HTTP {answer.status}."
+            raise JobUnfinished(f"{keeps} {self._later(number, job_id)}")
         try:
             return self._read_poll(answer)
         except (OutcomeUnknown, RateLimited) as failure:
-            raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
+            raise JobUnfinished(f"{failure} {self._later(number, job_id)}") from None
         except ServiceError as error:
-            raise ServiceError(f"{error} This was about job {job_id}. {self._later(job_id)}") from None
+            told = f"That tells nothing of job {job_id}{' itself' if number is None else ', which is paid for'}."
+            raise ServiceError(f"{error} {told} Once it is put right, {self._again(number, job_id)}") from None
 
     def follow(self, number: int | None, known: JobState, *, fresh: bool = False, cancel: bool = True) -> JobState:
         """Wait for the end of a job: done, with what was known merged in, or canceled.
@@ -219,7 +221,8 @@ class Pursuit:
                 if not known.phase.final and self.clock.monotonic() >= end:
                     said = f" ({known.message})" if known.message else ""
                     standing = f"is still {known.phase.value} after {self._deadline:.0f} s{said}"
-                    raise JobUnfinished(f"The job at {self.endpoint.target} {standing}. {self._later(known.job_id)}")
+                    later = self._later(number, known.job_id)
+                    raise JobUnfinished(f"The job at {self.endpoint.target} {standing}. {later}")
                 wait = max(interval, state.wait or 0.0)
                 interval = min(interval * 1.5, pace.longest)
         except BaseException:
@@ -390,12 +393,15 @@ class Pursuit:
         if self.clock.monotonic() - self._reported >= _REPORT_SECONDS:
             self.report()
 
-    def _later(self, job_id: str) -> str:
-        account = self.credentials
-        return (
-            f"It is paid for and not lost: queue the same request again with force_new off to go on waiting, or use "
-            f"Fetch Job with service {self.endpoint.target}, profile {account.profile}, job id {job_id}."
-        )
+    def _later(self, number: int | None, job_id: str) -> str:
+        lost = "It is paid for and not lost. " if number is not None else ""
+        return f"{lost}To go on waiting, {self._again(number, job_id)}"
+
+    def _again(self, number: int | None, job_id: str) -> str:
+        """What asks again and costs nothing. The same request would, where no journal knows that it was paid for."""
+        queue = "queue the same request again with force_new off, or " if number is not None else ""
+        account = f"service {self.endpoint.target}, profile {self.credentials.profile}"
+        return f"{queue}use Fetch Job with {account}, job id {job_id}."
 
     def _say_stopped(self, text: str) -> None:
         text = f"Interrupted. {text}"

@@ -183,7 +183,7 @@ class _Qolaba(Endpoint[Options]):
         if state == "success" or (answer.status < 400 and _links(answer)):
             return _finished(answer, task)
         if state in _FAILED and not 400 <= answer.status < 500:
-            if is_about_account(said):
+            if answer.status >= 500 and is_about_account(said):
                 raise refusal(self.target, answer, said, account=True)
             return JobState(Phase.FAILED, task, message=said or "no reason given", metadata=_metadata(answer))
         if 400 <= answer.status < 500 and answer.status != 404 and not worth_asking_again(answer):

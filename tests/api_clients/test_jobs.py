@@ -626,9 +626,28 @@ def test_a_job_is_kept_where_only_the_question_is_refused(toy: Service, journal:
     toy.on("/jobs/7", Reply({"error": "no"}, status))
     message = fails(ServiceError, toy, journal)
     assert "job 7" in message and "paid for" in message
+    assert "go on waiting" not in message and "switch on force new" not in message
     assert entries(journal)[0].standing is Standing.RUNNING
+    late = QuickClock()
+    late.slept = 5 * 3600
+    assert "switch on force new" in fails(ServiceError, toy, journal, settings=settings(toy, clock=late))
     toy.on("/jobs/7", done(toy, "/a.png"))
     assert go(toy, journal).info["resumed"] and toy.paid == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"), [(Reply({"error": "no"}, 404), ServiceError), (RUNNING, JobUnfinished)], ids=["404", "endless"]
+)
+def test_a_job_that_no_journal_knows_is_not_said_to_be_paid_for(
+    toy: Service, journal: Journal, reply: Reply, error: type[ControlStackError]
+) -> None:
+    """It may be a mistyped id, and here the same request would be bought anew."""
+    toy.on("/jobs/8", reply)
+    with pytest.raises(error) as caught:
+        fetch_job(Toy(), "8", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    message = str(caught.value)
+    assert "paid for" not in message and "same request" not in message
+    assert "use Fetch Job with service Toy, profile default, job id 8" in message
 
 
 def test_a_failed_job_says_the_services_words(toy: Service, journal: Journal) -> None:

@@ -266,10 +266,21 @@ def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
     double.plan(Step.POLL, shape.reply)
     message = fails(account, services, case, ServiceError)
     (job_id,) = double.jobs
-    assert shape.says in message and "paid for and not lost" in message and f"job id {job_id}" in message
+    assert shape.says in message and "which is paid for" in message and f"job id {job_id}" in message
     assert re.search(r"(?i)check .*\bkey\b|add credits", message)
     assert (double.paid, double.count(Step.POLL)) == (1, 1) and standings(account) == [Standing.RUNNING]
     assert account.run(case).info["resumed"] and double.paid == 1
+
+
+@pytest.mark.parametrize("case", CASES[3:], ids=str)
+@pytest.mark.parametrize("said", ["Exhausted balance", "Rate limit exceeded, upgrade your plan"])
+def test_a_job_that_failed_for_the_account_of_who_makes_the_pictures_has_failed(
+    account: Account, services: Services, case: Case, said: str
+) -> None:
+    services.qolaba.plan(Step.POLL, Reply({"status": "FAILED", "error": "Internal Error", "error_data": said}))
+    message = fails(account, services, case, ServiceError)
+    assert said in message and "not lost" not in message and "paid for" not in message
+    assert standings(account) == [Standing.FAILED]
 
 
 # waiting
@@ -402,7 +413,7 @@ def test_every_call_for_a_job_in_a_project_says_so(account: Account, services: S
 
 def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(account: Account, services: Services) -> None:
     started = account.run(PROJECT, async_only=True)
-    with pytest.raises(ServiceError, match=r"another key or project.*paid for and not lost"):
+    with pytest.raises(ServiceError, match=r"another key or project.*which is paid for"):
         account.fetch(PROJECT, started.job_id)
     assert standings(account) == [Standing.RUNNING]
     assert account.run(PROJECT).info["resumed"] and services.scenario.paid == 1
