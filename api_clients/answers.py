@@ -47,9 +47,9 @@ def message(answer: Answer, names: Iterable[str]) -> str:
     """What the answer says in words: the named JSON fields in order, else the page's text without its tags."""
     if answer.json is not None:
         said = dict.fromkeys(filter(None, (words(answer.json.get(name)) for name in names)))
-        return " ".join(said)[:_LONGEST_TEXT]
+        return answer.told(" ".join(said))[:_LONGEST_TEXT]
     page = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", answer.text[: 20 * _LONGEST_TEXT])
-    return " ".join(html.unescape(page).split())[:_LONGEST_TEXT]
+    return answer.told(" ".join(html.unescape(page).split()))[:_LONGEST_TEXT]
 
 
 def strings(value: object) -> tuple[str, ...]:

@@ -257,6 +257,7 @@ class Pursuit:
         return Transport(
             self.base_url,
             lambda call: self.endpoint.authorize(call, self._secrets),
+            told=self.clean,
             should_stop=should_stop,
             notify=lambda text: self.report(message=text),
             limits=self.settings.limits,

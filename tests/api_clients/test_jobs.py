@@ -133,6 +133,12 @@ def test_the_key_goes_to_the_service_only(toy: Service, journal: Journal, tmp_pa
         assert path.is_dir() or KEY.encode() not in path.read_bytes()
 
 
+def test_a_key_where_a_long_text_is_shortened_is_not_told_by_half(toy: Service, journal: Journal) -> None:
+    toy.on("/generate", Reply({"id": 7, "state": "queued", "meta": {"echo": "x" * 20 + KEY + "x" * 9000}}))
+    told = json.dumps(go(toy, journal).info)
+    assert "characters)" in told and KEY[:8] not in told
+
+
 def test_what_opens_a_signed_link_and_echoed_pictures_are_not_told(toy: Service, journal: Journal) -> None:
     signed = "https://host.example/p.png?X-Amz-Date=1&X-Amz-Signature=0123456789abcdef&x=2"
     toy.on("/generate", Reply({"id": 7, "state": "queued", "meta": {"input": {"image": signed, "mask": "x" * 9000}}}))
