@@ -91,7 +91,7 @@ class Pursuit:
         self.settings = settings
         self.bell: Bell | None = None
         self._secrets = credentials.reveal()
-        self._hidden = self._secrets, tuple(secret.reveal() for secret in host_secrets)
+        self._host_secrets = tuple(secret.reveal() for secret in host_secrets)
         self._on_state, self._should_stop = on_state, should_stop
         self._stop: BaseException | None = None
         self._given_up = False
@@ -109,10 +109,8 @@ class Pursuit:
 
     def clean(self, value: Any) -> Any:
         """Plain JSON data as it may be told: without secrets and what opens a link, and with labels for images."""
-        return self._without_secrets(unsigned(show(value, self.labels)))
-
-    def _without_secrets(self, value: Any) -> Any:
-        for secrets in self._hidden:
+        value = unsigned(show(value, self.labels))
+        for secrets in (self._secrets, self._host_secrets):
             value = redact_json(value, secrets)
         return value
 
@@ -334,7 +332,9 @@ class Pursuit:
             self.cancel(number, state.job_id)
 
     def _concluded(self, number: int | None, state: JobState) -> JobState:
-        kept = self._without_secrets(state.outputs)  # signed links stay whole: the next run fetches by them
+        # Links stay whole, for the next run fetches by them: signed ones, and such as have a user's choice of an image
+        # host's key in them by chance. The service's own key is issued and long.
+        kept = redact_json(state.outputs, self._secrets)
         self.note(
             number,
             _STANDINGS[state.phase],

@@ -20,7 +20,9 @@ import pytest
 import torch
 from controlstack.api_clients import transport
 from controlstack.api_clients.carriage import preview
+from controlstack.api_clients.credentials import Secret
 from controlstack.api_clients.endpoint import Carrier, Phase
+from controlstack.api_clients.image_host import S3Host
 from controlstack.api_clients.jobs import fetch_job, run_job
 from controlstack.api_clients.journal import Journal, Standing
 from controlstack.api_clients.pursuit import Report
@@ -247,6 +249,19 @@ def test_the_same_request_fetches_what_was_paid_for_months_ago(toy: Service, tmp
     go(toy, journal, settings=chosen, request=replace(REQUEST, seed=1))
     result = go(toy, journal, settings=chosen)
     assert result.images and result.info["resumed"] and toy.paid == 2
+
+
+def test_an_image_host_s_key_that_stands_in_a_result_s_link_does_not_lose_the_result(
+    toy: Service, journal: Journal
+) -> None:
+    """Who runs a bucket at home chooses its keys."""
+    toy.on("/jobs/7", done(toy, "/gallery/a.png"))
+    toy.on("/gallery/a.png", Reply(image_file()))
+    host = S3Host("pictures", secrets=(Secret("gallery"), Secret("a-secret-0123456789")))
+    for resumed in (False, True):
+        assert go(toy, journal, host=host).info["resumed"] is resumed
+    assert entries(journal)[0].outputs == (f"{toy.url}/gallery/a.png",)
+    assert (toy.paid, toy.count("/jobs/7")) == (1, 1)
 
 
 def test_force_new_pays_again(toy: Service, journal: Journal) -> None:
