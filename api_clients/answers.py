@@ -20,7 +20,6 @@ _HINTS: Mapping[int, str] = {
     404: "The model, the job or this endpoint is not there (any more): check the ids.",
     413: "The pictures are too large for one request: make them smaller, or let them be uploaded.",
 }
-_ACCOUNT_STATUSES = (401, 402, 403)
 # Whoever is mistaken here asks for the job again and does not pay again.
 _ACCOUNT = re.compile(
     r"\bkeys?\b|api_?key|credit|subscri|\bplans?\b|limit exceeded|balance|payment|billing|quota|upgrade", re.IGNORECASE
@@ -28,10 +27,6 @@ _ACCOUNT = re.compile(
 _WAIT_FIELDS = ("retry_after", "retryAfter", "remainingSeconds")
 _WAIT_IN_WORDS = re.compile(r"(\d+(?:\.\d+)?)\s*(second|minute)", re.IGNORECASE)
 _LONGEST_TEXT = 500
-
-
-class AccountRefused(ServiceError):
-    """A refusal that is about the key, the plan or the credits: it tells nothing of a job that was asked for."""
 
 
 def field(answer: Answer, name: str) -> Any:
@@ -52,9 +47,9 @@ def message(answer: Answer, names: Iterable[str]) -> str:
     """What the answer says in words: the named JSON fields in order, else the page's text without its tags."""
     if answer.json is not None:
         said = dict.fromkeys(filter(None, (words(answer.json.get(name)) for name in names)))
-        return " ".join(said)[:_LONGEST_TEXT]
+        return answer.told(" ".join(said))[:_LONGEST_TEXT]
     page = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", answer.text[: 20 * _LONGEST_TEXT])
-    return " ".join(html.unescape(page).split())[:_LONGEST_TEXT]
+    return answer.told(" ".join(html.unescape(page).split()))[:_LONGEST_TEXT]
 
 
 def strings(value: object) -> tuple[str, ...]:
@@ -112,9 +107,8 @@ def refusal(target: str, answer: Answer, said: str, *, account: bool = False) ->
         text += f" The HTTP status was {answer.status}."
     if answer.status == 429:
         return RateLimited(text, seconds_to_wait(answer, said))
-    if account or answer.status in _ACCOUNT_STATUSES:
-        return AccountRefused(f"{text} {_HINTS.get(answer.status, 'Check the key, its plan and its credits.')}")
-    return ServiceError(f"{text} {_HINTS.get(answer.status, '')}".strip())
+    hint = "Check the key, its plan and its credits." if account else ""
+    return ServiceError(f"{text} {_HINTS.get(answer.status, hint)}".strip())
 
 
 def unclear(target: str, answer: Answer, said: str) -> OutcomeUnknown:

@@ -7,7 +7,7 @@ can be wrong about a service's contract stands in one file and is tested without
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -38,12 +38,17 @@ class Call:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: `json` is None where the body was not a JSON object."""
+    """What came back: `json` is None where the body was not a JSON object.
+
+    `told` makes what may be told of a text in `json`, without keys; `text` is so already. It comes before any cut: half
+    a key is not known for one.
+    """
 
     status: int
     json: Json | None
     text: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    told: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
 class Phase(str, Enum):
@@ -205,7 +210,10 @@ class Endpoint(ABC, Generic[Options]):
 
     @abstractmethod
     def read_poll(self, answer: Answer) -> JobState:
-        """The state a poll tells. Raises ServiceError only for answers that asking again cannot change."""
+        """The state a poll tells; only a state ends a job.
+
+        Raises ServiceError where the question was refused and asking again is of no use: that tells nothing of the job.
+        """
 
     def cancel(self, job_id: str) -> Call | None:
         """The call that cancels a job, or None where the service has none."""

@@ -185,7 +185,7 @@ def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | Non
     if async_only:
         return JobResult([], info_of(pursuit, known, body, resumed=True), entry.job_id)
     if pursuit.clock.wall() - entry.created > _STALE_SECONDS:
-        state = pursuit.ask(entry.number, entry.job_id)
+        state = _asked_late(pursuit, entry)
         if not state.phase.final:
             hours = (pursuit.clock.wall() - entry.created) / 3600
             raise JobUnfinished(
@@ -236,6 +236,14 @@ def _asked_again(pursuit: Pursuit, job_id: str) -> JobState:
         raise ServiceError(
             f"{error} Its results are not where they were, and no new address was told; {_buy_again(pursuit)}"
         ) from None
+
+
+def _asked_late(pursuit: Pursuit, entry: Entry) -> JobState:
+    """Where a job stands that should have ended long ago; a refusal to tell may be all that is left of it."""
+    try:
+        return pursuit.ask(entry.number, entry.job_id)
+    except ServiceError as error:
+        raise ServiceError(f"{error} After that long it may be lost; {_buy_again(pursuit)}") from None
 
 
 def _buy_again(pursuit: Pursuit) -> str:

@@ -20,7 +20,6 @@ from ..core.errors import (
     ServiceError,
     ServiceUnreachable,
 )
-from .answers import AccountRefused
 from .carriage import shortened, show, unsigned
 from .credentials import Credentials, Secret, redact_json
 from .doorbell import Bell
@@ -92,7 +91,7 @@ class Pursuit:
         self.settings = settings
         self.bell: Bell | None = None
         self._secrets = credentials.reveal()
-        self._hidden = self._secrets, tuple(secret.reveal() for secret in host_secrets)
+        self._host_secrets = tuple(secret.reveal() for secret in host_secrets)
         self._on_state, self._should_stop = on_state, should_stop
         self._stop: BaseException | None = None
         self._given_up = False
@@ -110,10 +109,8 @@ class Pursuit:
 
     def clean(self, value: Any) -> Any:
         """Plain JSON data as it may be told: without secrets and what opens a link, and with labels for images."""
-        return self._without_secrets(unsigned(show(value, self.labels)))
-
-    def _without_secrets(self, value: Any) -> Any:
-        for secrets in self._hidden:
+        value = unsigned(show(value, self.labels))
+        for secrets in (self._secrets, self._host_secrets):
             value = redact_json(value, secrets)
         return value
 
@@ -184,25 +181,25 @@ class Pursuit:
     def ask(self, number: int | None, job_id: str) -> JobState:
         """Where the job stands now.
 
-        Raises JobUnfinished where the service could not be asked, ServiceError where it does not know or has the job.
+        Raises JobUnfinished where the service could not be asked, ServiceError where it refused to tell. Neither ends
+        the job: whoever is mistaken there asks again and does not pay again.
         """
         try:
             answer = self.transport.ask(
                 self.endpoint.poll(job_id), patience=min(_POLL_PATIENCE, self._deadline), settled=self._is_final
             )
         except (ServiceUnreachable, ServiceError) as failure:  # a redirect, say: no word from the service itself
-            raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
+            raise JobUnfinished(f"{failure} {self._later(number, job_id)}") from None
         if worth_repeating(answer.status) and not self._is_final(answer):
-            raise JobUnfinished(f"{self.transport.host} keeps answering HTTP {answer.status}. {self._later(job_id)}")
+            keeps = f"{self.transport.host} keeps answering HTTP {answer.status}."
+            raise JobUnfinished(f"{keeps} {self._later(number, job_id)}")
         try:
             return self._read_poll(answer)
         except (OutcomeUnknown, RateLimited) as failure:
-            raise JobUnfinished(f"{failure} {self._later(job_id)}") from None
-        except AccountRefused as error:
-            raise ServiceError(f"{error} This was about job {job_id}. {self._later(job_id)}") from None
+            raise JobUnfinished(f"{failure} {self._later(number, job_id)}") from None
         except ServiceError as error:
-            self.note(number, Standing.FAILED, message=str(error))
-            raise ServiceError(f"{error} This was about job {job_id}.") from None
+            told = f"That tells nothing of job {job_id}{' itself' if number is None else ', which is paid for'}."
+            raise ServiceError(f"{error} {told} Once it is put right, {self._again(number, job_id)}") from None
 
     def follow(self, number: int | None, known: JobState, *, fresh: bool = False, cancel: bool = True) -> JobState:
         """Wait for the end of a job: done, with what was known merged in, or canceled.
@@ -220,8 +217,10 @@ class Pursuit:
                 state = self.ask(number, known.job_id)
                 known = merged(known, state)
                 if not known.phase.final and self.clock.monotonic() >= end:
-                    standing = f"is still {known.phase.value} after {self._deadline:.0f} s"
-                    raise JobUnfinished(f"The job at {self.endpoint.target} {standing}. {self._later(known.job_id)}")
+                    said = f" ({known.message})" if known.message else ""
+                    standing = f"is still {known.phase.value} after {self._deadline:.0f} s{said}"
+                    later = self._later(number, known.job_id)
+                    raise JobUnfinished(f"The job at {self.endpoint.target} {standing}. {later}")
                 wait = max(interval, state.wait or 0.0)
                 interval = min(interval * 1.5, pace.longest)
         except BaseException:
@@ -256,6 +255,7 @@ class Pursuit:
         return Transport(
             self.base_url,
             lambda call: self.endpoint.authorize(call, self._secrets),
+            told=self.clean,
             should_stop=should_stop,
             notify=lambda text: self.report(message=text),
             limits=self.settings.limits,
@@ -332,7 +332,9 @@ class Pursuit:
             self.cancel(number, state.job_id)
 
     def _concluded(self, number: int | None, state: JobState) -> JobState:
-        kept = self._without_secrets(state.outputs)  # signed links stay whole: the next run fetches by them
+        # Links stay whole, for the next run fetches by them: signed ones, and such as have a user's choice of an image
+        # host's key in them by chance. The service's own key is issued and long.
+        kept = redact_json(state.outputs, self._secrets)
         self.note(
             number,
             _STANDINGS[state.phase],
@@ -352,7 +354,7 @@ class Pursuit:
         try:
             return answer.json is not None and self._read_poll(answer).phase.final
         except ControlStackError as error:
-            return isinstance(error, AccountRefused)
+            return isinstance(error, ServiceError) and not isinstance(error, RateLimited)
 
     def _busy(self, answer: Answer) -> RateLimited | None:
         try:
@@ -392,12 +394,15 @@ class Pursuit:
         if self.clock.monotonic() - self._reported >= _REPORT_SECONDS:
             self.report()
 
-    def _later(self, job_id: str) -> str:
-        account = self.credentials
-        return (
-            f"It is paid for and not lost: queue the same request again with force_new off to go on waiting, or use "
-            f"Fetch Job with service {self.endpoint.target}, profile {account.profile}, job id {job_id}."
-        )
+    def _later(self, number: int | None, job_id: str) -> str:
+        lost = "It is paid for and not lost. " if number is not None else ""
+        return f"{lost}To go on waiting, {self._again(number, job_id)}"
+
+    def _again(self, number: int | None, job_id: str) -> str:
+        """What asks again and costs nothing. The same request would, where no journal knows that it was paid for."""
+        queue = "queue the same request again with force_new off, or " if number is not None else ""
+        account = f"service {self.endpoint.target}, profile {self.credentials.profile}"
+        return f"{queue}use Fetch Job with {account}, job id {job_id}."
 
     def _say_stopped(self, text: str) -> None:
         text = f"Interrupted. {text}"

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WORDS = ("error", "error_data", "message", "detail")
-_FAILED = ("failed", "failure", "error")
+_FAILED = ("failed", "failure")
 _MODERATED = "pictures that its check for nudity or copyright flags are dropped without a word. Change the prompt"
 
 Options = TypeVar("Options", bound=QolabaOptions)
@@ -159,7 +159,7 @@ class _Qolaba(Endpoint[Options]):
         task = identifier(field(answer, "task_id"))
         if answer.status == 429:
             raise refusal(self.target, answer, said)
-        if state in _FAILED:
+        if state in (*_FAILED, "error"):
             raise refusal(self.target, answer, said, account=is_about_account(said))
         if state == "success" or _links(answer):
             return _finished(answer, task)
@@ -175,17 +175,18 @@ class _Qolaba(Endpoint[Options]):
     def read_poll(self, answer: Answer) -> JobState:
         """An unknown or expired id (after 4 hours) stays pending for ever (4): the deadline ends it.
 
-        A wrong key is a `FAILED` with HTTP 500 (5), which says nothing of the job.
+        A job fails with HTTP 200 or 500 (4, 5), where a wrong key is a `FAILED` with HTTP 500 too. The edge before the
+        service has an "error" of its own, such as a 404 while a new version starts: that passes.
         """
         state, said = words(field(answer, "status")).lower(), message(answer, _WORDS)
         task = identifier(field(answer, "task_id"))
         if state == "success" or (answer.status < 400 and _links(answer)):
             return _finished(answer, task)
-        if state in _FAILED and answer.status not in (401, 402, 403, 429):
-            if is_about_account(said):
+        if state in _FAILED and not 400 <= answer.status < 500:
+            if answer.status >= 500 and is_about_account(said):
                 raise refusal(self.target, answer, said, account=True)
             return JobState(Phase.FAILED, task, message=said or "no reason given", metadata=_metadata(answer))
-        if 400 <= answer.status < 500 and not worth_asking_again(answer):
+        if 400 <= answer.status < 500 and answer.status != 404 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)
         return JobState(Phase.QUEUED, task, message=said, wait=seconds_to_wait(answer, said))
 

@@ -122,7 +122,7 @@ def info_of(pursuit: Pursuit, state: JobState, body: Any, resumed: bool = False)
         "sent": body,
         "seeds": _seeds(state.metadata),
         "cost": state.cost,
-        "metadata": shortened(state.metadata),
+        "metadata": shortened(pursuit.clean(state.metadata)),
         "notes": pursuit.notes,
         "seconds": {name: round(value, 3) for name, value in pursuit.seconds.items()},
     }

@@ -17,7 +17,6 @@ from ..core.capabilities import Capabilities
 from ..core.errors import Problem, ServiceError
 from ..core.request import GenerationRequest
 from .answers import (
-    AccountRefused,
     field,
     identifier,
     message,
@@ -189,7 +188,7 @@ class Scenario(Endpoint[ScenarioOptions]):
         said = message(answer, _REASONS)
         if answer.status == 404:
             known = f"It may belong to another key, or to another project than {self.project}."
-            raise AccountRefused(f"{refusal(self.target, answer, said)} {known if self.project else _ELSEWHERE}")
+            raise ServiceError(f"{refusal(self.target, answer, said)} {known if self.project else _ELSEWHERE}")
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)
         return JobState(Phase.RUNNING, message=said, wait=seconds_to_wait(answer, said))

@@ -84,7 +84,7 @@ def told_wait(answer: Answer, wall: float) -> float | None:
 class Transport:
     """The way to one service for one job. Not shared between threads.
 
-    `authorize` puts the credentials into a call, `notify` is told about waits.
+    `authorize` puts the credentials into a call, `told` takes them out of a text, `notify` is told about waits.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Transport:
         base_url: str,
         authorize: Callable[[Call], Call],
         *,
+        told: Callable[[str], str] = str,
         should_stop: Stop = never,
         notify: Callable[[str], None] | None = None,
         limits: Limits | None = None,
@@ -101,7 +102,7 @@ class Transport:
         self.host = urlsplit(base_url).netloc
         self.clock = clock or Clock()
         self.limits = limits or Limits()
-        self._authorize = authorize
+        self._authorize, self._told = authorize, told
         self._should_stop = should_stop
         self._notify = notify or (lambda _: None)
 
@@ -240,7 +241,7 @@ class Transport:
                 f"{self.host} answered with a redirect (HTTP {response.status_code}), which is not followed because "
                 f"the key would go along. Check the service's address."
             )
-        return _answer(response, content)
+        return _answer(response, content, self._told)
 
 
 class _NotSent(Exception):
@@ -303,14 +304,14 @@ def _read(response: requests.Response, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _answer(response: requests.Response, content: bytes) -> Answer:
+def _answer(response: requests.Response, content: bytes, told: Callable[[str], str]) -> Answer:
     text = content.decode("utf-8", errors="replace")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     json_object = value if isinstance(value, dict) else None
-    return Answer(response.status_code, json_object, text[:TEXT_CHARACTERS], response.headers)
+    return Answer(response.status_code, json_object, told(text)[:TEXT_CHARACTERS], response.headers, told)
 
 
 def _reason(error: BaseException, connect: float, read: float) -> str:

@@ -20,7 +20,9 @@ import pytest
 import torch
 from controlstack.api_clients import transport
 from controlstack.api_clients.carriage import preview
+from controlstack.api_clients.credentials import Secret
 from controlstack.api_clients.endpoint import Carrier, Phase
+from controlstack.api_clients.image_host import S3Host
 from controlstack.api_clients.jobs import fetch_job, run_job
 from controlstack.api_clients.journal import Journal, Standing
 from controlstack.api_clients.pursuit import Report
@@ -133,6 +135,12 @@ def test_the_key_goes_to_the_service_only(toy: Service, journal: Journal, tmp_pa
         assert path.is_dir() or KEY.encode() not in path.read_bytes()
 
 
+def test_a_key_where_a_long_text_is_shortened_is_not_told_by_half(toy: Service, journal: Journal) -> None:
+    toy.on("/generate", Reply({"id": 7, "state": "queued", "meta": {"echo": "x" * 20 + KEY + "x" * 9000}}))
+    told = json.dumps(go(toy, journal).info)
+    assert "characters)" in told and KEY[:8] not in told
+
+
 def test_what_opens_a_signed_link_and_echoed_pictures_are_not_told(toy: Service, journal: Journal) -> None:
     signed = "https://host.example/p.png?X-Amz-Date=1&X-Amz-Signature=0123456789abcdef&x=2"
     toy.on("/generate", Reply({"id": 7, "state": "queued", "meta": {"input": {"image": signed, "mask": "x" * 9000}}}))
@@ -241,6 +249,19 @@ def test_the_same_request_fetches_what_was_paid_for_months_ago(toy: Service, tmp
     go(toy, journal, settings=chosen, request=replace(REQUEST, seed=1))
     result = go(toy, journal, settings=chosen)
     assert result.images and result.info["resumed"] and toy.paid == 2
+
+
+def test_an_image_host_s_key_that_stands_in_a_result_s_link_does_not_lose_the_result(
+    toy: Service, journal: Journal
+) -> None:
+    """Who runs a bucket at home chooses its keys."""
+    toy.on("/jobs/7", done(toy, "/gallery/a.png"))
+    toy.on("/gallery/a.png", Reply(image_file()))
+    host = S3Host("pictures", secrets=(Secret("gallery"), Secret("a-secret-0123456789")))
+    for resumed in (False, True):
+        assert go(toy, journal, host=host).info["resumed"] is resumed
+    assert entries(journal)[0].outputs == (f"{toy.url}/gallery/a.png",)
+    assert (toy.paid, toy.count("/jobs/7")) == (1, 1)
 
 
 def test_force_new_pays_again(toy: Service, journal: Journal) -> None:
@@ -669,17 +690,33 @@ def test_a_poll_that_cannot_be_read_does_not_lose_the_job(toy: Service, journal:
     assert entries(journal)[0].standing is Standing.RUNNING
 
 
-@pytest.mark.parametrize(
-    ("status", "standing"),
-    [(401, Standing.RUNNING), (402, Standing.RUNNING), (403, Standing.RUNNING), (404, Standing.FAILED)],
-)
-def test_a_job_is_kept_where_only_the_key_is_refused(
-    toy: Service, journal: Journal, status: int, standing: Standing
-) -> None:
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 451])
+def test_a_job_is_kept_where_only_the_question_is_refused(toy: Service, journal: Journal, status: int) -> None:
     toy.on("/jobs/7", Reply({"error": "no"}, status))
     message = fails(ServiceError, toy, journal)
-    assert "job 7" in message and ("not lost" in message) == (standing is Standing.RUNNING)
-    assert entries(journal)[0].standing is standing and toy.paid == 1
+    assert "job 7" in message and "paid for" in message
+    assert "go on waiting" not in message and "switch on force new" not in message
+    assert entries(journal)[0].standing is Standing.RUNNING
+    late = QuickClock()
+    late.slept = 5 * 3600
+    assert "switch on force new" in fails(ServiceError, toy, journal, settings=settings(toy, clock=late))
+    toy.on("/jobs/7", done(toy, "/a.png"))
+    assert go(toy, journal).info["resumed"] and toy.paid == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"), [(Reply({"error": "no"}, 404), ServiceError), (RUNNING, JobUnfinished)], ids=["404", "endless"]
+)
+def test_a_job_that_no_journal_knows_is_not_said_to_be_paid_for(
+    toy: Service, journal: Journal, reply: Reply, error: type[ControlStackError]
+) -> None:
+    """It may be a mistyped id, and here the same request would be bought anew."""
+    toy.on("/jobs/8", reply)
+    with pytest.raises(error) as caught:
+        fetch_job(Toy(), "8", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    message = str(caught.value)
+    assert "paid for" not in message and "same request" not in message
+    assert "use Fetch Job with service Toy, profile default, job id 8" in message
 
 
 def test_a_failed_job_says_the_services_words(toy: Service, journal: Journal) -> None:

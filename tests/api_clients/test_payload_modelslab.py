@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.answers import AccountRefused
 from controlstack.api_clients.endpoint import Carrier, Phase
 from controlstack.api_clients.modelslab import ModelsLab, ModelsLabEnterprise
 from controlstack.api_clients.modelslab_rules import pictures
@@ -603,7 +602,7 @@ ABOUT_THE_ACCOUNT = [
 @pytest.mark.parametrize(("status", "text"), ABOUT_THE_ACCOUNT)
 @pytest.mark.parametrize("name", ["message", "messege", "error"])
 def test_words_about_the_account_do_not_end_a_job_whatever_the_http_status(status: int, text: str, name: str) -> None:
-    with pytest.raises(AccountRefused, match="Check the key, its plan and its credits"):
+    with pytest.raises(ServiceError, match="Check the key, its plan and its credits"):
         V5.read_poll(said({"status": "error", name: text}, status))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from controlstack.api_clients.credentials import find_credentials
+from controlstack.api_clients.credentials import Credentials, find_credentials
 from controlstack.api_clients.endpoint import Endpoint
 from controlstack.api_clients.image_host import image_host_for
 from controlstack.api_clients.jobs import JobResult, fetch_job, run_job
@@ -66,15 +66,18 @@ class Account:
             case.endpoint,
             arguments.pop("request", case.request),
             options,
-            credentials=find_credentials(case.endpoint.service, "default", self._file, self.environ),
+            credentials=self.credentials(case),
             journal=self.journal,
             host=image_host_for(case.endpoint, options, self._file, self.environ),
             **arguments,
         )
 
     def fetch(self, case: Case, job_id: str) -> JobResult:
-        credentials = find_credentials(case.endpoint.service, "default", self._file, self.environ)
-        return fetch_job(case.endpoint, job_id, credentials=credentials, journal=self.journal, settings=self.settings())
+        credentials, settings = self.credentials(case), self.settings()
+        return fetch_job(case.endpoint, job_id, credentials=credentials, journal=self.journal, settings=settings)
+
+    def credentials(self, case: Case) -> Credentials:
+        return find_credentials(case.endpoint.service, "default", self._file, self.environ)
 
     @property
     def entries(self) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""A service that echoes the address of a picture in the user's bucket: nobody else is told what opens it."""
+"""A service that echoes the address of a picture in the user's bucket, or a key: nobody else is told what opens it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +24,15 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
     "plain": str,
     "quoted": lambda link: quote(link, safe=""),
     "in HTML": lambda link: link.replace("&", "&amp;"),
+}
+
+
+# Where a text is cut before it is told, and how an answer carries one up to there.
+CUTS: dict[str, tuple[int, Callable[[str], Reply]]] = {
+    "a field": (500, lambda text: Reply({"status": "error", "message": text}, 400)),
+    "a page": (500, lambda text: Reply(text.encode(), 400)),
+    "a page of tags": (10_000, lambda text: Reply(text.replace("xxx", "<p>").encode(), 400)),
+    "no word of a job": (200, lambda text: Reply(text.encode(), 504)),
 }
 
 
@@ -73,3 +83,19 @@ def test_a_job_that_fails_later_and_echoes_the_picture_does_not_tell_its_link(
     with pytest.raises(ControlStackError, match="1 validation error") as caught:
         account.fetch(case, started.job_id) if fetched else account.run(case)
     assert not leaked(services, account, str(caught.value), json.dumps(started.info))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("cut", CUTS)
+def test_a_key_that_lies_across_a_cut_is_not_told_by_half(
+    account: Account, services: Services, case: Case, cut: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    place, reply = CUTS[cut]
+    caplog.set_level(logging.DEBUG, "controlstack")
+    double = services.of(case.endpoint.service)
+    for number, key in enumerate(account.credentials(case).reveal()):
+        double.plan(Step.SUBMIT, reply("x" * (place - len(key) + 1) + key))
+        with pytest.raises(ControlStackError) as caught:
+            account.run(case, request=replace(case.request, seed=number))
+        written = [file.read_bytes().decode(errors="replace") for file in account.journal.file.parent.iterdir()]
+        assert not [text for text in (str(caught.value), caplog.text, *written) if key[:8] in text]

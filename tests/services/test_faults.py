@@ -267,10 +267,21 @@ def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
     double.plan(Step.POLL, shape.reply)
     message = fails(account, services, case, ServiceError)
     (job_id,) = double.jobs
-    assert shape.says in message and "paid for and not lost" in message and f"job id {job_id}" in message
+    assert shape.says in message and "which is paid for" in message and f"job id {job_id}" in message
     assert re.search(r"(?i)check .*\bkey\b|add credits", message)
     assert (double.paid, double.count(Step.POLL)) == (1, 1) and standings(account) == [Standing.RUNNING]
     assert account.run(case).info["resumed"] and double.paid == 1
+
+
+@pytest.mark.parametrize("case", CASES[3:], ids=str)
+@pytest.mark.parametrize("said", ["Exhausted balance", "Rate limit exceeded, upgrade your plan"])
+def test_a_job_that_failed_for_the_account_of_who_makes_the_pictures_has_failed(
+    account: Account, services: Services, case: Case, said: str
+) -> None:
+    services.qolaba.plan(Step.POLL, Reply({"status": "FAILED", "error": "Internal Error", "error_data": said}))
+    message = fails(account, services, case, ServiceError)
+    assert said in message and "not lost" not in message and "paid for" not in message
+    assert standings(account) == [Standing.FAILED]
 
 
 # waiting
@@ -299,6 +310,44 @@ def test_network_trouble_while_waiting_does_not_lose_a_job(
         result = account.run(case)
     assert result.images[0].shape == (1, 256, 256, 3)
     assert double.paid == 1 and standings(account) == [Standing.DONE]
+
+
+def edge(status: int, text: str) -> Reply:
+    """What stands before a service says of itself, in words that a service could use of a job."""
+    return Reply({"status": "error", "code": status, "message": text}, status)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "reply",
+    [
+        edge(502, "Application failed to respond"),
+        edge(503, "Application failed to respond"),
+        edge(404, "Application not found"),
+        edge(408, "Request timed out"),
+        *(Reply(b"<html><h1>Blocked</h1></html>", status, HTML) for status in (400, 404, 451)),
+    ],
+    ids=["JSON 502", "JSON 503", "JSON 404", "JSON 408", "HTML 400", "HTML 404", "HTML 451"],
+)
+def test_trouble_at_the_edge_of_a_service_while_waiting_does_not_end_a_paid_job(
+    account: Account, services: Services, case: Case, reply: Reply
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.POLL, reply)
+    with contextlib.suppress(ServiceError):
+        assert account.run(case).images
+    assert standings(account)[0] in (Standing.RUNNING, Standing.DONE)
+    assert account.run(case).info["resumed"] and double.paid == 1
+
+
+@pytest.mark.parametrize("case", CASES[3:], ids=str)
+@pytest.mark.parametrize("reply", [edge(502, "no respond"), edge(404, "Application not found")], ids=["502", "404"])
+def test_a_new_version_that_starts_behind_the_edge_is_waited_for(
+    account: Account, services: Services, case: Case, reply: Reply
+) -> None:
+    double = double_of(services, case)
+    double.plan(Step.POLL, reply, reply)
+    assert account.run(case).images and double.paid == 1
 
 
 @ONE_OF_EACH_SERVICE
