@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.conventions import is_on_paper, unmet
-from ..core.request import ControlUnit, GenerationRequest, ImageReference
+from ..core.request import ControlUnit, GenerationRequest, ImageReference, acting
 from ..core.validate import calls_of
 from .adapter_files import Adapter
 from .adapters import adapters_applied, reference_inputs
@@ -58,7 +58,7 @@ class Run:
     @property
     def controls(self) -> list[ControlUnit]:
         """What is of weight 0 is not there."""
-        return [control for control in self.request.controls if control.strength != 0]
+        return [control for _, control in acting(self.request.controls)]
 
     @property
     def nets(self) -> list[Net]:
@@ -68,7 +68,7 @@ class Run:
     @property
     def references(self) -> list[ImageReference]:
         """Those of scale 0 are not there."""
-        return [reference for reference in self.request.references if reference.scale != 0]
+        return [reference for _, reference in acting(self.request.references)]
 
     @property
     def adapters(self) -> list[Adapter]:
