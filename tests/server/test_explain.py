@@ -106,3 +106,13 @@ def test_fields_that_are_none_are_a_sentence(comfy: ComfyServer, fields: str) ->
     graph["30"] = node("ControlStackExplain", request=["10", 0], target="Scenario", fields=fields)
     message = failure(comfy.run(graph), "30")
     assert "it must be a JSON object with fields of Scenario, which are modelId, model_family," in message
+
+
+def test_a_local_target_is_asked_anew_at_every_run(comfy: ComfyServer) -> None:
+    """What can run depends on the files of today."""
+    graph = request_graph(430)
+    graph["30"] = node("ControlStackExplain", request=["10", 0], target="Local SD 1.5")
+    comfy.run(graph)
+    again = comfy.run(graph)
+    assert again.succeeded, again.error
+    assert "30" in again.executed and "10" in again.cached
