@@ -4,7 +4,9 @@ import pytest
 from controlstack.core.problems import ProblemKind
 from controlstack.core.scheduler import SchedulerName
 
-TOO_HIGH = ProblemKind("too_high", "{field} is {value}, but {target} accepts at most {maximum}. Set it to {suggestion}.")
+TOO_HIGH = ProblemKind(
+    "too_high", "{field} is {value}, but {target} accepts at most {maximum}. Set it to {suggestion}."
+)
 
 
 def test_a_problem_reads_as_a_sentence_and_keeps_its_values() -> None:
