@@ -66,12 +66,11 @@ def test(arguments: Sequence[str]) -> int:
     return _run_module("pytest", "--confcutdir=tests", *arguments)
 
 
-def lint() -> int:
-    results = [
-        _run_module("ruff", "check", "."),
-        _run_module("ruff", "format", "--check", "."),
-        _run_module("basedpyright", "--pythonpath", str(clone_environment(find_comfyui()))),
-    ]
+def lint(fast: bool) -> int:
+    """Ruff's linter and formatter; unless `fast`, the type checker as well."""
+    results = [_run_module("ruff", "check", "."), _run_module("ruff", "format", "--check", ".")]
+    if not fast:
+        results.append(_run_module("basedpyright", "--pythonpath", str(clone_environment(find_comfyui()))))
     return max(results)
 
 
@@ -132,7 +131,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     fake_options = commands.add_parser("fake-services", help="services to try the remote nodes with, without a key")
     fake_options.add_argument("--port", type=int, default=9301, help="the first of four ports in a row")
     commands.add_parser("test", help="set up, then every test; what follows -- goes to pytest")
-    commands.add_parser("lint", help="ruff and the type checker")
+    lint_options = commands.add_parser("lint", help="ruff and the type checker")
+    lint_options.add_argument("--fast", action="store_true", help="ruff only, in seconds")
     commands.add_parser("bench", help="the benchmarks, as tables")
     options = parser.parse_args(own)
     if rest and options.command != "test":
@@ -155,7 +155,7 @@ def main(argv: Sequence[str]) -> int:
         elif options.command == "fake-services":
             return fake_services(options.port)
         else:
-            return {"test": lambda: test(options.rest), "lint": lint, "bench": bench}[options.command]()
+            return {"test": lambda: test(options.rest), "lint": lambda: lint(options.fast), "bench": bench}[options.command]()
     except Failure as failure:
         print(f"dev.py: {failure}", file=sys.stderr)
         return 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from ..core.capabilities import Capabilities, Range
 from ..core.modality import Modality
@@ -11,7 +11,7 @@ from ..core.request import ReferenceKind
 from .options import option
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """Which part of a request is the one picture an app takes."""
 
     CONTROL = "a control"
@@ -19,7 +19,7 @@ class Source(str, Enum):
     REFERENCE = "a reference"
 
 
-class Strength(str, Enum):
+class Strength(StrEnum):
     """What more `strength` does (3): the documents are right for one app only."""
 
     CLOSER = "higher is closer"
