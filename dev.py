@@ -19,7 +19,7 @@ import io
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,7 +36,7 @@ class Terminated(KeyboardInterrupt):
     """Asked to end by SIGTERM: cleaned up after like a Ctrl-C."""
 
 
-def demo(graph_file: Path, serve_after: bool) -> None:
+def demo(graph_file: Path, serve_after: bool) -> int:
     """Run a graph through a real server and print the path of the saved image as the last line."""
     graph = load_graph(graph_file)
     with _clone_server(free_port()) as server:
@@ -47,9 +47,10 @@ def demo(graph_file: Path, serve_after: bool) -> None:
         say(str(saved[-1]))
         if serve_after:
             _stay(server)
+    return 0
 
 
-def serve(port: int) -> None:
+def serve(port: int) -> int:
     """The editor with the pack, in the foreground."""
     check_port(port)
     with _clone_server(port) as server:
@@ -141,6 +142,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def run_command(options: argparse.Namespace) -> int:
+    """Run the command that `options` name; the exit status."""
+    commands: Mapping[str, Callable[[], int]] = {
+        "demo": lambda: demo(options.graph, options.serve),
+        "serve": lambda: serve(options.port),
+        "fake-services": lambda: fake_services(options.port),
+        "test": lambda: test(options.rest),
+        "lint": lambda: lint(options.fast),
+        "bench": bench,
+    }
+    return commands[options.command]()
+
+
 def main(argv: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a Windows pipe may lack a character of a path or a log
@@ -148,14 +162,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        if options.command == "demo":
-            demo(options.graph, options.serve)
-        elif options.command == "serve":
-            serve(options.port)
-        elif options.command == "fake-services":
-            return fake_services(options.port)
-        else:
-            return {"test": lambda: test(options.rest), "lint": lambda: lint(options.fast), "bench": bench}[options.command]()
+        return run_command(options)
     except Failure as failure:
         print(f"dev.py: {failure}", file=sys.stderr)
         return 1
@@ -168,7 +175,6 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"dev.py: {sentence}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _terminate(*_: object) -> NoReturn:
