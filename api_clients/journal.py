@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import JournalUnusable
-from .endpoint import Json
+from .messages import Json
 from .waiting import Clock
 
 VERSION = 1

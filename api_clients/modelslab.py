@@ -20,21 +20,10 @@ from ..core.errors import Problem, RateLimited, ServiceError
 from ..core.modality import Modality
 from ..core.request import GenerationRequest
 from ..core.scheduler import SchedulerName
-from .answers import (
-    field,
-    identifier,
-    is_about_account,
-    message,
-    number,
-    refusal,
-    seconds_to_wait,
-    strings,
-    unclear,
-    words,
-    worth_asking_again,
-)
+from .answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
 from .checks import acting_controls, acting_loras, acting_references, plain, service_detects
-from .endpoint import Answer, Call, Endpoint, ImageSlot, JobState, Json, Pace, Phase
+from .endpoint import Endpoint, JobState, Pace, Phase
+from .messages import Answer, Call, ImageSlot, Json, number, seconds_to_wait
 from .modelslab_rules import (
     SEEDS,
     adapter,

@@ -22,7 +22,7 @@ from .checks import (
     several_pictures,
     web_address,
 )
-from .endpoint import Carrier, ImageSlot
+from .messages import Carrier, ImageSlot
 from .modelslab_tables import ADAPTERS, AUTO, STEPS_AS_REQUESTED, Family, ModelsLabOptions, SharedOptions, family_of
 from .options import check_options
 

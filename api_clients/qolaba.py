@@ -15,20 +15,10 @@ from ..core.capabilities import Capabilities
 from ..core.errors import Problem
 from ..core.request import Detect, GenerationRequest, acting
 from ..core.validate import validate
-from .answers import (
-    field,
-    identifier,
-    is_about_account,
-    message,
-    refusal,
-    seconds_to_wait,
-    strings,
-    unclear,
-    words,
-    worth_asking_again,
-)
+from .answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
 from .checks import acting_controls, acting_references, batches, fitted_control, fitted_picture, web_address
-from .endpoint import Answer, Call, Carrier, Endpoint, ImageSlot, JobState, Json, Pace, Phase
+from .endpoint import Endpoint, JobState, Pace, Phase
+from .messages import Answer, Call, Carrier, ImageSlot, Json, seconds_to_wait
 from .options import check_options
 from .qolaba_apps import (
     AUTO,

@@ -16,20 +16,10 @@ from urllib.parse import quote
 from ..core.capabilities import Capabilities
 from ..core.errors import Problem, ServiceError
 from ..core.request import GenerationRequest
-from .answers import (
-    field,
-    identifier,
-    message,
-    number,
-    refusal,
-    seconds_to_wait,
-    strings,
-    unclear,
-    words,
-    worth_asking_again,
-)
+from .answers import field, identifier, message, refusal, strings, unclear, words, worth_asking_again
 from .checks import acting_controls, fitted_control, service_detects
-from .endpoint import Answer, Call, Carrier, Endpoint, ImageSlot, JobState, Json, Pace, Phase
+from .endpoint import Endpoint, JobState, Pace, Phase
+from .messages import Answer, Call, Carrier, ImageSlot, Json, number, seconds_to_wait
 from .scenario_rules import (
     CONTROL_KEY,
     INLINE_BYTES,

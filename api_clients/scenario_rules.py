@@ -17,7 +17,7 @@ from .checks import (
     several_detects,
     several_pictures,
 )
-from .endpoint import Carrier
+from .messages import Carrier
 from .options import check_options
 from .scenario_tables import (
     AS_REQUESTED,

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..core.errors import OutcomeUnknown, RateLimited, ServiceError, ServiceUnreachable
-from .answers import number, seconds_to_wait
-from .endpoint import Answer, Call, Endpoint
+from .endpoint import Endpoint
+from .messages import Answer, Call, number, seconds_to_wait
 from .waiting import Clock, Stop, backoff, interruptible, never, pause
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.endpoint import Carrier, Phase
+from controlstack.api_clients.endpoint import Phase
+from controlstack.api_clients.messages import Carrier
 from controlstack.api_clients.modelslab import ModelsLab, ModelsLabEnterprise
 from controlstack.api_clients.modelslab_rules import pictures
 from controlstack.api_clients.modelslab_tables import ModelsLabOptions

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from controlstack.api_clients.endpoint import Carrier, Phase
+from controlstack.api_clients.endpoint import Phase
+from controlstack.api_clients.messages import Carrier
 from controlstack.api_clients.qolaba import QolabaControlNet, QolabaImageToImage
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality

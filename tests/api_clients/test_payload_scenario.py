@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.endpoint import Carrier, Phase
+from controlstack.api_clients.endpoint import Phase
+from controlstack.api_clients.messages import Carrier
 from controlstack.api_clients.scenario import Scenario
 from controlstack.api_clients.scenario_tables import SINGULAR
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
