@@ -412,7 +412,7 @@ class Pursuit:
 
 
 def merged(known: JobState, state: JobState) -> JobState:
-    """The later state with what only the earlier one told, such as the seed (modelslab.md 4)."""
+    """The later state with what only the earlier one told, such as the seed (docs/services/modelslab.md 4)."""
     return replace(
         state,
         job_id=known.job_id,

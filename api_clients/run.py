@@ -27,7 +27,7 @@ from .upload import Carried, Parcel, carriage_problems, carry, pack
 from .waiting import Stop, never
 from .webhook import SHOWN, hang
 
-_STALE_SECONDS = 4 * 3600.0  # no job takes that long; Qolaba calls a lost one pending forever (qolaba.md 4)
+_STALE_SECONDS = 4 * 3600.0  # Qolaba calls a lost job pending without end (docs/services/qolaba.md 4)
 
 
 def request_problems(
