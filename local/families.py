@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class Family(str, Enum):
+class Family(StrEnum):
     """A family of models whose files fit each other. Those without facts below are recognised, and refused by name."""
 
     SD15 = "SD 1.5"

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .families import Family
 from .headers import Header, Stamp, Tensor, read_header, stamps_of
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What a file is for, in the words of messages."""
 
     CHECKPOINT = "checkpoint"
@@ -38,7 +38,7 @@ class Kind(str, Enum):
     UNKNOWN = "file of unknown kind"
 
 
-class Layout(str, Enum):
+class Layout(StrEnum):
     """How the tensors are named."""
 
     LDM = "original"  # CompVis, A1111 and ComfyUI; FLUX as Black Forest Labs published it
@@ -48,7 +48,7 @@ class Layout(str, Enum):
     XLABS = "XLabs"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """The number format of the weights."""
 
     FP32 = "fp32"
@@ -59,7 +59,7 @@ class Format(str, Enum):
     OTHER = "a quantisation this pack cannot read"
 
 
-class Flavour(str, Enum):
+class Flavour(StrEnum):
     """The build of an IP-Adapter, which decides what it is fed with."""
 
     PLAIN = "plain"
