@@ -22,7 +22,7 @@ class Source(StrEnum):
     REFERENCE = "a reference"
 
 
-class Strength(str, Enum):
+class Strength(StrEnum):
     """What a higher `strength` does; the documentation is right for one app only (docs/services/qolaba.md 3)."""
 
     CLOSER = "higher is closer"

@@ -23,7 +23,7 @@ from .model import Found, LocalModel
 from .net_search import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
-from .schedulers import noise_drawn_from
+from .schedulers import scheduler_noise_from
 from .tiled_diffusion import Tile, TiledUNet, tiled_control_stack, tiles_of
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Prepared:
         # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
         own_format = in_format(run.vae, run.vae.dtype)
         generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
-        noise = noise_drawn_from(self.pipeline.scheduler, generators)
+        noise = scheduler_noise_from(self.pipeline.scheduler, generators)
         with in_pieces(run.vae, self.tile), own_format, hints_encoded_once(self.units), noise, adapters as scale:
             scale(0, calls_of(request, run.model.table))
             return self.pipeline(
