@@ -47,14 +47,14 @@ FLOW_MISSING: Mapping[SchedulerName, str] = {
 
 # Who calls the network otherwise than once a step: PNDM takes its second step twice, the others correct each step by a
 # second call, but for the last one, except ScoreSdeVe.
-_CORRECTED = Calls(each=2, more=-1)
+_CORRECTED = Calls(per_step=2, extra=-1)
 CALLS: Mapping[SchedulerName, Calls] = {
-    SchedulerName.PNDM: Calls(more=1),
+    SchedulerName.PNDM: Calls(extra=1),
     SchedulerName.HEUN: _CORRECTED,
     SchedulerName.KDPM2: _CORRECTED,
     SchedulerName.KDPM2_ANCESTRAL: _CORRECTED,
     SchedulerName.KARRAS_VE: _CORRECTED,
-    SchedulerName.SCORE_SDE_VE: Calls(each=2),
+    SchedulerName.SCORE_SDE_VE: Calls(per_step=2),
 }
 
 # Steps that a method wants before its pictures are as good as DPMSolverMultistep's at 21: with fewer, methods that
