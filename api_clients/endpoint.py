@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..core.capabilities import Capabilities
@@ -20,7 +20,7 @@ from .messages import Answer, Call, ImageSlot, Json
 from .options import kind_problems
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """Where a job stands."""
 
     QUEUED = "queued"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from ..core.capabilities import (
     UNLIMITED,
@@ -23,7 +23,7 @@ from ..core.scheduler import AlgorithmType, SchedulerName
 from .options import option
 
 
-class Family(str, Enum):
+class Family(StrEnum):
     """What a `model_id` is built on; UNKNOWN allows what any of them can do."""
 
     SD15 = "sd15"

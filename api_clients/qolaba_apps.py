@@ -6,7 +6,7 @@ The contract is docs/services/qolaba.md 2, 3.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from ..core.capabilities import (
     Capabilities,
@@ -21,7 +21,7 @@ from ..core.request import ReferenceKind
 from .options import option
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """Which part of a request is the one picture an app takes."""
 
     CONTROL = "a control"
@@ -29,7 +29,7 @@ class Source(str, Enum):
     REFERENCE = "a reference"
 
 
-class Strength(str, Enum):
+class Strength(StrEnum):
     """What a higher `strength` does; the documentation is right for one app only (docs/services/qolaba.md 3)."""
 
     CLOSER = "higher is closer"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from ..core.capabilities import (
     UNLIMITED,
@@ -28,7 +28,7 @@ from ..core.scheduler import SchedulerName
 from .options import option
 
 
-class Family(str, Enum):
+class Family(StrEnum):
     """What a `modelId` is built on; UNKNOWN allows what any of them can do, except what all but one ignore."""
 
     SD15 = "sd15"

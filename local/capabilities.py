@@ -27,9 +27,9 @@ from .schedulers import (
     CALLS,
     FLOW_ALGORITHM_TYPES,
     FLOW_CALLS,
-    FLOW_MISSING,
+    FLOW_UNSUPPORTED,
     KARRAS_SIGMAS,
-    MISSING,
+    UNSUPPORTED,
 )
 
 MOST_LORAS = 8
@@ -47,8 +47,8 @@ SD15 = Capabilities(
         "denoise": Range(0, 1),
     },
     schedulers=SchedulerSupport(
-        names=frozenset(SchedulerName) - frozenset(MISSING),
-        missing=MISSING,
+        names=frozenset(SchedulerName) - frozenset(UNSUPPORTED),
+        missing=UNSUPPORTED,
         karras_sigmas=KARRAS_SIGMAS,
         algorithm_types=ALGORITHM_TYPES,
         # diffusers picks LCM's steps out of 50 original ones.
@@ -94,8 +94,8 @@ FLUX_DEV = replace(
         "guidance_scale": Range(0, 30),
     },
     schedulers=SchedulerSupport(
-        names=frozenset(SchedulerName) - frozenset(FLOW_MISSING),
-        missing=FLOW_MISSING,
+        names=frozenset(SchedulerName) - frozenset(FLOW_UNSUPPORTED),
+        missing=FLOW_UNSUPPORTED,
         karras_sigmas=KARRAS_SIGMAS,
         algorithm_types=FLOW_ALGORITHM_TYPES,
         calls=FLOW_CALLS,
