@@ -24,6 +24,8 @@ from controlstack.local.schedulers import make_scheduler
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import scheduler as own_scheduler
 
+pytestmark = pytest.mark.slow
+
 STEPS = (1, 2, 3, 4, 5, 8, 15, 20, 21, 28, 30, 31, 50)
 SHARES = [hundredth / 100 for hundredth in range(101)]
 PICTURE = picture(3)

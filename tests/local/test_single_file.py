@@ -32,6 +32,8 @@ from controlstack.tests.local.tiny_models import clip_text, components, schedule
 from controlstack.workshop.comfyui import find_comfyui
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
+pytestmark = pytest.mark.slow
+
 CPU = PlainMemory(torch.device("cpu"))
 
 
