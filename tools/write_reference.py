@@ -13,7 +13,7 @@ from typing import Any
 
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.registry import ENDPOINTS
-from ..core.capabilities import UNLIMITED, Capabilities
+from ..core.capabilities import UNLIMITED, Capabilities, Range
 from ..core.modality import Modality
 from ..core.scheduler import SchedulerName
 from ..local.capabilities import SD15, TABLES
@@ -26,7 +26,7 @@ from ..preprocessors.registry import detector_for
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_NETS = search_for(Family.SD15, read_config(DEMO_MODEL / "unet"), Library(), DEMO_MODEL / "controlnet", {}).nets()
-DEMO = replace(SD15, target="Demo model", modalities=frozenset(DEMO_NETS))
+DEMO = replace(SD15, target="Demo model", controls=replace(SD15.controls, modalities=frozenset(DEMO_NETS)))
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,8 @@ def support_matrix(columns: Sequence[Column]) -> str:
         return f"| {label} | {' | '.join(column.cell(cell) for column in columns)} |"
 
     lines = [f"|  | {' | '.join(column.title for column in columns)} |", "|---|" + "---|" * len(columns)]
-    lines += [row(f"`{m.value}`", lambda t, m=m: m in t.modalities) for m in Modality]
-    lines += [row(f"`{s.value}`", lambda t, s=s: s in t.schedulers) for s in SchedulerName]
+    lines += [row(f"`{m.value}`", lambda t, m=m: m in t.controls.modalities) for m in Modality]
+    lines += [row(f"`{s.value}`", lambda t, s=s: s in t.schedulers.names) for s in SchedulerName]
     lines += [row(label, cell) for label, cell in _ABILITIES.items()]
     return "\n".join(lines)
 
@@ -143,18 +143,16 @@ def _endpoint_column(endpoint: Endpoint[Any]) -> Column:
     return Column(endpoint.target, {family(table.target): table for table in own})
 
 
-def _limit(name: str) -> Callable[[Capabilities], str]:
-    def cell(table: Capabilities) -> str:
-        allowed = table.ranges.get(name)
-        if allowed is None or (name == "strength" and not table.max_controls):
-            return "-"
-        return (
-            f"{allowed.minimum:g}"
-            if allowed.minimum == allowed.maximum
-            else f"{allowed.minimum:g} to {allowed.maximum:g}"
-        )
+def _span(allowed: Range | None) -> str:
+    if allowed is None:
+        return "-"
+    if allowed.minimum == allowed.maximum:
+        return f"{allowed.minimum:g}"
+    return f"{allowed.minimum:g} to {allowed.maximum:g}"
 
-    return cell
+
+def _limit(name: str) -> Callable[[Capabilities], str]:
+    return lambda table: _span(table.ranges.get(name))
 
 
 def _size(table: Capabilities) -> str:
@@ -166,21 +164,21 @@ def _count(most: int) -> str:
 
 
 def _references(table: Capabilities) -> str:
-    kinds = ", ".join(sorted(kind.value for kind in table.reference_kinds))
-    return f"{_count(table.max_references)}: {kinds}" if table.max_references else "-"
+    kinds = ", ".join(sorted(kind.value for kind in table.references.kinds))
+    return f"{_count(table.references.maximum)}: {kinds}" if table.references.maximum else "-"
 
 
 _ABILITIES: Mapping[str, Callable[[Capabilities], bool | str]] = {
-    "controls at once": lambda table: _count(table.max_controls),
-    "strength of a control": _limit("strength"),
-    "start and end of a control": lambda table: table.control_windows,
-    "makes maps itself (`detect: service`)": lambda table: table.detects,
+    "controls at once": lambda table: _count(table.controls.maximum),
+    "strength of a control": lambda table: _span(table.controls.strength if table.controls.maximum else None),
+    "start and end of a control": lambda table: table.controls.windows,
+    "makes maps itself (`detect: service`)": lambda table: table.controls.detects,
     "references (IP-Adapter)": _references,
-    "LoRAs": lambda table: _count(table.max_loras),
-    "image to image": lambda table: table.image_to_image,
-    "inpainting": lambda table: table.inpainting,
+    "LoRAs": lambda table: _count(table.loras.maximum),
+    "image to image": lambda table: table.init_images.accepted,
+    "inpainting": lambda table: table.init_images.inpainting,
     "upscale": lambda table: table.upscale,
-    "VAE of your choice": lambda table: table.own_vae,
+    "VAE of your choice": lambda table: table.vae,
     "width and height": _size,
     "steps": _limit("steps"),
     "guidance": _limit("guidance_scale"),
