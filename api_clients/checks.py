@@ -65,9 +65,9 @@ def fitted_mask(mask: Tensor, picture: Tensor, resize: Resize, request: Generati
 
 def batches(request: GenerationRequest, target: str) -> Iterator[Problem]:
     """Controls, initial image and mask that hold several pictures: one body carries one of each."""
-    for name, image in request.images():
-        count = image.shape[0] if image.ndim else 0
-        if count > 1 and not name.startswith("reference"):
+    for image in request.images():
+        name, count = image.field, image.tensor.shape[0] if image.tensor.ndim else 0
+        if count > 1 and not image.is_reference:
             limit = f"{target} takes one for all pictures of a request"
             yield Problem(name, f"a batch of {count}", limit, "Pick one image, and queue once for each.")
 

@@ -104,9 +104,23 @@ def writable(family: Family) -> tuple[str, ...]:
 
 
 # docs/services/scenario.md 5. The service has TCDScheduler beside these, see ScenarioOptions.scheduler.
-_MISSING_SCHEDULERS: Mapping[SchedulerName, str] = dict.fromkeys(
-    (SchedulerName.DDIM_INVERSE, SchedulerName.IPNDM, SchedulerName.KARRAS_VE, SchedulerName.SCORE_SDE_VE),
-    "Scenario does not have it",
+_SCHEDULERS = frozenset(
+    {
+        SchedulerName.DDPM,
+        SchedulerName.DDIM,
+        SchedulerName.PNDM,
+        SchedulerName.LMS,
+        SchedulerName.EULER,
+        SchedulerName.EULER_ANCESTRAL,
+        SchedulerName.DPM_MULTISTEP,
+        SchedulerName.HEUN,
+        SchedulerName.KDPM2,
+        SchedulerName.DPM_SINGLESTEP,
+        SchedulerName.KDPM2_ANCESTRAL,
+        SchedulerName.UNIPC,
+        SchedulerName.DEIS,
+        SchedulerName.LCM,
+    }
 )
 _SIDES: Mapping[Family, Range] = {
     Family.SD15: Range(64, 1024, multiple=8),
@@ -135,12 +149,10 @@ def _table(family: Family) -> Capabilities:
             "seed": Range(0, 2**64 - 1),
             "batch_size": Range(1, 128),
         },
-        schedulers=SchedulerSupport(
-            names=frozenset(SchedulerName) - frozenset(_MISSING_SCHEDULERS), missing=_MISSING_SCHEDULERS
-        ),
+        schedulers=SchedulerSupport(names=_SCHEDULERS),
         controls=ControlSupport(
             modalities=frozenset(modality for modality, name in NAMES.items() if name in _SERVICE_NAMES[family]),
-            minimum=1,
+            required=True,
             maximum=1 if family.is_flux else 3,
             strength=Range(0, 1),
             detects=not family.is_flux,

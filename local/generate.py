@@ -118,7 +118,7 @@ def _ensure_possible(run: Run, options: Options) -> None:
 def _ensure_possible_again(run: Run) -> None:
     """Whether the second pass can run; the user set half of its sizes, and none of its other values."""
     request = run.request
-    reasons = [f"{p.field} {p.value} there: {p.limit}" for p in run.model.problems(request, run.found)]
+    reasons = [str(p) for p in run.model.problems(request, run.found)]
     if reasons:
         way = f"the result is drawn again at {request.width}x{request.height} with denoise {request.denoise:g}"
         remedy = "Switch it off, choose an upscale_model, or make the picture smaller."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..core.errors import InvalidRequest, Problem
 from ..core.images import fit_mask, to_rgb
 from ..core.request import Resize
-from ..core.validate import image_problems
+from ..core.validate import image_problems, mask_problems
 from ..preprocessors.detector import Detector
 from ..preprocessors.parameters import (
     ChoiceParameter,
@@ -120,7 +120,7 @@ def detect_map(
 
 def _mask_of_image(mask: Tensor, image: Tensor, title: str) -> Tensor:
     """The mask [batch, height, width] at the image's size and for each picture of its batch."""
-    problems = list(image_problems("mask", mask))
+    problems = list(mask_problems("mask", mask))
     if not problems and mask.shape[0] not in (1, image.shape[0]):
         limit = f"the image is a batch of {image.shape[0]}, which takes 1 or as many"
         problems.append(Problem("mask", f"a batch of {mask.shape[0]}", limit, "Connect one mask for all pictures."))
