@@ -9,7 +9,7 @@ from typing import Any
 
 from ..core.errors import OutcomeUnknown, RateLimited, ServiceError
 from .credentials import in_terminal
-from .endpoint import Answer
+from .messages import Answer, seconds_to_wait
 
 # Asking again later may bring another answer: time-out, conflict, too early, too many requests, and server trouble.
 _TRANSIENT = frozenset({408, 409, 425, 429})
@@ -24,8 +24,6 @@ _HINTS: Mapping[int, str] = {
 _ACCOUNT = re.compile(
     r"\bkeys?\b|api_?key|credit|subscri|\bplans?\b|limit exceeded|balance|payment|billing|quota|upgrade", re.IGNORECASE
 )
-_WAIT_FIELDS = ("retry_after", "retryAfter", "remainingSeconds")
-_WAIT_IN_WORDS = re.compile(r"(\d+(?:\.\d+)?)\s*(second|minute)", re.IGNORECASE)
 _LONGEST_TEXT = 500
 
 
@@ -47,9 +45,9 @@ def message(answer: Answer, names: Iterable[str]) -> str:
     """What the answer says in words: the named JSON fields in order, else the page's text without its tags."""
     if answer.json is not None:
         said = dict.fromkeys(filter(None, (words(answer.json.get(name)) for name in names)))
-        return answer.told(" ".join(said))[:_LONGEST_TEXT]
+        return answer.redact(" ".join(said))[:_LONGEST_TEXT]
     page = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", answer.text[: 20 * _LONGEST_TEXT])
-    return answer.told(" ".join(html.unescape(page).split()))[:_LONGEST_TEXT]
+    return answer.redact(" ".join(html.unescape(page).split()))[:_LONGEST_TEXT]
 
 
 def strings(value: object) -> tuple[str, ...]:
@@ -63,30 +61,9 @@ def strings(value: object) -> tuple[str, ...]:
     return ()
 
 
-def number(value: object) -> float | None:
-    """A finite number that may come as text, else None."""
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            found = float(value)
-        except ValueError:
-            return None
-        return found if abs(found) < float("inf") else None
-    return None
-
-
 def identifier(value: object) -> str:
     """An id that may be a number or a string, "" for none."""
     return "" if value is None or isinstance(value, (bool, Mapping, list)) else str(value).strip()
-
-
-def seconds_to_wait(answer: Answer, said: str = "") -> float | None:
-    """What the body asks to wait, by a field or in words (the header is the transport's)."""
-    for name in _WAIT_FIELDS:
-        found = number(field(answer, name))
-        if found is not None and found >= 0:
-            return found
-    spoken = _WAIT_IN_WORDS.search(said)
-    return float(spoken[1]) * (60 if spoken[2].lower() == "minute" else 1) if spoken else None
 
 
 def worth_asking_again(answer: Answer) -> bool:

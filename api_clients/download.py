@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from ..core.errors import ResultGone, ResultRefused, ServiceUnreachable
-from .endpoint import Answer, Endpoint
+from .endpoint import Endpoint
 from .images import is_inline
+from .messages import Answer
 from .transport import BAD_PROXY, LONGEST_WAIT, USER_AGENT, Transport, is_loopback_name, told_wait
 from .waiting import Clock, Stop, backoff, interruptible, never, pause
 

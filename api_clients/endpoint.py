@@ -7,51 +7,20 @@ can be wrong about a service's contract stands in one file and is tested without
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from enum import StrEnum
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..core.capabilities import Capabilities
 from ..core.errors import Problem
 from ..core.request import GenerationRequest
 from ..core.validate import validate
+from .messages import Answer, Call, ImageSlot, Json
 from .options import kind_problems
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-Json = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One HTTP call. `path` is below the service's base URL; `paid` calls are sent at most once."""
-
-    method: str
-    path: str
-    query: Mapping[str, str] = field(default_factory=dict)
-    body: Json | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    paid: bool = False
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came back: `json` is None where the body was not a JSON object.
-
-    `told` makes what may be told of a text in `json`, without keys; `text` is so already. It comes before any cut: half
-    a key is not known for one.
-    """
-
-    status: int
-    json: Json | None
-    text: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    told: Callable[[str], str] = field(default=str, repr=False, compare=False)
-
-
-class Phase(str, Enum):
+class Phase(StrEnum):
     """Where a job stands."""
 
     QUEUED = "queued"
@@ -82,30 +51,6 @@ class JobState:
     wait: float | None = None
     metadata: Json = field(default_factory=dict)
     cost: float | None = None
-
-
-class Carrier(str, Enum):
-    """How an image travels to the service."""
-
-    BASE64 = "base64"
-    DATA_URL = "data URL"
-    UPLOAD = "upload"
-    URL = "public URL"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ImageSlot:
-    """An image that the body needs: `key` names it in `build_payload`'s `images`.
-
-    `url` is set where the user gave a public address instead of (or for) the tensor. `max_bytes` is the encoded size
-    the carrier allows, 0 for no limit.
-    """
-
-    key: str
-    image: Tensor | None
-    carrier: Carrier
-    url: str = ""
-    max_bytes: int = 0
 
 
 @dataclass(frozen=True)

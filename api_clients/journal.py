@@ -14,12 +14,12 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import JournalUnusable
-from .endpoint import Json
+from .messages import Json
 from .waiting import Clock
 
 VERSION = 1
@@ -56,7 +56,7 @@ _INDEXES = (
 )
 
 
-class Standing(str, Enum):
+class Standing(StrEnum):
     """What is known about a bought job.
 
     `SUBMITTING`: written down, no answer yet. `UNKNOWN`: no usable answer came; it may have been bought. `RUNNING`: the

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ControlStackError, ResultGone, ResultRefused, ServiceError, ServiceUnreachable
-from .carriage import shortened
 from .download import Downloads, fetch_result
 from .endpoint import JobState, Phase
 from .images import decode, gather, is_flat
+from .job import Pursuit
 from .journal import Standing
-from .pursuit import Pursuit
+from .upload import shortened
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..core.errors import OutcomeUnknown, RateLimited, ServiceError, ServiceUnreachable
-from .answers import number, seconds_to_wait
-from .endpoint import Answer, Call, Endpoint
+from .endpoint import Endpoint
+from .messages import Answer, Call, number, seconds_to_wait
 from .waiting import Clock, Stop, backoff, interruptible, never, pause
 
 if TYPE_CHECKING:
@@ -73,8 +73,11 @@ def service_url(endpoint: Endpoint[Any], environ: Mapping[str, str] | None = Non
 
 
 def told_wait(answer: Answer, wall: float) -> float | None:
-    """Seconds the answer asks to wait: Retry-After (seconds or a date), or `retry_after` / `remainingSeconds` of the
-    body (modelslab.md 3.4, scenario.md 8); the longest counts, None where it asks for nothing."""
+    """The longest wait in seconds that an answer asks for, None if it asks for none.
+
+    Read from the header Retry-After (seconds or a date) and from `retry_after` or `remainingSeconds` of the body
+    (docs/services/modelslab.md 3.4, docs/services/scenario.md 8).
+    """
     header = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
     date = email.utils.parsedate_tz(header) if number(header) is None else None
     waits = (number(header), email.utils.mktime_tz(date) - wall if date else None, seconds_to_wait(answer))

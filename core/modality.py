@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Modality(str, Enum):
+class Modality(StrEnum):
     """What a control map shows: the name that the services document, and its facts.
 
     title: the name shown to users, e.g. "Soft Edge".

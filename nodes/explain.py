@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..api_clients.carriage import preview
 from ..api_clients.credentials import REDACTED, VAULTS, credentials_file
-from ..api_clients.doorbell import SHOWN, public_address
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.image_host import image_host_for
-from ..api_clients.jobs import request_problems
 from ..api_clients.options import declared
 from ..api_clients.registry import ENDPOINTS
+from ..api_clients.run import request_problems
 from ..api_clients.transport import service_url
+from ..api_clients.upload import preview
+from ..api_clients.webhook import SHOWN, public_address
 from ..core.capabilities import Capabilities
 from ..core.errors import CredentialsMissing, InvalidRequest, Problem, UnknownChoice
 from ..core.request import GenerationRequest, describe

@@ -24,8 +24,8 @@ from ..api_clients.credentials import (
     remove_credentials,
     store_credentials,
 )
-from ..api_clients.doorbell import ROUTE as WEBHOOK
-from ..api_clients.doorbell import ring
+from ..api_clients.webhook import ROUTE as WEBHOOK
+from ..api_clients.webhook import ring
 from ..core.errors import CredentialsMissing
 from .comfy import PromptServer, user_folder
 

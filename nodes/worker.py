@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ..api_clients.pursuit import Report
+from ..api_clients.job import Report
 from ..api_clients.waiting import Leave
 from .comfy import show_progress, show_text, stop_if_interrupted
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from controlstack.api_clients.endpoint import Answer, Carrier, Endpoint
+from controlstack.api_clients.endpoint import Endpoint
+from controlstack.api_clients.messages import Answer, Carrier
 from controlstack.api_clients.options import declared
 from controlstack.core.modality import Modality
 from controlstack.core.request import (

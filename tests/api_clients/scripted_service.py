@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from controlstack.api_clients.answers import refusal
 from controlstack.api_clients.credentials import Credentials, Secret
-from controlstack.api_clients.endpoint import Answer, Call, Carrier, Endpoint, ImageSlot, JobState, Pace, Phase
+from controlstack.api_clients.endpoint import Endpoint, JobState, Pace, Phase
+from controlstack.api_clients.job import Settings
 from controlstack.api_clients.journal import Entry, Journal
-from controlstack.api_clients.pursuit import Settings
+from controlstack.api_clients.messages import Answer, Call, Carrier, ImageSlot
 from controlstack.api_clients.transport import Limits
 from controlstack.api_clients.waiting import Clock
 from controlstack.core.capabilities import Capabilities

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from controlstack.api_clients.endpoint import Answer, Call
+from controlstack.api_clients.messages import Answer, Call
 from controlstack.api_clients.transport import Limits, Transport, service_url, told_wait
 from controlstack.api_clients.waiting import interruptible, never
 from controlstack.core.errors import OutcomeUnknown, ServiceError, ServiceUnreachable

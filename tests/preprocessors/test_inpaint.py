@@ -25,5 +25,5 @@ def test_a_mask_that_says_nothing_is_warned_of(host: PlainHost, value: float, wa
 
 
 def test_without_a_mask_it_says_what_is_missing(host: PlainHost) -> None:
-    with pytest.raises(InvalidRequest, match="mask is not connected. Connect a mask that is white where"):
+    with pytest.raises(InvalidRequest, match=r"mask is not connected\. Connect a mask that is white where"):
         INPAINT.detect(torch.rand(1, 16, 16, 3), host, {})

@@ -16,8 +16,8 @@ import pytest
 import requests
 import torch
 from controlstack.api_clients.endpoint import Phase
+from controlstack.api_clients.job import Report
 from controlstack.api_clients.journal import Standing
-from controlstack.api_clients.pursuit import Report
 from controlstack.core.errors import ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, ImageReference, Lora, ReferenceKind

@@ -11,10 +11,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from controlstack.api_clients.doorbell import ROUTE, VARIABLE, hang, ring
 from controlstack.api_clients.endpoint import Pace
-from controlstack.api_clients.jobs import run_job
+from controlstack.api_clients.run import run_job
 from controlstack.api_clients.waiting import Clock, pause
+from controlstack.api_clients.webhook import ROUTE, VARIABLE, hang, ring
 from controlstack.core.errors import ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
     CREDENTIALS,

@@ -20,15 +20,16 @@ from ..core.errors import (
     ServiceError,
     ServiceUnreachable,
 )
-from .carriage import shortened, show, unsigned
 from .credentials import Credentials, Secret, redact_json
-from .doorbell import Bell
 from .download import Resolver, resolve
-from .endpoint import Answer, Call, Endpoint, JobState, Phase
+from .endpoint import Endpoint, JobState, Phase
 from .images import MOST_PIXELS
 from .journal import Entry, Journal, Standing
+from .messages import Answer, Call
 from .transport import Abandoned, Limits, Transport, service_url, worth_repeating
+from .upload import shortened, show, unsigned
 from .waiting import Clock, Leave, Stop, never, pause
+from .webhook import Bell
 
 _HEARTBEAT_SECONDS = 3.0
 _REPORT_SECONDS = 1.0
@@ -411,7 +412,7 @@ class Pursuit:
 
 
 def merged(known: JobState, state: JobState) -> JobState:
-    """The later state with what only the earlier one told, such as the seed (modelslab.md 4)."""
+    """The later state with what only the earlier one told, such as the seed (docs/services/modelslab.md 4)."""
     return replace(
         state,
         job_id=known.job_id,

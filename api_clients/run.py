@@ -15,18 +15,19 @@ from ..core.errors import (
     ServiceError,
 )
 from ..core.request import GenerationRequest
-from .carriage import Carried, Parcel, carriage_problems, carry, pack
+from .concurrency import MOST_JOBS, one_of
 from .credentials import Credentials
-from .doorbell import SHOWN, hang
-from .endpoint import Call, Endpoint, JobState, Phase
+from .endpoint import Endpoint, JobState, Phase
 from .image_host import ImageHost
-from .in_flight import MOST_JOBS, one_of
+from .job import Pursuit, Report, Settings, merged
 from .journal import Entry, Journal, Order, Standing, fingerprint
-from .pursuit import Pursuit, Report, Settings, merged
+from .messages import Call
 from .results import JobResult, finished, haul, info_of, presented
+from .upload import Carried, Parcel, carriage_problems, carry, pack
 from .waiting import Stop, never
+from .webhook import SHOWN, hang
 
-_STALE_SECONDS = 4 * 3600.0  # no job takes that long; Qolaba calls a lost one pending forever (qolaba.md 4)
+_STALE_SECONDS = 4 * 3600.0  # Qolaba calls a lost job pending without end (docs/services/qolaba.md 4)
 
 
 def request_problems(

@@ -19,14 +19,15 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from controlstack.api_clients import transport
-from controlstack.api_clients.carriage import preview
 from controlstack.api_clients.credentials import Secret
-from controlstack.api_clients.endpoint import Carrier, Phase
+from controlstack.api_clients.endpoint import Phase
 from controlstack.api_clients.image_host import S3Host
-from controlstack.api_clients.jobs import fetch_job, run_job
+from controlstack.api_clients.job import Report
 from controlstack.api_clients.journal import Journal, Standing
-from controlstack.api_clients.pursuit import Report
+from controlstack.api_clients.messages import Carrier
+from controlstack.api_clients.run import fetch_job, run_job
 from controlstack.api_clients.transport import Limits
+from controlstack.api_clients.upload import preview
 from controlstack.api_clients.waiting import Clock, Leave
 from controlstack.core.errors import (
     ControlStackError,
@@ -904,7 +905,7 @@ def test_who_leaves_while_the_request_is_on_its_way_finds_the_job_later(toy: Ser
 SCRIPT = """
 import sys
 from pathlib import Path
-from controlstack.api_clients.jobs import run_job
+from controlstack.api_clients.run import run_job
 from controlstack.api_clients.journal import Journal
 from controlstack.tests.api_clients.scripted_service import CREDENTIALS, REQUEST, Toy, ToyOptions, settings
 from controlstack.api_clients.waiting import Clock
