@@ -227,8 +227,8 @@ def test_the_ip_adapter_fits_the_model_and_the_kind(model: str, kind: ReferenceK
 
 def test_references_are_refused_where_no_adapter_is_documented() -> None:
     request = replace(GOOD, references=(STYLE,))
-    assert "ModelsLab Enterprise (SD 1.5) has none" in complaints(ENTERPRISE, request)
-    assert "ModelsLab (Flux) has none" in complaints(V5, request, model_id="fluxdev")
+    assert "ModelsLab Enterprise (SD 1.5) does not accept reference images" in complaints(ENTERPRISE, request)
+    assert "ModelsLab (Flux) does not accept reference images" in complaints(V5, request, model_id="fluxdev")
     assert "set model_family" in complaints(V5, request, model_id="my-own-model")
     assert body(V5, request, model_id="my-own-model", model_family="sdxl")["ip_adapter_id"] == "ip-adapter_sdxl"
     face = replace(GOOD, references=(replace(STYLE, kind=ReferenceKind.FACE),))
