@@ -13,6 +13,7 @@ from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
 from .adapter_search import Adapter
 from .model import LocalModel
+from .networks import image_encoder
 from .pictures import to_picture
 from .weight_files import reading
 
@@ -90,8 +91,8 @@ def adapters_applied(
 
     def load() -> _Fitting:
         # The embeddings are made here; but without an encoder the pipeline looks for one where there is none.
-        encoder, processor = model.image_encoder(adapters[0])
-        pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
+        encoder, processor = image_encoder(model, adapters[0])
+        pipeline.register_modules(image_encoder=encoder.module, feature_extractor=processor)
         folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
         with reading(paths[0]), _staying(denoiser):
             pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
@@ -107,7 +108,7 @@ def adapters_applied(
             pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
 
     try:
-        fitting = model.fittings.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
+        fitting = model.adapter_sets.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
         with fitting.on(model.device):
             fitting.put_into(denoiser)
             yield scale
@@ -146,7 +147,8 @@ def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, g
     """[1, images, ...], or [2, images, ...] with that of no image first, as the pipelines prepare it themselves."""
     import torch
 
-    encoder, processor = model.image_encoder(adapter)
+    managed, processor = image_encoder(model, adapter)
+    encoder: Any = managed.module
     pictures = [to_picture(frame) for frame in to_rgb(reference.image)]
     digest = hashlib.sha256(b"".join(picture.tobytes() + str(picture.size).encode() for picture in pictures))
 
@@ -160,7 +162,7 @@ def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, g
             return both[0].cpu(), both[1].cpu()
 
     key = ("reference", digest.digest(), ref(encoder), adapter.hidden)
-    positive, negative = model.remembered.get(key, make)
+    positive, negative = model.results.get(key, make)
     return torch.stack([negative, positive] if guided and not model.facts.flow else [positive])
 
 

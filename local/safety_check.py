@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import OutOfMemory, Problem
 from ..core.memory import Managed, Memory, is_out_of_memory
-from .diffusers_folder import load_part
+from .diffusers_folder import load_network
 from .library import Library
+from .model import LocalModel
 from .pictures import to_picture
 from .weight_files import reading, weight_files
 
@@ -98,6 +99,13 @@ def _has_own(source: Path) -> bool:
     return bool(weight_files(_own(source)))
 
 
+def load_safety_check(model: LocalModel) -> SafetyCheck:
+    """The safety check with the model's own checker, or the library's. Raises ModelNotFound or ModelUnreadable."""
+    folder = find_checker(model.source, model.library)
+    checker = model.networks.from_file(folder, lambda: load_checker(folder))
+    return SafetyCheck(model.memory, checker, load_processor(folder))
+
+
 def load_checker(folder: Path) -> Any:
     """diffusers' network, in fp32 whatever the model computes in: the same picture always gets the same verdict.
 
@@ -106,7 +114,7 @@ def load_checker(folder: Path) -> Any:
     import torch
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-    return load_part(StableDiffusionSafetyChecker, folder, torch.float32)
+    return load_network(StableDiffusionSafetyChecker, folder, torch.float32)
 
 
 def load_processor(folder: Path) -> Any:
