@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..core.capabilities import Capabilities, Range
+from ..core.capabilities import Capabilities
 from ..core.problems import Problem, ProblemKind
 from ..core.request import GenerationRequest
 from ..core.scheduler import SchedulerName
@@ -36,7 +36,8 @@ def family_capabilities(model: LocalModel) -> Capabilities:
     """The table of the model's family, with the scheduler that a request without a choice gets."""
     own = model.scheduler_config["_class_name"]
     known = next((name for name in SchedulerName if name.value == own), None)
-    return replace(TABLES[model.family], default_scheduler=known)
+    table = TABLES[model.family]
+    return replace(table, schedulers=replace(table.schedulers, default=known))
 
 
 def capabilities(model: LocalModel, inventory: Inventory) -> Capabilities:
@@ -46,14 +47,12 @@ def capabilities(model: LocalModel, inventory: Inventory) -> Capabilities:
     return replace(
         table,
         target=model.name,
-        modalities=frozenset(inventory.nets),
-        control_remedies=inventory.net_remedies,
-        max_references=table.max_references if kinds else 0,
-        reference_kinds=kinds,
+        prompts=replace(table.prompts, max_clip_skip=_max_clip_skip(model)),
+        controls=replace(table.controls, modalities=frozenset(inventory.nets), remedies=inventory.net_remedies),
+        references=replace(table.references, kinds=kinds, maximum=table.references.maximum if kinds else 0),
         # The layers of a LoRA would be made in the storage format, which cannot be computed with.
-        max_loras=0 if model.storage_dtype else table.max_loras,
-        ranges={**table.ranges, "clip_skip": Range(0, _max_clip_skip(model))},
-        needs_mask=model.denoiser.config.in_channels == 9,
+        loras=replace(table.loras, maximum=0 if model.storage_dtype else table.loras.maximum),
+        init_images=replace(table.init_images, mask_required=model.denoiser.config.in_channels == 9),
     )
 
 

@@ -24,6 +24,8 @@ from controlstack.tests.local.tiny_models import tiny_model
 from safetensors.torch import save_file
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV]
@@ -141,7 +143,7 @@ def test_files_that_are_not_there_are_said_before_anything_runs(fresh: Models, t
     ]
     with pytest.raises(InvalidRequest, match="for 3 reasons"):
         generate(model, request)
-    assert model.problems(replace(REQUEST, loras=wanted[:1])) == []
+    assert problems(model, replace(REQUEST, loras=wanted[:1]), inventory_of(model)) == []
 
 
 def test_a_lora_for_another_family_is_a_sentence_and_leaves_no_trace(fresh: Models, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from controlstack.local.model import LocalModel
 from controlstack.local.networks import control_network
 from controlstack.tests.local.stocked import SIZE, picture
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 BATCHED = {"_UNetStack": BatchedUNetStack, "_FluxStack": BatchedFluxStack}

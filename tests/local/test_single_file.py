@@ -39,6 +39,8 @@ from controlstack.tests.local.tiny_models import clip_text, components, schedule
 from controlstack.workshop.comfyui import find_comfyui
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
+pytestmark = pytest.mark.slow
+
 CPU = PlainMemory(torch.device("cpu"))
 
 
@@ -161,7 +163,7 @@ def test_an_inpainting_checkpoint_keeps_its_nine_channels(own: Library) -> None:
     parts = components(in_channels=9)
     model = load(write(own, "checkpoints/inpaint.safetensors", stored(checkpoint(Family.SD15, parts))), own)
     assert model.denoiser.config.in_channels == 9
-    assert capabilities(model, inventory_of(model)).needs_mask
+    assert capabilities(model, inventory_of(model)).init_images.mask_required
 
 
 def test_marks_of_velocity_prediction_reach_the_scheduler(own: Library) -> None:

@@ -6,6 +6,7 @@ import gc
 from dataclasses import replace
 
 import psutil
+import pytest
 import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
@@ -14,6 +15,8 @@ from controlstack.local.generate import generate
 from controlstack.local.load import load_model
 from controlstack.local.source import DEMO_MODEL, source_of
 from controlstack.tools.demo_scenes import draw_scene
+
+pytestmark = pytest.mark.slow
 
 RUNS = 50
 WARM = 10
