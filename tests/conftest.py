@@ -9,12 +9,30 @@ from pathlib import Path
 
 import pytest
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
-from controlstack.tests.services.running import Services, running_services
+from controlstack.tools.fake_services.running import Services, running_services
 from controlstack.workshop.browser import find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 API_WORKFLOWS = ROOT / "workflows" / "api"
 ARTIFACTS = ROOT / ".artifacts"
+
+
+# The fixtures that start a ComfyUI server or a browser: a test that asks for one is marked by itself.
+SERVER_FIXTURES, BROWSER_FIXTURES = {"comfy", "remote_comfy"}, {"chromium"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `dev.py test --fast` leaves out, except the slow ones, which carry their own marker.
+
+    A test belongs to the server or the browser if it stands in that folder or uses such a fixture.
+    """
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if folder == "server" or fixtures & SERVER_FIXTURES:
+            item.add_marker(pytest.mark.server)
+        if folder == "browser" or fixtures & BROWSER_FIXTURES:
+            item.add_marker(pytest.mark.browser)
 
 
 @pytest.fixture(scope="session")
