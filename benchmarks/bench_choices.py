@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from controlstack.benchmarks.batched_stacks import BatchedFluxStack, BatchedUNetStack
+from controlstack.benchmarks.batched_stacks import batched_stacks
 from controlstack.benchmarks.random_models import (
     MODALITIES,
     SHALLOW_FLUX,
@@ -157,9 +156,7 @@ def flux_attention() -> list[Choice]:
 
 BATCHED = Choice(
     "two controls of one net in one call",
-    lambda model: patch.multiple(
-        "controlstack.local.controlnets", _UNetStack=BatchedUNetStack, _FluxStack=BatchedFluxStack
-    ),
+    lambda _: batched_stacks(),
 )
 
 

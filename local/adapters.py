@@ -13,7 +13,7 @@ from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
 from .adapter_search import Adapter
 from .model import LocalModel
-from .pictures import to_picture
+from .pil_images import to_pil
 from .weight_files import reading
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, g
     import torch
 
     encoder, processor = model.image_encoder(adapter)
-    pictures = [to_picture(frame) for frame in to_rgb(reference.image)]
+    pictures = [to_pil(frame) for frame in to_rgb(reference.image)]
     digest = hashlib.sha256(b"".join(picture.tobytes() + str(picture.size).encode() for picture in pictures))
 
     def make() -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from ..core.images import control_image, fit_image, fit_mask, to_rgb
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, Resize
 from .autoencoders import encoding_format, in_format
-from .controlnets import Control
+from .control import Control
 from .diffusers_folder import ZEROS_FOR_EMPTY
 from .families import Family
 from .model import LocalModel

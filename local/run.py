@@ -16,7 +16,9 @@ from ..core.validate import calls_of
 from .adapter_search import Adapter
 from .adapters import adapters_applied, reference_inputs
 from .autoencoders import decoding_format, in_format, in_pieces, tile_side
-from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
+from .control import Control
+from .flux_stack import flux_control_stack
+from .hint_cache import hints_encoded_once
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
 from .model import Found, LocalModel
@@ -25,6 +27,7 @@ from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
 from .schedulers import scheduler_noise_from
 from .tiled_diffusion import Tile, TiledUNet, tiled_control_stack, tiles_of
+from .unet_stack import unet_control_stack
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -295,9 +295,11 @@ def test_the_notes_say_how_many_tiles_there_were(demo: LocalModel) -> None:
 
 
 def test_what_cannot_be_done_is_refused_in_words_with_every_other_problem(demo: LocalModel, stocked: Models) -> None:
-    with pytest.raises(InvalidRequest, match=r"tile_size is 64: only the UNets of SD 1\.5 and SDXL .* Set it to 0, or"):
+    with pytest.raises(
+        InvalidRequest, match=r"cannot work in tiles; only SD 1\.5 and SDXL can\. Set tile_size to 0, or"
+    ):
         image(stocked(Family.FLUX_DEV), REQUEST)
-    with pytest.raises(InvalidRequest, match=r"tile_size is 100: tiles have sides of 64 pixels .* Set it to 128, or"):
+    with pytest.raises(InvalidRequest, match=r"tile_size is 100\. It must be a multiple of 64\. Set it to 128, or"):
         image(demo, REQUEST, 100)
     with pytest.raises(InvalidRequest, match=r"tile_size is -64: .* Set it to 64, or to 0"):
         image(demo, REQUEST, -64)

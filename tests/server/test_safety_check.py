@@ -36,7 +36,7 @@ def test_what_is_flagged_is_squares_and_the_node_says_which(comfy: ComfyServer, 
     result = comfy.run(graph(401))
     assert result.succeeded, result.error
     sentence = (
-        "Pictures 1, 2 of 2 were flagged by the safety check and made unrecognisable. Change the prompt or the seed, "
+        "Images 1, 2 of 2 were flagged by the safety check and pixelated. Change the prompt or the seed, "
         "or switch safety_check off."
     )
     assert [text for node, text in result.texts if node == "21"][-1] == sentence
