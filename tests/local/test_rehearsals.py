@@ -17,6 +17,8 @@ from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
 from controlstack.tests.local.stocked import SIZE, picture
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
