@@ -32,8 +32,8 @@ SQUARES = 8
 
 CHECKER_MISSING = ProblemKind(
     "safety_checker_missing",
-    "safety_check is on, but the diffusers folder {folder} is missing in {places}. Download {published} from "
-    "huggingface.co to it, or switch safety_check off.",
+    "safety_check is on, but {places} does not contain the diffusers folder {folder}. Download {published} from "
+    "huggingface.co into a folder of that name there, or switch safety_check off.",
 )
 
 

@@ -199,9 +199,9 @@ def test_a_missing_checker_is_a_sentence_before_anything_runs(demo: LocalModel, 
     with pytest.raises(InvalidRequest) as caught:
         generate(model, REQUEST, steps.append, CHECKED)
     assert str(caught.value).endswith(
-        "safety_check is on: it needs the diffusers folder stable-diffusion-safety-checker, and there is none in "
-        f"{tmp_path}. Put CompVis/stable-diffusion-safety-checker of huggingface.co there under that name, or switch "
-        "safety_check off."
+        f"safety_check is on, but {tmp_path} does not contain the diffusers folder stable-diffusion-safety-checker. "
+        "Download CompVis/stable-diffusion-safety-checker from huggingface.co into a folder of that name there, or "
+        "switch safety_check off."
     )
     assert steps == []
     assert generate(model, REQUEST).images.isfinite().all()

@@ -57,5 +57,5 @@ def test_without_the_checker_nothing_runs_and_the_error_says_where_it_belongs(co
     result = comfy.run(graph(402))
     assert result.error is not None and result.error["node_id"] == "21"
     said = result.error["exception_message"]
-    assert f"there is none in {folder}. Put CompVis/{CHECKER} of huggingface.co there under that name" in said
+    assert f"{folder} does not contain the diffusers folder {CHECKER}. Download CompVis/{CHECKER} from" in said
     assert not [step for node, step, _ in result.progress if node == "21"]
