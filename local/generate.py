@@ -13,7 +13,7 @@ from ..core.images import fit_image
 from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
-from .autoencoders import in_pieces
+from .autoencoders import sliced_and_tiled
 from .block_cache import BlockCache, blocks_cached
 from .inputs import fitted_mask, init_latents, keep_unmasked
 from .loras import ActiveLoras, loras_applied
@@ -211,7 +211,7 @@ def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared,
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
     backwards = replace(run, request=inverse).prepare(inversion.inverse, loras)
-    with in_pieces(run.vae, backwards.tile):
+    with sliced_and_tiled(run.vae, backwards.tile):
         picture = init_latents(model, run.request)
     noise = backwards.call(on_step, output="latent", latents=picture)
     return replace(run, request=forward).prepare(inversion.forward, loras), {"latents": noise}
