@@ -28,7 +28,7 @@ class SmallMemory(PlainMemory):
         super().load(modules, room)
         self.loads.append(([type(managed.module).__name__ for managed in modules], room))
 
-    def _spare(self) -> int:
+    def _free_now(self) -> int:
         return self.total - sum(size_of(managed.module) for managed in self._there())
 
 
