@@ -95,9 +95,8 @@ def draw_once(double: Double) -> None:
 
 def overheads(comfy: ComfyServer) -> None:
     if hasattr(os, "getloadavg"):
-        print(
-            f"The load average is {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores. On a busy machine the figures are too high."
-        )
+        load = f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        print(f"The load average is {load}. On a busy machine the figures are too high.")
     print(f"One node, {SIDE}x{SIDE} in and out, the service takes {LATENCY:g} s; median and best of {ROUNDS} runs")
     print("| node | overhead | best | of ComfyUI's processor time |\n|---|---|---|---|")
     worst = 0.0

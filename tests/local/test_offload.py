@@ -29,7 +29,7 @@ class SmallMemory(PlainMemory):
         self.loads.append(([type(managed.module).__name__ for managed in modules], room))
 
     def _free_now(self) -> int:
-        return self.total - sum(size_of(managed.module) for managed in self._there())
+        return self.total - sum(size_of(managed.module) for managed in self._on_device())
 
 
 class Gpu(SmallMemory):
