@@ -14,7 +14,7 @@ from ..core.memory import Offload, is_out_of_memory
 from ..core.problems import ProblemKind
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
-from .autoencoders import in_pieces
+from .autoencoders import sliced_and_tiled
 from .block_cache import BlockCache, blocks_cached
 from .check import problems
 from .inputs import fitted_mask, init_latents, keep_unmasked
@@ -25,7 +25,7 @@ from .offload import run_offloaded
 from .options import PLAIN, Options
 from .pipelines import Task, task_of
 from .run import Listener, Prepared, Run
-from .safety_check import SafetyCheck, find_checker, flagged_sentence, load_safety_check, unrecognisable
+from .safety_check import SafetyCheck, find_checker, flagged_note, load_safety_check, pixelate
 from .schedulers import make_inversion, make_scheduler
 from .token_merging import merging_notes, tokens_merged
 
@@ -83,12 +83,12 @@ def generate(
     if not options.safety_check:
         return _generate_at_size(run, on_step, options)
     check = load_safety_check(model)  # a broken checker is an error before anything runs
-    return _checked(_generate_at_size(run, _with_hidden_previews(on_step), options), check)
+    return _checked(_generate_at_size(run, _with_pixelated_previews(on_step), options), check)
 
 
-def _with_hidden_previews(on_step: Listener) -> Listener:
+def _with_pixelated_previews(on_step: Listener) -> Listener:
     """Images that are not checked yet must not be recognisable in the previews either."""
-    return lambda step: on_step(replace(step, preview=lambda: unrecognisable(step.preview()[None])[0]))
+    return lambda step: on_step(replace(step, preview=lambda: pixelate(step.preview()[None])[0]))
 
 
 def _checked(result: Generation, check: SafetyCheck) -> Generation:
@@ -96,8 +96,8 @@ def _checked(result: Generation, check: SafetyCheck) -> Generation:
     if not flagged:
         return result
     images = result.images.clone()
-    images[list(flagged)] = unrecognisable(images[list(flagged)])
-    notes = (*result.notes, flagged_sentence(flagged, len(images)))
+    images[list(flagged)] = pixelate(images[list(flagged)])
+    notes = (*result.notes, flagged_note(flagged, len(images)))
     return replace(result, images=images, flagged=flagged, notes=notes)
 
 
@@ -229,7 +229,7 @@ def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared,
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
     backwards = replace(run, request=inverse).prepare(inversion.inverse, loras)
-    with in_pieces(run.vae, backwards.tile):
+    with sliced_and_tiled(run.vae, backwards.tile):
         image = init_latents(model, run.request)
     noise = backwards.call(on_step, output="latent", latents=image)
     return replace(run, request=forward).prepare(inversion.forward, loras), {"latents": noise}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 from ..core.request import GenerationRequest
-from ..local.block_cache import MOST_DIFFERENCE
+from ..local.block_cache import MAX_THRESHOLD
 from ..local.model import LocalModel
 from ..local.options import Options
 from ..local.safety_check import CHECKER
 from ..local.tiled_diffusion import TILE_STEP
-from ..local.token_merging import MOST_MERGED
+from ..local.token_merging import MAX_MERGED
 from . import comfy
 from .comfy import io
 from .sockets import Model, Request
@@ -43,7 +43,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     "merge_tokens",
                     default=0.0,
                     min=0.0,
-                    max=MOST_MERGED,
+                    max=MAX_MERGED,
                     step=0.05,
                     optional=True,
                     tooltip="Share of the UNet's tokens to merge. Faster for large images, but changes the image. "
@@ -53,7 +53,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     "block_cache",
                     default=0.0,
                     min=0.0,
-                    max=MOST_DIFFERENCE,
+                    max=MAX_THRESHOLD,
                     step=0.01,
                     optional=True,
                     tooltip="First-block cache: skip the remaining transformer blocks when the first block's residual "
