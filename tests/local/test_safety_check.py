@@ -1,4 +1,4 @@
-"""The safety check: diffusers' own verdict, on the finished images, each by itself, and never a black one."""
+"""The safety check: diffusers' own verdict, on the finished pictures, each by itself, and never a black one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import pytest
 import torch
 from controlstack.core.errors import InvalidRequest, ModelUnreadable, OutOfMemory
 from controlstack.core.images import fit_image
+from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, Resize
 from controlstack.local.generate import Generation, generate
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
+from controlstack.local.network_cache import NetworkCache
 from controlstack.local.options import Options
 from controlstack.local.run import Step
-from controlstack.local.safety_check import CHECKER, SQUARES, pixelate
+from controlstack.local.safety_check import CHECKER, SQUARES, load_safety_check, pixelate
 from controlstack.tests.local.stocked import picture
 from controlstack.tests.local.test_offload import SmallMemory
 from controlstack.tests.local.tiny_checker import FLAGS_ALL, FLAGS_NONE, tiny_checker, write_checker
@@ -164,33 +166,32 @@ def test_the_models_own_checker_comes_first(with_checker: WithChecker, tmp_path:
 
 def test_it_is_loaded_once_and_under_the_memorys_management(with_checker: WithChecker) -> None:
     memory = SmallMemory(CPU)
-    model = with_checker(FLAGS_ALL, memory=memory, _managed={})
+    model = with_checker(FLAGS_ALL, networks=NetworkCache(memory))
     made(model)
-    checker = model.safety_check().checker
+    checker = load_safety_check(model).checker
     made(model, seed=4)
-    assert model.safety_check().checker is checker
+    assert load_safety_check(model).checker is checker
     loads = [names for names, _ in memory.loads if "StableDiffusionSafetyChecker" in names]
     assert loads == [["StableDiffusionSafetyChecker"]] * 2
 
 
-def test_a_stack_of_nets_does_not_take_its_place(with_checker: WithChecker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controlstack.local.model.KEPT_NETWORKS", 1)
-    model = with_checker(FLAGS_NONE)
+def test_a_stack_of_nets_does_not_take_its_place(with_checker: WithChecker) -> None:
+    model = with_checker(FLAGS_NONE, networks=NetworkCache(PlainMemory(CPU), limit=1))
     stack = tuple(ControlUnit(modality, picture(5, size=64)) for modality in (Modality.CANNY, Modality.DEPTH))
     made(model, controls=stack)
-    checker = model.safety_check().checker
+    checker = load_safety_check(model).checker
     made(model, controls=stack, seed=4)
-    assert model.safety_check().checker is checker
+    assert load_safety_check(model).checker is checker
 
 
 def test_the_precision_of_the_model_does_not_change_the_verdict(demo: LocalModel, tmp_path: Path) -> None:
     folder = write_checker(tmp_path / CHECKER, tiny_checker(FLAGS_ALL), torch.float16)
     model = replace(demo, library=Library({"diffusers": [tmp_path]}), dtype=torch.float16)
-    check = model.safety_check()
+    check = load_safety_check(model)
     assert {parameter.dtype for parameter in check.checker.module.parameters()} == {torch.float32}
     assert check.flagged(picture(1)) == (0,)
     (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
-    assert model.safety_check().flagged(picture(1)) == (0,)
+    assert load_safety_check(model).flagged(picture(1)) == (0,)
 
 
 def test_a_missing_checker_is_a_sentence_before_anything_runs(demo: LocalModel, tmp_path: Path) -> None:
@@ -232,7 +233,7 @@ def test_too_little_memory_for_the_check_is_a_sentence_and_no_image(
     def fails(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(model.safety_check().checker.module.vision_model, "forward", fails)
+    monkeypatch.setattr(load_safety_check(model).checker.module.vision_model, "forward", fails)
     with pytest.raises(OutOfMemory, match=r"too little memory for the safety check\. .* or switch safety_check off"):
         made(model)
 

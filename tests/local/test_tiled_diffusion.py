@@ -1,4 +1,4 @@
-"""Tiled diffusion: one tile is the plain image, several act where they are, and no seam is left."""
+"""Tiled diffusion: one tile is the plain picture, several act where they are, and no seam is left."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from controlstack.core.request import ControlUnit, GenerationRequest, ImageRefer
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
+from controlstack.local.networks import control_network
 from controlstack.local.offload import denoising_bytes
 from controlstack.local.options import Options
 from controlstack.local.run import Run, Step
@@ -92,7 +94,7 @@ def image(model: LocalModel, wanted: GenerationRequest, tile_size: int = TILE, *
 
 def latents(model: LocalModel, wanted: GenerationRequest, tile_size: int = TILE) -> Tensor:
     """After one step: what the UNet predicted of each place is then in that place alone."""
-    run = Run(model, replace(wanted, steps=1), model.find(), tile_size)
+    run = Run(model, replace(wanted, steps=1), inventory_of(model), tile_size)
     prepared = run.prepare(make_scheduler(wanted.scheduler, model.scheduler_config), ())
     return prepared.call(lambda step: None, output="latent")
 
@@ -152,7 +154,7 @@ def test_an_inpainting_unet_sees_tiles_of_mask_and_image_too(stocked_inpainting:
 @pytest.mark.parametrize(("family", "name"), IN_TILES)
 def test_neither_the_unet_nor_a_net_sees_more_than_a_tile(stocked: Models, family: Family, name: str) -> None:
     model, wanted = stocked(family), request(name)
-    nets = [model.net(model.nets()[control.modality]) for control in wanted.controls]
+    nets = [control_network(model, inventory_of(model).nets[control.modality]).module for control in wanted.controls]
     with watched(model.denoiser) as by_unet, watched(nets[0] if nets else torch.nn.Identity()) as by_net:
         result = image(model, wanted)
     assert result.isfinite().all()
@@ -167,7 +169,10 @@ def test_each_part_of_a_hint_is_encoded_once_and_a_net_outside_of_its_window_doe
     stocked: Models, family: Family
 ) -> None:
     model = stocked(family)
-    nets = [model.net(model.nets()[modality]) for modality in (Modality.CANNY, Modality.DEPTH)]
+    nets = [
+        control_network(model, inventory_of(model).nets[modality]).module
+        for modality in (Modality.CANNY, Modality.DEPTH)
+    ]
     wanted = request(steps=6, controls=(replace(CANNY, end=0.5), DEPTH), scheduler=SchedulerChoice(SchedulerName.DDIM))
     with (
         watched(nets[0]) as canny,
@@ -250,9 +255,9 @@ def test_a_run_that_is_out_of_memory_on_a_tile_is_made_once_more(
 
 def test_the_room_beside_the_weights_is_that_of_a_tile(stocked: Models) -> None:
     model = stocked(Family.SD15)
-    _, denoising, decoding, *_ = Run(model, REQUEST, model.find(), TILE).stages()
+    _, denoising, decoding, *_ = Run(model, REQUEST, inventory_of(model), TILE).stages()
     assert denoising.activation_bytes == denoising_bytes(TILE, TILE, 2, 4, 1.0)
-    whole = Run(model, REQUEST, model.find()).stages()
+    whole = Run(model, REQUEST, inventory_of(model)).stages()
     assert (whole[1].activation_bytes, decoding.activation_bytes) == (
         denoising_bytes(WIDTH, HEIGHT, 2, 4, 1.0),
         whole[2].activation_bytes,

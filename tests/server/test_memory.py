@@ -76,7 +76,7 @@ for state in (mm.VRAMState.NORMAL_VRAM, mm.VRAMState.LOW_VRAM, mm.VRAMState.NO_V
     "precision": """
 from pack.core.errors import InvalidRequest
 from pack.local.families import Family
-from pack.nodes.local import Precision, _dtype
+from pack.nodes.load_model import Precision, _dtype
 
 def automatic(device):
     return [str(_dtype(Precision.AUTO, family, torch.device(device))) for family in (Family.SDXL, Family.FLUX_DEV)]
