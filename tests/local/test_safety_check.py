@@ -106,7 +106,7 @@ def test_the_verdict_is_that_of_diffusers_and_each_image_has_its_own(with_checke
     assert result.flagged == tuple(index for index, flagged in enumerate(expected) if flagged)
     for index, flagged in enumerate(expected):
         assert torch.equal(result.images[index], plain[index]) is not flagged
-    assert result.notes[0].startswith(f"Pictures {result.flagged[0] + 1}, {result.flagged[1] + 1} of 4 were flagged")
+    assert result.notes[0].startswith(f"Images {result.flagged[0] + 1}, {result.flagged[1] + 1} of 4 were flagged")
 
 
 def test_what_is_near_a_special_concept_is_flagged_a_little_earlier(with_checker: WithChecker) -> None:
