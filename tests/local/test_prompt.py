@@ -143,4 +143,6 @@ def test_a_textual_inversion_is_refused_and_not_read_as_words() -> None:
     for field in ("prompt", "negative_prompt"):
         request = GenerationRequest(**{"prompt": "a cat", field: "a cat, (embedding:easynegative:1.2)"})
         (problem,) = problems(model, request, inventory_of(model))
-        assert str(problem).startswith(f"{field} is 'embedding:easynegative': textual inversions")
+        assert str(problem).startswith(
+            f"{field} contains 'embedding:easynegative', but the local engine does not load textual"
+        )

@@ -341,15 +341,18 @@ def test_a_checkpoint_that_is_cut_off_is_a_sentence(own: Library) -> None:
     [
         (
             {"model.diffusion_model.joint_blocks.0.x": (4, 4)},
-            "is of the family SD 3: the local engine runs SD 1.5, SDXL",
+            "is of the family SD 3\\. The local engine runs SD 1.5, SDXL",
         ),
         (
             {"control_model.input_hint_block.0.weight": (4, 4), "control_model.zero_convs.0.0.weight": (4, 4)},
-            "is a ControlNet for SD 1.5: it is not a model by itself",
+            "is a ControlNet for SD 1.5, not a complete model",
         ),
-        ({"lora_unet_x.lora_down.weight": (4, 4)}, "is a LoRA: it is not a model by itself"),
+        ({"lora_unet_x.lora_down.weight": (4, 4)}, "is a LoRA, not a complete model"),
         ({"anything": (4, 4)}, "is a file of unknown kind"),
-        ({"input_blocks.0.0.weight": (4, 8, 3, 3)}, "takes 8 channels where .* takes 4: it is made for another task"),
+        (
+            {"input_blocks.0.0.weight": (4, 8, 3, 3)},
+            r"has 8 input channels, and a .* has 4\. It was made for another task",
+        ),
     ],
 )
 def test_a_file_that_is_no_model_is_refused_in_words_before_it_is_read(
@@ -363,7 +366,7 @@ def test_a_file_that_is_no_model_is_refused_in_words_before_it_is_read(
 
 def test_a_file_without_a_tokenizer_at_hand_says_so(own: Library) -> None:
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(Family.SD15, components())))
-    with pytest.raises(ModelNotFound, match=r"The CLIP tokenizer is missing: it is part of ComfyUI"):
+    with pytest.raises(ModelNotFound, match=r"The CLIP tokenizer is missing\. It is part of ComfyUI"):
         load(path, Library(own.folders, configs=own.configs))
 
 
