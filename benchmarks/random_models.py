@@ -64,7 +64,7 @@ TINY: Mapping[Family, Changes] = {
 
 
 class NetsInMemory(NetworkCache):
-    """ControlNets that are in memory instead of in files, by modality."""
+    """ControlNets in memory instead of in files, by modality."""
 
     def __init__(self, memory: Memory) -> None:
         super().__init__(memory)

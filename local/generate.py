@@ -38,7 +38,7 @@ class Generation:
     """Images float32 [batch, height, width, 3] in 0..1; image i came from `seeds[i]` and can be made alone from it.
 
     `scheduler` is the class that ran, `nets` are the names of the ControlNets in the order of the stack, `offload` is
-    the mode of memory it ran in, `flagged` are the images (from 0) that the safety check pixelated, and
+    the mode of memory it ran in, `flagged` are the images (from 0) that the safety check made unrecognisable, and
     `notes` say what was done in another way than asked.
     """
 
@@ -83,10 +83,10 @@ def generate(
     if not options.safety_check:
         return _generate_at_size(run, on_step, options)
     check = load_safety_check(model)  # a broken checker is an error before anything runs
-    return _checked(_generate_at_size(run, _with_hidden_previews(on_step), options), check)
+    return _checked(_generate_at_size(run, _with_pixelated_previews(on_step), options), check)
 
 
-def _with_hidden_previews(on_step: Listener) -> Listener:
+def _with_pixelated_previews(on_step: Listener) -> Listener:
     """Images that are not checked yet must not be recognisable in the previews either."""
     return lambda step: on_step(replace(step, preview=lambda: pixelate(step.preview()[None])[0]))
 
