@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from .autoencoders import cast_vae, unsliced
+from .autoencoders import cast_vae, decoding_dtype, unsliced
 from .model import LocalModel
 
 if TYPE_CHECKING:
