@@ -106,6 +106,17 @@ def test_every_relative_link_resolves(path: Path) -> None:
             assert fragment in {anchor(heading) for heading in headings}, link
 
 
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_every_file_that_a_document_names_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for named in re.findall(r"`((?:tests|benchmarks|tools|core|nodes|docs)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / named).is_file(), named
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")), ids=lambda path: path.stem)
 def test_each_decision_has_a_title_a_date_and_three_parts(path: Path) -> None:
     text = path.read_text(encoding="utf-8")

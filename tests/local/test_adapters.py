@@ -67,7 +67,7 @@ def test_the_kind_of_a_reference_chooses_the_adapter(tmp_path: Path, files: list
     assert {kind.value: adapter.path.stem for kind, adapter in found.items()} == kinds
 
 
-def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_left_out(
+def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_file(adapters(tiny_model(Family.SDXL))["ip-adapter_tiny"], tmp_path / "ip-adapter_sdxl.safetensors")

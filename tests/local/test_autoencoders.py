@@ -52,7 +52,7 @@ def test_without_the_rule_the_numbers_are_out_of_range() -> None:
         assert not vae.encode(torch.ones(1, 3, 16, 16).half()).latent_dist.mean.isfinite().all()
 
 
-def test_the_latents_of_a_first_picture_are_finite_and_fit_the_denoiser() -> None:
+def test_the_latents_of_a_first_image_are_finite_and_fit_the_denoiser() -> None:
     model = half_model()
     latents = init_latents(model, BEGUN)
     assert latents.dtype == torch.float16
@@ -79,7 +79,7 @@ def test_the_preview_shows_what_the_decoder_makes() -> None:
     [REQUEST, BEGUN, INVERTED, replace(REQUEST, upscale=True)],
     ids=["text", "picture", "inverted", "upscaled"],
 )
-def test_every_way_to_a_picture_stays_in_range(request_: GenerationRequest) -> None:
+def test_every_way_to_an_image_stays_in_range(request_: GenerationRequest) -> None:
     model = half_model()
     previews: list[Tensor] = []
     result = generate(model, request_, lambda step: previews.append(step.preview()))
@@ -141,7 +141,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_pictures_of_the_size_a_model_was_trained_at_are_taken_in_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_the_size_a_model_was_trained_at_are_taken_in_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(Family.SDXL)
     vae = model.components["vae"]
     own = vae.tile_sample_min_size, vae.tile_latent_min_size
@@ -169,7 +169,7 @@ def test_the_room_that_is_reckoned_with_is_that_of_a_tile(monkeypatch: pytest.Mo
     assert large.stages()[2].activation_bytes == rooms[1]
 
 
-def test_the_pictures_of_a_batch_are_decoded_one_by_one_and_the_probes_of_the_preview_at_once() -> None:
+def test_the_images_of_a_batch_are_decoded_one_by_one_and_the_probes_of_the_preview_at_once() -> None:
     model = tiny_model(Family.SD15)
     vae = model.components["vae"]
     batches: list[int] = []

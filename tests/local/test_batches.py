@@ -74,7 +74,7 @@ def test_each_image_of_a_batch_can_be_made_alone(stocked: Models, family: Family
 
 
 @pytest.mark.parametrize("start", [{}, {"init_image": picture(3)}, {"init_image": picture(3), "mask": LEFT}])
-def test_a_union_net_of_flux_serves_every_picture_of_a_batch(stocked: Models, start: dict[str, Any]) -> None:
+def test_a_union_net_of_flux_serves_every_image_of_a_batch(stocked: Models, start: dict[str, Any]) -> None:
     model = stocked(Family.FLUX_DEV)
     tile = ControlUnit(Modality.TILE, picture(2))
     assert inventory_of(model).nets[Modality.TILE].mode is not None
@@ -101,7 +101,7 @@ def test_the_seed_alone_decides_with_every_scheduler_of_flux(stocked: Models, ch
     assert not torch.allclose(both[:1], alone, atol=1e-4)
 
 
-def test_a_picture_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_said(
+def test_an_image_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_reported(
     stocked: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = stocked(Family.SD15)

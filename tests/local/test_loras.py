@@ -132,7 +132,7 @@ def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
     assert torch.equal(image(model), before)
 
 
-def test_files_that_are_not_there_are_said_before_anything_runs(fresh: Models, tmp_path: Path) -> None:
+def test_files_that_are_not_there_are_reported_before_anything_runs(fresh: Models, tmp_path: Path) -> None:
     model = fresh(Family.SD15)
     wanted = (Lora(DIFFUSERS), Lora("gone.safetensors"), Lora(remote_id="style-7"), Lora("unused", strength=0.0))
     request = replace(REQUEST, loras=wanted, vae="nope.safetensors")

@@ -73,7 +73,7 @@ def colours(image: Tensor) -> int:
     return len(torch.unique(image.flatten(0, -2), dim=0))
 
 
-def test_what_is_not_flagged_is_the_picture_as_ever(with_checker: WithChecker) -> None:
+def test_what_is_not_flagged_is_the_image_as_ever(with_checker: WithChecker) -> None:
     model = with_checker(FLAGS_NONE)
     result = made(model)
     assert result.flagged == ()
@@ -81,7 +81,7 @@ def test_what_is_not_flagged_is_the_picture_as_ever(with_checker: WithChecker) -
     assert torch.equal(result.images, generate(model, REQUEST).images)
 
 
-def test_a_flagged_picture_keeps_its_colours_and_loses_what_it_shows(with_checker: WithChecker) -> None:
+def test_a_flagged_image_keeps_its_colors_and_loses_what_it_shows(with_checker: WithChecker) -> None:
     model = with_checker(FLAGS_ALL)
     result = made(model, height=96)
     before = generate(model, replace(REQUEST, height=96)).images
@@ -96,7 +96,7 @@ def test_a_flagged_picture_keeps_its_colours_and_loses_what_it_shows(with_checke
     )
 
 
-def test_the_verdict_is_that_of_diffusers_and_each_picture_has_its_own(with_checker: WithChecker) -> None:
+def test_the_verdict_is_that_of_diffusers_and_each_image_has_its_own(with_checker: WithChecker) -> None:
     plain = generate(with_checker(FLAGS_NONE), replace(REQUEST, batch_size=4)).images
     near = sorted(nearness(image[None]) for image in plain)
     threshold = (near[1] + near[2]) / 2
@@ -106,7 +106,7 @@ def test_the_verdict_is_that_of_diffusers_and_each_picture_has_its_own(with_chec
     assert result.flagged == tuple(index for index, flagged in enumerate(expected) if flagged)
     for index, flagged in enumerate(expected):
         assert torch.equal(result.images[index], plain[index]) is not flagged
-    assert result.notes[0].startswith(f"Pictures {result.flagged[0] + 1}, {result.flagged[1] + 1} of 4 were flagged")
+    assert result.notes[0].startswith(f"Images {result.flagged[0] + 1}, {result.flagged[1] + 1} of 4 were flagged")
 
 
 def test_what_is_near_a_special_concept_is_flagged_a_little_earlier(with_checker: WithChecker) -> None:
@@ -117,7 +117,7 @@ def test_what_is_near_a_special_concept_is_flagged_a_little_earlier(with_checker
         assert made(with_checker(just_above, special)).flagged == flagged
 
 
-def test_the_finished_picture_is_looked_at_and_not_the_small_one(with_checker: WithChecker) -> None:
+def test_the_finished_image_is_looked_at_and_not_the_small_one(with_checker: WithChecker) -> None:
     small = generate(with_checker(FLAGS_NONE), REQUEST).images
     other = picture(9, size=128)
     near, far = nearness(fit_image(small, 128, 128, Resize.STRETCH)), nearness(other)
@@ -147,7 +147,7 @@ def test_previews_show_nothing_before_the_check(with_checker: WithChecker) -> No
 
 
 @pytest.mark.parametrize("size", [(8, 8), (1, 3), (100, 61), (64, 512)])
-def test_any_size_can_be_made_unrecognisable(size: tuple[int, int]) -> None:
+def test_any_size_can_be_pixelated(size: tuple[int, int]) -> None:
     images = torch.rand(2, *size, 3)
     result = pixelate(images)
     assert result.shape == images.shape
@@ -225,7 +225,7 @@ def test_a_broken_checker_is_a_sentence_before_anything_runs(with_checker: WithC
     assert steps == []
 
 
-def test_too_little_memory_for_the_check_is_a_sentence_and_no_picture(
+def test_too_little_memory_for_the_check_is_a_sentence_and_no_image(
     with_checker: WithChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = with_checker(FLAGS_NONE)
@@ -238,7 +238,7 @@ def test_too_little_memory_for_the_check_is_a_sentence_and_no_picture(
         made(model)
 
 
-def test_the_log_does_not_speak_of_black_pictures(with_checker: WithChecker, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_does_not_speak_of_black_images(with_checker: WithChecker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     assert made(with_checker(FLAGS_ALL)).flagged == (0,)
     assert "black" not in caplog.text

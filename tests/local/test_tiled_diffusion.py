@@ -128,14 +128,14 @@ def test_tiles_are_no_larger_than_asked_overlap_and_weigh_one_at_every_place(
         assert all(8 * (b - a) <= 0.75 * side for a, b in pairwise(ordered))
 
 
-def test_a_picture_that_fits_is_one_tile_of_weight_one() -> None:
+def test_an_image_that_fits_is_one_tile_of_weight_one() -> None:
     ((tile, weights),) = tiles_of(128, 96, 128).items()
     assert tile == Tile(0, 0, 12, 16)
     assert bool((weights == 1).all())
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
-def test_one_tile_over_everything_makes_the_very_picture_that_is_made_without(
+def test_one_tile_over_everything_makes_exactly_the_image_that_is_made_without(
     stocked: Models, family: Family, name: str
 ) -> None:
     model, wanted = stocked(family), request(name)
@@ -143,7 +143,7 @@ def test_one_tile_over_everything_makes_the_very_picture_that_is_made_without(
 
 
 @pytest.mark.parametrize("family", UNETS)
-def test_an_inpainting_unet_sees_tiles_of_mask_and_picture_too(stocked_inpainting: Models, family: Family) -> None:
+def test_an_inpainting_unet_sees_tiles_of_mask_and_image_too(stocked_inpainting: Models, family: Family) -> None:
     model, wanted = stocked_inpainting(family), request("a net in inpainting")
     assert torch.equal(image(model, wanted, 128), image(model, wanted, 0))
     with watched(model.denoiser) as seen:
@@ -228,7 +228,7 @@ def test_an_averaging_net_is_shown_all_of_its_map_on_every_tile(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mode", [Offload.MODEL, Offload.SEQUENTIAL])
-def test_every_mode_of_memory_makes_the_same_picture(stocked: Models, mode: Offload) -> None:
+def test_every_mode_of_memory_makes_the_same_image(stocked: Models, mode: Offload) -> None:
     model, wanted = stocked(Family.SD15), request("a net, references and a LoRA")
     assert torch.equal(image(replace(model, offload=mode), wanted), image(model, wanted))
 
@@ -278,7 +278,7 @@ def test_a_run_that_is_stopped_leaves_no_trace(demo: LocalModel) -> None:
     assert torch.equal(image(demo, wanted, 0), before)
 
 
-def test_steps_and_previews_are_those_of_the_whole_picture(demo: LocalModel) -> None:
+def test_steps_and_previews_are_those_of_the_whole_image(demo: LocalModel) -> None:
     steps: list[tuple[int, int, tuple[int, ...]]] = []
     generate(
         demo, REQUEST, lambda s: steps.append((s.number, s.total, tuple(s.preview().shape))), Options(tile_size=TILE)
@@ -311,7 +311,7 @@ def test_what_cannot_be_done_is_refused_in_words_with_every_other_problem(demo: 
         image(stocked(Family.FLUX_DEV), REQUEST)
     with pytest.raises(InvalidRequest, match=r"tile_size is 100\. It must be a multiple of 64\. Set it to 128, or"):
         image(demo, REQUEST, 100)
-    with pytest.raises(InvalidRequest, match=r"tile_size is -64: .* Set it to 64, or to 0"):
+    with pytest.raises(InvalidRequest, match=r"tile_size is -64\. .* Set it to 64, or to 0"):
         image(demo, REQUEST, -64)
     with pytest.raises(InvalidRequest) as raised:
         image(demo, request(controls=(replace(CANNY, modality=Modality.HED),)), 100)
