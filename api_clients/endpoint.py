@@ -7,7 +7,7 @@ can be wrong about a service's contract stands in one file and is tested without
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
@@ -18,6 +18,7 @@ from ..core.request import GenerationRequest
 from ..core.validate import validate
 from .messages import Answer, Call, ImageSlot, Json
 from .options import kind_problems
+from .redaction import Secret
 
 
 class Phase(StrEnum):
@@ -181,5 +182,5 @@ class Endpoint(ABC, Generic[Options]):
         raise NotImplementedError
 
     @abstractmethod
-    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
-        """The call with the credentials where the service wants them: in the body or in a header."""
+    def authorize(self, call: Call, secrets: Mapping[str, Secret]) -> Call:
+        """The call with the secrets, by the names of the service's CredentialSpec, in the body or in a header."""

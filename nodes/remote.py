@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-from ..api_clients.credentials import DEFAULT_PROFILE, credentials_file, find_credentials
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.image_host import image_host_for
 from ..api_clients.journal import Journal, journal_file
 from ..api_clients.options import Option, declared
 from ..api_clients.registry import ENDPOINTS, find_endpoint
 from ..api_clients.run import JobResult, fetch_job, run_job
+from ..api_clients.specs import DEFAULT_PROFILE
+from ..api_clients.store import credentials_file, find_credentials
 from ..core.errors import UnknownChoice
 from ..core.request import GenerationRequest
 from .comfy import ExecutionBlocker, io, user_folder
