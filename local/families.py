@@ -19,7 +19,7 @@ class Family(StrEnum):
     FLUX_SCHNELL = "FLUX.1 schnell"
 
     @property
-    def kin(self) -> Family:
+    def compatible_family(self) -> Family:
         """The family whose nets, adapters and LoRAs this one takes."""
         return Family.FLUX_DEV if self is Family.FLUX_SCHNELL else self
 

@@ -73,4 +73,4 @@ _TABLE: Mapping[tuple[Family, Task, bool], PipelineKind] = {
 
 def pipeline_kind(family: Family, task: Task, controlled: bool) -> PipelineKind:
     """The pipeline for a family, a task, and whether ControlNets take part."""
-    return _TABLE[family.kin, task, controlled]
+    return _TABLE[family.compatible_family, task, controlled]

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from ..core.conventions import is_on_paper, unmet
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, acting
 from ..core.validate import calls_of
-from .adapter_files import Adapter
+from .adapter_search import Adapter
 from .adapters import adapters_applied, reference_inputs
 from .autoencoders import decoding_format, in_format, in_pieces, tile_side
 from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
 from .model import Found, LocalModel
-from .nets import Net
+from .net_search import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
 from .schedulers import scheduler_noise_from

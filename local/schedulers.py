@@ -46,8 +46,8 @@ FLOW_UNSUPPORTED: Mapping[SchedulerName, str] = {
     SchedulerName.DDIM_INVERSE: "it inverts the noise schedule of SD models, which flow-matching models do not have",
 }
 
-# Schedulers that do not call the network once a step. PNDM takes its second step twice. Predictor-corrector methods call
-# it a second time in every step but the last; ScoreSdeVe in every step.
+# Schedulers that do not call the network once a step. PNDM takes its second step twice. Predictor-corrector methods
+# call it a second time in every step but the last; ScoreSdeVe in every step.
 _PREDICTOR_CORRECTOR = Calls(each=2, more=-1)
 CALLS: Mapping[SchedulerName, Calls] = {
     SchedulerName.PNDM: Calls(more=1),
@@ -58,8 +58,8 @@ CALLS: Mapping[SchedulerName, Calls] = {
     SchedulerName.SCORE_SDE_VE: Calls(each=2),
 }
 
-# Steps that a scheduler needs for images as good as DPMSolverMultistep's with 21. With fewer, the methods that extrapolate
-# from four steps leave spots, and those that add noise leave some of it (measured in tests/local).
+# Steps that a scheduler needs for images as good as DPMSolverMultistep's with 21. With fewer, the methods that
+# extrapolate from four steps leave spots, and those that add noise leave some of it (measured in tests/local).
 RECOMMENDED_STEPS: Mapping[SchedulerName, int] = {
     SchedulerName.PNDM: 50,
     SchedulerName.LMS: 50,
@@ -81,8 +81,8 @@ _REPLACEMENTS: Mapping[SchedulerName, tuple[str, str]] = {
     SchedulerName.KARRAS_VE: ("scheduling_karras_ve", "KarrasVeLatentScheduler"),
     SchedulerName.SCORE_SDE_VE: ("scheduling_score_sde_ve", "ScoreSdeVeLatentScheduler"),
 }
-# Schedulers for flow-matching models: the same method where there is one, otherwise the most similar. On these models DDIM
-# is Euler's method. diffusers' DEIS is inaccurate in flow mode, so UniPC, a method of the same family, replaces it.
+# Schedulers for flow-matching models: the same method where there is one, otherwise the most similar. On these models
+# DDIM is Euler's method. diffusers' DEIS is inaccurate in flow mode, so UniPC, of the same family, replaces it.
 _FLOW_CLASSES: Mapping[SchedulerName, str] = {
     SchedulerName.EULER: "FlowMatchEulerDiscreteScheduler",
     SchedulerName.DDIM: "FlowMatchEulerDiscreteScheduler",

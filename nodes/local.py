@@ -20,10 +20,10 @@ from ..local.families import FACTS, Family
 from ..local.library import Library
 from ..local.model import DEMO_MODEL, LocalModel
 from ..local.model_cache import ModelCache, stamp
-from ..local.nets import NetSearch
+from ..local.net_search import NetSearch
 from ..local.options import Options
 from ..local.safety_check import CHECKER
-from ..local.single_files import Parts
+from ..local.single_file import Parts
 from ..local.tiled_diffusion import TILE_STEP
 from ..local.token_merging import MOST_MERGED
 from . import comfy

@@ -1,7 +1,7 @@
 """What each scheduler draws with the demo model: it follows the control and the prompt as DPMSolverMultistep does.
 
-A method that wants more steps gets them; `RECOMMENDED_STEPS` is what the node tells the user. LCM loses colours on models
-that were not made for it, which the node says too.
+Each scheduler gets its `RECOMMENDED_STEPS`, which the node tells the user. LCM loses colors on models that were not
+made for it, which the node says too.
 """
 
 from __future__ import annotations
