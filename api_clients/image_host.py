@@ -19,6 +19,7 @@ from .transport import is_loopback_name
 
 SERVICE = "image_host"
 LINK_SECONDS = 2 * 3600
+_UNSET = Secret("")
 
 
 class ImageHost(Protocol):
@@ -45,8 +46,8 @@ class S3Host:
     bucket: str
     endpoint_url: str = ""
     region: str = ""
-    access_key: Secret = Secret("")
-    secret_key: Secret = Secret("")
+    access_key: Secret = _UNSET
+    secret_key: Secret = _UNSET
     link_seconds: int = LINK_SECONDS
     prefix: str = "controlstack/"
 

@@ -18,7 +18,6 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..core.errors import CredentialsMissing
 from .redaction import Secret
@@ -149,49 +148,37 @@ def read_profiles(file: Path) -> Profiles:
         raise CredentialsMissing(f"{file} cannot be read ({type(error).__name__}). Check the file.") from None
     if os.name == "posix" and file.stat().st_mode & 0o077:
         logging.getLogger(__name__).warning("%s can be read by other users: run chmod 600 on it.", file)
+    found = _profiles_in(text)
+    if found is None:
+        expected = 'Only tables [service.profile] with lines name = "text" are allowed'
+        raise CredentialsMissing(f"{file}, line {_wrong_line(text)} is not valid. {expected}. Correct the line.")
+    return found
+
+
+def _profiles_in(text: str) -> Profiles | None:
+    """The tables of the text of a file, None where it is not TOML or holds what `_write` could not write again."""
     try:
-        return _profiles_in(tomllib.loads(text))
-    except ValueError as error:  # the error's text may quote a key
-        line = _line_of_shape_error(text) if isinstance(error, _WrongShape) else _line_of_syntax_error(text, error)
-    expected = 'Only tables [service.profile] with lines name = "text" are allowed'
-    raise CredentialsMissing(f"{file}, line {line} is not valid. {expected}. Correct the line.")
-
-
-class _WrongShape(ValueError):
-    """TOML that does not consist of tables [service.profile] with texts."""
-
-
-def _profiles_in(document: Mapping[str, Any]) -> Profiles:
-    """The tables of a parsed file. Raises _WrongShape for anything that `_write` could not write again."""
+        document = tomllib.loads(text)
+    except ValueError:  # its words may quote a key
+        return None
     profiles: Profiles = {}
     for service, tables in document.items():
-        if not isinstance(tables, dict):
-            raise _WrongShape
+        if not isinstance(tables, dict) or not tables:
+            return None
         for profile, table in tables.items():
             if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
-                raise _WrongShape
+                return None
             if not all(_NAME.fullmatch(name) for name in (service, profile, *table)):
-                raise _WrongShape
+                return None
             profiles[(service, profile)] = table
     return profiles
 
 
-def _line_of_syntax_error(text: str, error: ValueError) -> int:
-    found = re.search(r"at line (\d+)", str(error))  # otherwise the error is at the end of the document
-    return int(found[1]) if found else len(text.splitlines())
-
-
-def _line_of_shape_error(text: str) -> int:
-    """The first line up to which the file is TOML of a wrong shape."""
+def _wrong_line(text: str) -> int:
+    """The number of the line after the longest part of the file that is valid by itself."""
     lines = text.splitlines(keepends=True)
-    for number in range(1, len(lines)):
-        try:
-            _profiles_in(tomllib.loads("".join(lines[:number])))
-        except _WrongShape:
-            return number
-        except ValueError:  # within a text of several lines
-            continue
-    return len(lines)
+    valid = (count for count in range(len(lines) - 1, 0, -1) if _profiles_in("".join(lines[:count])) is not None)
+    return next(valid, 0) + 1
 
 
 def spec_of(service: str) -> CredentialSpec:
