@@ -24,7 +24,7 @@ from controlstack.api_clients.redaction import Secret
 from controlstack.api_clients.store import Credentials
 from controlstack.api_clients.transport import Limits
 from controlstack.api_clients.waiting import Clock
-from controlstack.core.capabilities import Capabilities
+from controlstack.core.capabilities import UNLIMITED, Capabilities, ControlSupport, PromptSupport
 from controlstack.core.errors import Problem, ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
@@ -98,7 +98,13 @@ class Toy(Endpoint[ToyOptions]):
     url_variable = "CONTROLSTACK_TOY_URL"
     pace = Pace(first=1, shortest=2, longest=5, deadline=60)
     options_type = ToyOptions
-    tables = (Capabilities("Toy", frozenset({Modality.CANNY}), frozenset(), needs_prompt=True),)
+    tables = (
+        Capabilities(
+            "Toy",
+            prompts=PromptSupport(required=True),
+            controls=ControlSupport(modalities=frozenset({Modality.CANNY}), maximum=UNLIMITED, windows=True),
+        ),
+    )
 
     def capabilities(self, options: ToyOptions) -> Capabilities:
         return self.tables[0]
