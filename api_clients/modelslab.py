@@ -19,8 +19,8 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urlsplit
 
 from ..core.capabilities import Capabilities
-from ..core.errors import Problem, RateLimited, ServiceError
-from ..core.modality import Modality
+from ..core.errors import RateLimited, ServiceError
+from ..core.problems import Problem, ProblemKind
 from ..core.request import GenerationRequest
 from ..core.scheduler import SchedulerName
 from .answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
@@ -31,17 +31,17 @@ from .modelslab_rules import (
     SEEDS,
     adapter,
     adapter_problems,
+    body_images,
     common_problems,
     conditioning_scale,
-    named_kinds,
     net_names,
     notes,
-    pictures,
     slot,
     steps,
 )
 from .modelslab_tables import (
     ALGORITHMS,
+    DOCUMENTED_MODALITIES,
     ENTERPRISE_TABLES,
     NO_ALGORITHM,
     TABLES,
@@ -53,6 +53,10 @@ from .modelslab_tables import (
 )
 from .redaction import Secret
 
+TRACK_ID_NOT_A_NUMBER = ProblemKind(
+    "modelslab_track_id_not_a_number",
+    "track_id is '{value}'. {target} accepts only a whole number. Use digits only, or clear it.",
+)
 _HOSTS = ("modelslab.com", "www.modelslab.com", "stablediffusionapi.com", "www.stablediffusionapi.com")
 _FETCH_PATH = re.compile(r"/fetch/([\w-]+)/?$", re.ASCII)
 _RATE_LIMIT = re.compile(r"rate limit|queued requests", re.IGNORECASE)
@@ -76,7 +80,7 @@ class _ModelsLab(Endpoint[Options]):
         table = self.families[family_of(options.model_id, options.model_family)]
         if not options.controlnet_model.strip():
             return table
-        return replace(table, controls=replace(table.controls, modalities=frozenset(Modality)))
+        return replace(table, controls=replace(table.controls, modalities=DOCUMENTED_MODALITIES))
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
         return bool(options.init_image_url)
@@ -87,13 +91,13 @@ class _ModelsLab(Endpoint[Options]):
 
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
         family = self.families[family_of(options.model_id, options.model_family)]
-        return [*common_problems(request, options, self.target), *named_kinds(options, family)]
+        return list(common_problems(request, options, family, self.target))
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         return list(notes(request, options))
 
     def image_slots(self, request: GenerationRequest, options: Options) -> list[ImageSlot]:
-        found = pictures(request, options)
+        found = body_images(request, options)
         return [slot(key, image, url, options.base64) for key, (image, url) in found.items()]
 
     def build_payload(self, request: GenerationRequest, options: Options, images: Mapping[str, str]) -> dict[str, Any]:
@@ -195,8 +199,7 @@ class ModelsLab(_ModelsLab[ModelsLabOptions]):
     def problems(self, request: GenerationRequest, options: ModelsLabOptions) -> list[Problem]:
         found = [*super().problems(request, options), *adapter_problems(request, options, self.target)]
         if options.track_id and not (options.track_id.isascii() and options.track_id.isdigit()):
-            limit = "this endpoint documents a whole number"
-            found.append(Problem("track_id", f"'{options.track_id}'", limit, "Use digits only, or empty it."))
+            found.append(TRACK_ID_NOT_A_NUMBER("track_id", options.track_id, "", target=self.target))
         return found
 
     def own_fields(self, request: GenerationRequest, options: ModelsLabOptions) -> dict[str, Any]:

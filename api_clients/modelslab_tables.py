@@ -43,31 +43,93 @@ _FAMILY_OF: tuple[tuple[str, Family], ...] = (
 
 
 def family_of(model_id: str, chosen: str) -> Family:
-    """The family chosen by the user, or what the model's id tells."""
+    """The family chosen by the user, or the one that the model's id implies."""
     if chosen != AUTO and chosen in {family.value for family in Family}:
         return Family(chosen)
     return next((family for part, family in _FAMILY_OF if part in model_id.lower()), Family.UNKNOWN)
 
 
 # The support table of the standard page, and the shorter list of the enterprise page (docs/services/modelslab.md 2.1).
-_FLUX_ONLY = frozenset({Modality.GRAY, Modality.LOW_QUALITY})
-_FLUX = _FLUX_ONLY | {Modality.CANNY, Modality.TILE, Modality.DEPTH, Modality.BLUR, Modality.POSE}
+_ENTERPRISE_MODALITIES = frozenset(
+    {
+        Modality.CANNY,
+        Modality.DEPTH,
+        Modality.HED,
+        Modality.MLSD,
+        Modality.NORMAL,
+        Modality.OPENPOSE,
+        Modality.SCRIBBLE,
+        Modality.SEGMENTATION,
+        Modality.INPAINT,
+        Modality.SOFTEDGE,
+        Modality.LINEART,
+        Modality.SHUFFLE,
+        Modality.TILE,
+        Modality.FACE_DETECTOR,
+        Modality.QRCODE,
+    }
+)
+_SD_MODALITIES = _ENTERPRISE_MODALITIES | {Modality.BLUR, Modality.POSE}
+_FLUX_MODALITIES = frozenset(
+    {
+        Modality.CANNY,
+        Modality.TILE,
+        Modality.DEPTH,
+        Modality.BLUR,
+        Modality.POSE,
+        Modality.GRAY,
+        Modality.LOW_QUALITY,
+    }
+)
+DOCUMENTED_MODALITIES = _SD_MODALITIES | _FLUX_MODALITIES
 _MODALITIES: Mapping[Family, frozenset[Modality]] = {
-    Family.SD15: frozenset(Modality) - _FLUX_ONLY,
-    Family.SDXL: frozenset(Modality) - _FLUX_ONLY,
-    Family.FLUX: _FLUX,
-    Family.UNKNOWN: frozenset(Modality),
+    Family.SD15: _SD_MODALITIES,
+    Family.SDXL: _SD_MODALITIES,
+    Family.FLUX: _FLUX_MODALITIES,
+    Family.UNKNOWN: DOCUMENTED_MODALITIES,
 }
-_ENTERPRISE_MODALITIES = frozenset(Modality) - _FLUX_ONLY - {Modality.BLUR, Modality.POSE}
+# docs/services/modelslab.md 2.2
+_SCHEDULERS = frozenset(
+    {
+        SchedulerName.DDPM,
+        SchedulerName.DDIM,
+        SchedulerName.PNDM,
+        SchedulerName.LMS,
+        SchedulerName.EULER,
+        SchedulerName.EULER_ANCESTRAL,
+        SchedulerName.DPM_MULTISTEP,
+        SchedulerName.HEUN,
+        SchedulerName.KDPM2,
+        SchedulerName.DPM_SINGLESTEP,
+        SchedulerName.KDPM2_ANCESTRAL,
+        SchedulerName.UNIPC,
+        SchedulerName.DDIM_INVERSE,
+        SchedulerName.DEIS,
+        SchedulerName.IPNDM,
+        SchedulerName.KARRAS_VE,
+        SchedulerName.SCORE_SDE_VE,
+        SchedulerName.LCM,
+    }
+)
 
-# The documented adapter ids, each with the family and the kind of reference it is for (docs/services/modelslab.md 2).
-ADAPTERS: Mapping[str, tuple[Family, ReferenceKind]] = {
-    "ip-adapter_sd15": (Family.SD15, ReferenceKind.STYLE),
-    "ip-adapter-plus-face_sd15": (Family.SD15, ReferenceKind.FACE),
-    "ip-adapter_sdxl": (Family.SDXL, ReferenceKind.STYLE),
+
+@dataclass(frozen=True)
+class Adapter:
+    """The family of models and the kind of reference that an IP-Adapter is for."""
+
+    family: Family
+    kind: ReferenceKind
+
+
+# The documented adapter ids (docs/services/modelslab.md 2).
+ADAPTERS: Mapping[str, Adapter] = {
+    "ip-adapter_sd15": Adapter(Family.SD15, ReferenceKind.STYLE),
+    "ip-adapter-plus-face_sd15": Adapter(Family.SD15, ReferenceKind.FACE),
+    "ip-adapter_sdxl": Adapter(Family.SDXL, ReferenceKind.STYLE),
 }
 _REFERENCE_KINDS: Mapping[Family, frozenset[ReferenceKind]] = {
-    family: frozenset(kind for of, kind in ADAPTERS.values() if family in (of, Family.UNKNOWN)) for family in Family
+    family: frozenset(adapter.kind for adapter in ADAPTERS.values() if family in (adapter.family, Family.UNKNOWN))
+    for family in Family
 }
 ALGORITHMS: Mapping[AlgorithmType, str] = {AlgorithmType.DPMSOLVER_PP: "dpmsolver+++"}
 NO_ALGORITHM = "none"
@@ -93,9 +155,9 @@ def _table(target: str, family: Family) -> Capabilities:
             "denoise": Range(0, 1),
         },
         schedulers=SchedulerSupport(
-            names=frozenset(SchedulerName),
+            names=_SCHEDULERS,
             default=SchedulerName.UNIPC,
-            karras_sigmas=frozenset(SchedulerName),
+            karras_sigmas=_SCHEDULERS,
             algorithm_types={SchedulerName.DPM_MULTISTEP: frozenset(ALGORITHMS)},
         ),
         controls=ControlSupport(
@@ -128,6 +190,8 @@ ENTERPRISE_TABLES: Mapping[Family, Capabilities] = {family: _enterprise_table(fa
 
 STEPS_AS_REQUESTED = "as requested"
 CONTROL_FIELDS = ("init_image", "control_image", "both")
+# The options with the address of an image that can also be sent inside the request, as base64.
+ADDRESS_OPTIONS = ("init_image_url", "control_image_url", "mask_image_url")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..core.capabilities import Capabilities
-from ..core.errors import Problem, ServiceError
+from ..core.errors import ServiceError
+from ..core.problems import Problem
 from ..core.request import GenerationRequest
 from .answers import field, identifier, message, refusal, strings, unclear, words, worth_asking_again
 from .checks import acting_controls, fitted_control, service_detects
@@ -34,7 +35,7 @@ from .scenario_rules import (
     family,
     modality,
     reference_fields,
-    reference_pictures,
+    reference_images,
 )
 from .scenario_tables import TABLES, TCD, Family, ScenarioOptions
 
@@ -102,14 +103,16 @@ class Scenario(Endpoint[ScenarioOptions]):
         return found
 
     def image_slots(self, request: GenerationRequest, options: ScenarioOptions) -> list[ImageSlot]:
-        control_carrier, reference_carrier = carriers(request, options)
-        references = reference_pictures(request)
-        inline = (control_carrier is Carrier.DATA_URL) + len(references) * (reference_carrier is Carrier.DATA_URL)
+        chosen = carriers(request, options)
+        references = reference_images(request)
+        inline = (chosen.control is Carrier.DATA_URL) + len(references) * (chosen.references is Carrier.DATA_URL)
         sizes = {Carrier.DATA_URL: INLINE_BYTES // max(inline, 1), Carrier.UPLOAD: LARGEST_ASSET}
         control = fitted_control(acting_controls(request)[0], request)
-        slots = [ImageSlot(CONTROL_KEY, control, control_carrier, max_bytes=sizes[control_carrier])]
-        for key, image, _ in references:
-            slots.append(ImageSlot(key, image, reference_carrier, max_bytes=sizes[reference_carrier]))
+        slots = [ImageSlot(CONTROL_KEY, control, chosen.control, max_bytes=sizes[chosen.control])]
+        for reference in references:
+            slots.append(
+                ImageSlot(reference.key, reference.image, chosen.references, max_bytes=sizes[chosen.references])
+            )
         return slots
 
     def build_payload(

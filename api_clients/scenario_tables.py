@@ -55,7 +55,7 @@ _FAMILY_OF: tuple[tuple[str, Family], ...] = (
 
 
 def family_of(model_id: str, chosen: str) -> Family:
-    """The family chosen by the user, or what the model's id tells."""
+    """The family chosen by the user, or the one that the model's id implies."""
     if chosen != AUTO and chosen in {family.value for family in Family}:
         return Family(chosen)
     return next((family for part, family in _FAMILY_OF if part in model_id.lower()), Family.UNKNOWN)
@@ -104,15 +104,43 @@ def writable(family: Family) -> tuple[str, ...]:
 
 
 # docs/services/scenario.md 5. The service has TCDScheduler beside these, see ScenarioOptions.scheduler.
-_MISSING_SCHEDULERS: Mapping[SchedulerName, str] = dict.fromkeys(
-    (SchedulerName.DDIM_INVERSE, SchedulerName.IPNDM, SchedulerName.KARRAS_VE, SchedulerName.SCORE_SDE_VE),
-    "Scenario does not have it",
+_SCHEDULERS = frozenset(
+    {
+        SchedulerName.DDPM,
+        SchedulerName.DDIM,
+        SchedulerName.PNDM,
+        SchedulerName.LMS,
+        SchedulerName.EULER,
+        SchedulerName.EULER_ANCESTRAL,
+        SchedulerName.DPM_MULTISTEP,
+        SchedulerName.HEUN,
+        SchedulerName.KDPM2,
+        SchedulerName.DPM_SINGLESTEP,
+        SchedulerName.KDPM2_ANCESTRAL,
+        SchedulerName.UNIPC,
+        SchedulerName.DEIS,
+        SchedulerName.LCM,
+    }
 )
 _SIDES: Mapping[Family, Range] = {
     Family.SD15: Range(64, 1024, multiple=8),
     Family.SDXL: Range(512, 2048, multiple=8),
+    Family.FLUX_DEV: Range(64, 2048, multiple=8),
+    Family.FLUX_SCHNELL: Range(64, 2048, multiple=8),
+    Family.UNKNOWN: Range(64, 2048, multiple=8),
 }
-_GUIDANCE: Mapping[Family, Range] = {Family.FLUX_DEV: Range(0, 10)}
+_GUIDANCE: Mapping[Family, Range] = {
+    Family.SD15: Range(0, 20),
+    Family.SDXL: Range(0, 20),
+    Family.FLUX_DEV: Range(0, 10),
+    Family.FLUX_SCHNELL: Range(0, 20),
+    Family.UNKNOWN: Range(0, 20),
+}
+# An unknown model may be of any family, so it has what one of them has.
+_DETECTS = frozenset({Family.SD15, Family.SDXL, Family.UNKNOWN})
+_WINDOWS = frozenset({Family.FLUX_DEV, Family.UNKNOWN})
+NEGATIVE_STRENGTH = frozenset({Family.FLUX_DEV, Family.UNKNOWN})
+FLUX_LORAS = frozenset({Family.FLUX_DEV, Family.FLUX_SCHNELL, Family.UNKNOWN})
 _TITLES: Mapping[Family, str] = {
     Family.SD15: "Scenario (SD 1.5)",
     Family.SDXL: "Scenario (SDXL)",
@@ -123,7 +151,7 @@ _TITLES: Mapping[Family, str] = {
 
 
 def _table(family: Family) -> Capabilities:
-    side = _SIDES.get(family, Range(64, 2048, multiple=8))
+    side = _SIDES[family]
     return Capabilities(
         target=_TITLES[family],
         prompts=PromptSupport(required=True, negative=True),
@@ -131,20 +159,18 @@ def _table(family: Family) -> Capabilities:
             "width": side,
             "height": side,
             "steps": Range(1, 150),
-            "guidance_scale": _GUIDANCE.get(family, Range(0, 20)),
+            "guidance_scale": _GUIDANCE[family],
             "seed": Range(0, 2**64 - 1),
             "batch_size": Range(1, 128),
         },
-        schedulers=SchedulerSupport(
-            names=frozenset(SchedulerName) - frozenset(_MISSING_SCHEDULERS), missing=_MISSING_SCHEDULERS
-        ),
+        schedulers=SchedulerSupport(names=_SCHEDULERS),
         controls=ControlSupport(
             modalities=frozenset(modality for modality, name in NAMES.items() if name in _SERVICE_NAMES[family]),
             minimum=1,
             maximum=1 if family.is_flux else 3,
             strength=Range(0, 1),
-            detects=not family.is_flux,
-            windows=family in (Family.FLUX_DEV, Family.UNKNOWN),
+            detects=family in _DETECTS,
+            windows=family in _WINDOWS,
         ),
         references=ReferenceSupport(
             kinds=frozenset({ReferenceKind.STYLE, ReferenceKind.CHARACTER}), maximum=UNLIMITED, scale=Range(0, 1)
@@ -175,7 +201,7 @@ class ScenarioOptions:
     model_family: str = option(
         AUTO,
         "Not sent. What modelId is built on, which decides what it can do; auto tells it from the id where it can.",
-        choices=(AUTO, *(family.value for family in Family if family is not Family.UNKNOWN)),
+        choices=(AUTO, Family.SD15.value, Family.SDXL.value, Family.FLUX_DEV.value, Family.FLUX_SCHNELL.value),
     )
     baseModelId: str = option("", "Base model for a Flux LoRA, one of its compliantModelIds. Empty: its own.")
     modelEpoch: str = option("", "Training epoch of a Flux LoRA, e.g. 000001. Empty: the latest.")
