@@ -41,7 +41,7 @@ from pathlib import Path
 from controlstack.core.errors import ModelNotFound
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.softedge import Hed
-from controlstack.preprocessors.weights import obtain
+from controlstack.preprocessors.weight_store import obtain
 started = time.perf_counter()
 try:
     obtain(Hed.weights[0], PlainHost(None, [Path("nowhere")]))
