@@ -81,7 +81,7 @@ def test_the_same_picture_is_stored_once(host: S3Host, bucket: BucketDouble) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"secrets": (Secret(ACCESS_KEY), Secret("another-secret-0123456789"))}, "SignatureDoesNotMatch"),
+        ({"secret_key": Secret("another-secret-0123456789")}, "SignatureDoesNotMatch"),
         ({"bucket": "not-there"}, "NoSuchBucket"),
         ({"bucket": "No bucket has such a name!"}, "ParamValidationError"),
     ],

@@ -6,19 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from controlstack.api_clients.registry import ENDPOINTS, node_id
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.remote_graphs import NODES, SIZE, info, remote_graph, request_graph
 from controlstack.tests.server.test_errors import failure
 from controlstack.tools.example_graphs import node
 from controlstack.tools.fake_services.running import Services
 
-TARGETS = {
-    "ModelsLab": "ControlStackModelsLab",
-    "ModelsLab Enterprise": "ControlStackModelsLabEnterprise",
-    "Scenario": "ControlStackScenario",
-    "Qolaba ControlNet": "ControlStackQolabaControlNet",
-    "Qolaba Image to Image": "ControlStackQolabaImageToImage",
-}
+TARGETS = {endpoint.target: node_id(endpoint) for endpoint in ENDPOINTS}
 
 
 def explained(comfy: ComfyServer, target: str, seed: int, request: dict[str, Any] | None = None, **more: Any) -> str:
