@@ -75,7 +75,9 @@ class _Qolaba(Endpoint[Options]):
 
     def capabilities(self, options: Options) -> Capabilities:
         app = self._named(options)
-        return table(app, f"Qolaba {app.name}") if app else union(self.apps, self.target, self.sources)
+        if app is None or not self._sends(app):
+            return union(self.apps, self.target, self.sources)
+        return table(app, f"Qolaba {app.name}")
 
     def needs_image_host(self, options: Options) -> bool:
         return not options.image_url
@@ -95,10 +97,9 @@ class _Qolaba(Endpoint[Options]):
         app = self.app_for(request, options)
         if app is None:
             return [*found, no_app(request, self.apps, self.target)]
-        if not set(app.sources) & set(self.sources):
-            sources = " or ".join(app.sources)
-            facts = {"app": app.name, "sources": sources, "target": self.target}
-            found.append(APP_OF_ANOTHER_ENDPOINT("custom_app_id", app.app_id, "", **facts))
+        if not self._sends(app):
+            facts = {"app": app.name, "sources": " or ".join(app.sources), "target": self.target}
+            return [*found, APP_OF_ANOTHER_ENDPOINT("custom_app_id", app.app_id, "", **facts)]
         starts = self.starts_elsewhere(request, options)
         general = {problem.field for problem in validate(request, self.capabilities(options), starts_elsewhere=starts)}
         own = validate(request, table(app, f"Qolaba {app.name}"), starts_elsewhere=starts)
@@ -114,6 +115,10 @@ class _Qolaba(Endpoint[Options]):
         starts = self.starts_elsewhere(request, options)
         live = (app for app in self.apps if not app.retired and accepts(app, request, starts))
         return self._named(options) or next(live, None)
+
+    def _sends(self, app: App) -> bool:
+        """Whether this endpoint can send an image that the app accepts."""
+        return bool(set(app.sources) & set(self.sources))
 
     def _named(self, options: Options) -> App | None:
         custom = options.custom_app_id.strip()

@@ -150,7 +150,7 @@ def app_problems(
             (Source.REFERENCE, acting_references(request)),
             (Source.INIT_IMAGE, request.init_image is not None),
         )
-        if there
+        if there and source in app.sources
     ]
     source = source_of(app, request, starts_elsewhere)
     if len(connected) > 1:
@@ -159,7 +159,7 @@ def app_problems(
     if source is None and app.sources != (Source.CONTROL,):
         yield NO_SOURCE("image", target=target, sources=_one_of(app.sources))
     if request.negative_prompt.strip() and NEGATIVE not in app.fields:
-        able = " or ".join(other.name for other in apps if NEGATIVE in other.fields)
+        able = " or ".join(other.name for other in apps if NEGATIVE in other.fields and not other.retired)
         if able:
             yield NEGATIVE_PROMPT_OTHER_APP("negative_prompt", request.negative_prompt, "", target=target, able=able)
         else:
