@@ -237,28 +237,28 @@ MACHINES = ("a10g", "a100", "h100")
 
 @dataclass(frozen=True)
 class QolabaOptions:
-    """The documented fields of both endpoints that a request does not carry; what is not a field says so."""
+    """The documented fields of both endpoints that a request does not carry, and options that say "Not sent"."""
 
     app_id: str = option(AUTO, "The model.", choices=(AUTO,))
-    custom_app_id: str = option("", "Not sent by this name. Id (ap-...) of any other app, used instead of app_id.")
+    custom_app_id: str = option("", "Id (ap-...) of any other app, sent instead of app_id.")
     image_url: str = option(
         "",
-        "Public address of the picture, which is all that Qolaba takes. Empty: the connected picture is put on the "
+        "Public address of the image; Qolaba accepts only addresses. Empty: upload the connected image to the "
         "image host of your settings.",
     )
     strength_direction: str = option(
         AUTO,
-        "Not sent. What more strength does at the service; auto knows it for each app from the service's own program, "
-        "which contradicts its documents. Denoise and control strength always mean the same here.",
+        "Not sent. The effect of a higher strength at the service. auto: as in the service's own program for each app, "
+        "which contradicts its documents. The meaning of denoise and control strength here does not change.",
         choices=(AUTO, Strength.CLOSER.value, Strength.FARTHER.value),
     )
     inference_type: str = option(
-        MACHINES[0], "The GPU to use, for Qolaba's own models; the Flux and Ideogram apps have none.", choices=MACHINES
+        MACHINES[0], "The GPU for Qolaba's own models. The Flux and Ideogram apps have no choice.", choices=MACHINES
     )
     celery: bool = option(
-        True, "Queues the job and asks for it later. Off keeps the connection open until the pictures are ready."
+        True, "On: queue the job and poll for its results. Off: keep the connection open until the images are ready."
     )
-    route: str = option(ROUTES[0], "Not sent. The path of the endpoint: both spellings are documented.", choices=ROUTES)
+    route: str = option(ROUTES[0], "Not sent. The path of the endpoint. Both spellings are documented.", choices=ROUTES)
 
 
 @dataclass(frozen=True)
@@ -267,8 +267,8 @@ class QolabaControlNetOptions(QolabaOptions):
 
     app_id: str = option(
         AUTO,
-        "The model; auto takes the live one for the connected control. The three ControlNets of the documents were "
-        "retired on 2025-04-15: Flux Canny and Flux Depth succeed two of them, pose has no successor.",
+        "The model. auto: the live one for the connected control. The three documented ControlNets were retired on "
+        "2025-04-15: Flux Canny and Flux Depth replace two of them, pose has no replacement.",
         choices=(AUTO, *(app.name for app in CONTROLNET_APPS)),
     )
 
@@ -279,12 +279,12 @@ class QolabaImageToImageOptions(QolabaOptions):
 
     app_id: str = option(
         AUTO,
-        "The model; auto takes the first that fits what is connected: a canny or depth control, a face or style "
+        "The model. auto: the first that accepts what is connected: a canny or depth control, a face or style "
         "reference, or an initial image.",
         choices=(AUTO, *(app.name for app in IMAGE_APPS)),
     )
     swap_size: bool = option(
         False,
-        "Not sent. Exchanges width and height for Flux Redux, whose program was seen to exchange them, too. Switch it "
-        "on if your pictures come out turned.",
+        "Not sent. Swap width and height for Flux Redux, whose own program also swaps them. Switch it on if your "
+        "results have width and height swapped.",
     )

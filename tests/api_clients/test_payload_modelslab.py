@@ -302,7 +302,7 @@ def test_other_controlnets_are_free_text_and_noted() -> None:
 )
 def test_a_net_of_one_s_own_takes_any_kind_of_map_as_the_remedy_says(endpoint: Any, model: str, kind: Modality) -> None:
     request = replace(GOOD, controls=(replace(CANNY, modality=kind),))
-    assert "or fill in controlnet_model" in complaints(endpoint, request, model_id=model)
+    assert "or set controlnet_model" in complaints(endpoint, request, model_id=model)
     assert body(endpoint, request, model_id=model, controlnet_model="ghibli")["controlnet_model"] == "ghibli"
     text = complaints(endpoint, request, model_id=model, controlnet_model=kind.value)
     assert f"controlnet_model is '{kind.value}': of the documented kinds" in text
