@@ -68,7 +68,7 @@ Options = TypeVar("Options", bound=SharedOptions)
 
 
 class _ModelsLab(Endpoint[Options]):
-    """What both endpoints share; a subclass adds its table, paths and own fields."""
+    """What both endpoints share. A subclass adds its tables, paths and own fields."""
 
     base_url = "https://modelslab.com"
     url_variable = "CONTROLSTACK_MODELSLAB_URL"
@@ -76,7 +76,7 @@ class _ModelsLab(Endpoint[Options]):
     families: ClassVar[Mapping[Family, Capabilities]]
 
     def capabilities(self, options: Options) -> Capabilities:
-        """The family's table; nets that the user names himself need not be of its kinds."""
+        """The table of the family. ControlNets that the user names by id may be of any documented modality."""
         table = self.families[family_of(options.model_id, options.model_family)]
         if not options.controlnet_model.strip():
             return table
@@ -120,10 +120,10 @@ class _ModelsLab(Endpoint[Options]):
             "enhance_prompt": _yes_no(options.enhance_prompt),
             "guidance_scale": request.guidance_scale,
             "controlnet_conditioning_scale": conditioning_scale(controls, options),
-            # The documents: 1 destroys all information of init_image. So it is our denoise.
+            # Documented: 1 destroys all information of init_image. So it means the same as denoise.
             "strength": request.denoise,
             "seed": None if options.random_seed else request.seed % SEEDS,
-            # Allowed are 1 to 8, and 1 is the service's default: its 1 leaves nothing out, which is our 0.
+            # The service counts from 1, its default, which skips no layer; a request counts from 0.
             "clip_skip": request.clip_skip + 1,
             "upscale": _yes_no(request.upscale),
             "base64": _yes_no(options.base64),
@@ -271,7 +271,7 @@ def _refuses_account(answer: Answer) -> bool:
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:
-    """All the answer says except the pictures; the first answer's `meta` has the seed, later ones have none."""
+    """The answer without its images. Only the first answer of a job has `meta` with the seed."""
     return {name: value for name, value in (answer.json or {}).items() if name != "output"}
 
 
@@ -289,7 +289,7 @@ def _finished(answer: Answer, job: str) -> JobState:
     outputs = strings(field(answer, "output"))
     if not outputs:
         said = message(answer, _WORDS)
-        why = f"the service reports success, but names no picture{': ' + said if said else ''}"
+        why = f"the service reports success, but names no image{': ' + said if said else ''}"
         return JobState(Phase.FAILED, job, message=why, metadata=_metadata(answer))
     return JobState(Phase.DONE, job, outputs, message(answer, _NEWS), 1.0, metadata=_metadata(answer))
 
@@ -300,5 +300,5 @@ def _uploaded(target: str, answer: Answer, name: str) -> str:
         return links[0]
     said = message(answer, _WORDS)
     raise ServiceError(
-        f"{target} did not take a picture: {said or f'HTTP {answer.status}'}. Use image addresses instead."
+        f"{target} did not accept an image: {said or f'HTTP {answer.status}'}. Use image addresses instead."
     )

@@ -57,13 +57,13 @@ from .redaction import Secret
 
 _WORDS = ("error", "error_data", "message", "detail")
 _FAILED = ("failed", "failure")
-_MODERATED = "pictures that its check for nudity or copyright flags are dropped without a word. Change the prompt"
+_MODERATED = "Qolaba silently drops images that its check for nudity or copyright flags. Change the prompt."
 
 Options = TypeVar("Options", bound=QolabaOptions)
 
 
 class _Qolaba(Endpoint[Options]):
-    """What both endpoints share; a subclass adds its apps."""
+    """What both endpoints share. A subclass adds its apps."""
 
     service = "qolaba"
     base_url = "https://qolaba-server-b2b.up.railway.app/api/v1/studio"
@@ -83,7 +83,7 @@ class _Qolaba(Endpoint[Options]):
         return not options.image_url
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
-        """An address without anything connected is that of an initial image, else of what is connected."""
+        """If nothing is connected, the address is that of an initial image, otherwise that of what is connected."""
         connected = acting_controls(request) or acting_references(request)
         return bool(options.image_url) and not connected and Source.INIT_IMAGE in self.sources
 
@@ -235,7 +235,7 @@ class QolabaImageToImage(_Qolaba[QolabaImageToImageOptions]):
 
 
 def _links(answer: Answer) -> tuple[str, ...]:
-    """`output.result`, a list, a string or `url`; the thumbnails in `low_res_urls` are never taken.
+    """`output.result`, a list, a string or `url`; the thumbnails in `low_res_urls` are never used.
 
     See docs/services/qolaba.md 4.
     """
@@ -245,17 +245,17 @@ def _links(answer: Answer) -> tuple[str, ...]:
 def _metadata(answer: Answer) -> dict[str, Any]:
     output = field(answer, "output")
     flags = output.get("Has_NSFW_Content") if isinstance(output, Mapping) else None
-    told = {name: field(answer, name) for name in ("app_id", "time_required", "status")}
-    return {name: value for name, value in {**told, "Has_NSFW_Content": flags}.items() if value not in (None, "", {})}
+    facts = {name: field(answer, name) for name in ("app_id", "time_required", "status")}
+    return {name: value for name, value in {**facts, "Has_NSFW_Content": flags}.items() if value not in (None, "", {})}
 
 
 def _finished(answer: Answer, task: str) -> JobState:
     outputs, echo = _links(answer), field(answer, "input")
     asked = echo.get("batch") if isinstance(echo, Mapping) else None
     if not outputs:
-        why = f"Qolaba reports success, but names no picture: {_MODERATED}."
+        why = f"Qolaba reports success, but names no image. {_MODERATED}"
         return JobState(Phase.FAILED, task, message=why, metadata=_metadata(answer))
     said = ""
     if isinstance(asked, int) and len(outputs) < asked:
-        said = f"{len(outputs)} of {asked} pictures came back: {_MODERATED}."
+        said = f"{len(outputs)} of {asked} images came back. {_MODERATED}"
     return JobState(Phase.DONE, task, outputs, said, 1.0, metadata=_metadata(answer))

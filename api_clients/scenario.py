@@ -57,7 +57,7 @@ _PHASES: Mapping[str, Phase] = {
     "canceled": Phase.CANCELED,
     "cancelled": Phase.CANCELED,
 }
-_LEGACY = "This endpoint is an old one: Scenario may no longer offer it, or not for this model."
+_LEGACY = "This endpoint is deprecated. Scenario may no longer offer it, or not for this model."
 _ELSEWHERE = (
     "It may belong to another key or project: the same request with its projectId and force_new off finds it, Fetch "
     "Job only where this computer sent it in the last 30 days."
@@ -66,7 +66,7 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Scenario(Endpoint[ScenarioOptions]):
-    """POST /generate/controlnet-ip-adapter; `project` is where its jobs and pictures lie, if not in the key's own."""
+    """POST /generate/controlnet-ip-adapter; `project` owns its jobs and images, if not the project of the key."""
 
     project: str = ""
 
@@ -95,11 +95,11 @@ class Scenario(Endpoint[ScenarioOptions]):
         kind = family(options)
         if kind is Family.UNKNOWN:
             found.append(
-                f"What '{options.modelId}' is built on is not known, so limits of its family are not checked; "
-                "model_family can say it. If it is Flux dev, the service ends controls half-way unless it does."
+                f"The family of '{options.modelId}' is not known, so the limits of its family are not checked. "
+                "Set model_family if you know it. Otherwise the service ends controls half-way if it is Flux dev."
             )
         if kind is Family.FLUX_DEV and request.negative_prompt.strip():
-            found.append("By the documents a Flux model ignores the negative prompt on this endpoint.")
+            found.append("According to the documents, Flux models ignore the negative prompt on this endpoint.")
         return found
 
     def image_slots(self, request: GenerationRequest, options: ScenarioOptions) -> list[ImageSlot]:
@@ -245,10 +245,10 @@ def _billed(job: Json) -> float | None:
 
 
 def _metadata(answer: Answer, job: Json) -> dict[str, Any]:
-    """What tells about the job, without the echo of its input."""
-    told = {name: job[name] for name in ("jobType", "status", "createdAt", "updatedAt", "billing") if name in job}
+    """What the answer says about the job, without the echo of its input."""
+    facts = {name: job[name] for name in ("jobType", "status", "createdAt", "updatedAt", "billing") if name in job}
     costs = ("creativeUnitsCost", "creativeUnitsDiscount", "costDetails")
-    return told | {name: field(answer, name) for name in costs if field(answer, name) is not None}
+    return facts | {name: field(answer, name) for name in costs if field(answer, name) is not None}
 
 
 def _state(answer: Answer, job: Json) -> JobState:
@@ -256,10 +256,10 @@ def _state(answer: Answer, job: Json) -> JobState:
     details = details if isinstance(details, Mapping) else {}
     phase = _PHASES.get(words(job.get("status")).lower(), Phase.RUNNING)
     outputs = strings(details.get("assetIds")) if phase is Phase.DONE else ()
-    told = [words(part.get(name)) for part in (details, job) for name in _REASONS]
-    said = " ".join(dict.fromkeys(filter(None, told)))
+    reasons = [words(part.get(name)) for part in (details, job) for name in _REASONS]
+    said = " ".join(dict.fromkeys(filter(None, reasons)))
     if phase is Phase.DONE and not outputs:
-        phase, said = Phase.FAILED, said or "the service reports success, but names no picture"
+        phase, said = Phase.FAILED, said or "the service reports success, but names no image"
     progress = number(job.get("progress"))
     return JobState(
         phase,

@@ -13,7 +13,7 @@ import torch
 from controlstack.api_clients.endpoint import Phase
 from controlstack.api_clients.messages import Carrier
 from controlstack.api_clients.modelslab import ModelsLab, ModelsLabEnterprise
-from controlstack.api_clients.modelslab_rules import pictures
+from controlstack.api_clients.modelslab_rules import body_images
 from controlstack.api_clients.modelslab_tables import ModelsLabOptions
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality
@@ -281,7 +281,7 @@ def test_a_mask_of_another_shape_covers_the_same_of_its_picture() -> None:
     control = replace(GOOD, controls=(replace(INPAINT, image=wide, mask=ends),), width=64, height=64)
     own = replace(GOOD, controls=(replace(INPAINT, mask=None),), init_image=wide, mask=ends, width=64, height=64)
     for request in (control, own):
-        mask, _ = pictures(request, ModelsLabOptions())["mask_image"]
+        mask, _ = body_images(request, ModelsLabOptions())["mask_image"]
         assert mask is not None and mask.shape == (1, 64, 64, 3)
         assert (mask[:, :, 16:-16] == 0).all()
 

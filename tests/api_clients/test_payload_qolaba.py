@@ -405,7 +405,7 @@ def test_the_output_is_read_in_every_shape(output: Any, status: str) -> None:
 
 def test_missing_pictures_are_told_and_none_at_all_is_a_failure_that_names_moderation() -> None:
     fewer = {**DONE, "output": {"result": [LINK]}}
-    assert CONTROLNET.read_poll(said(fewer)).message.startswith("1 of 2 pictures came back")
+    assert CONTROLNET.read_poll(said(fewer)).message.startswith("1 of 2 images came back")
     none = CONTROLNET.read_poll(said({**DONE, "output": {"result": []}}))
     assert none.phase is Phase.FAILED and "nudity or copyright" in none.message
 

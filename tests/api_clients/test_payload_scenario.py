@@ -150,15 +150,15 @@ def test_the_modality_may_be_written_by_hand(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "part"),
     [
-        ("city", SDXL, "presets character, landscape"),
-        ("landscape", DEV, "each part is a name"),
-        ("canny,depth", DEV, "takes one name"),
-        ("canny,pose,depth,seg", SD15, "three names"),
-        ("landscape,canny", SD15, "one preset alone"),
+        ("city", SDXL, "character, landscape"),
+        ("landscape", DEV, "Each part must be a name"),
+        ("canny,depth", DEV, "accepts one name"),
+        ("canny,pose,depth,seg", SD15, "at most 3 names"),
+        ("landscape,canny", SD15, "Keep the preset alone"),
         ("canny:0", SD15, "above 0 and at most 1"),
         ("canny:1.5", SD15, "above 0 and at most 1"),
         ("canny:x", SD15, "name:weight"),
-        ("hed", SD15, "each part is a name"),
+        ("hed", SD15, "Each part must be a name"),
         ("canny,canny", SD15, "2 times"),
     ],
 )

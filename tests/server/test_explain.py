@@ -77,18 +77,18 @@ def test_the_node_s_own_fields_can_be_given(comfy: ComfyServer) -> None:
     fields = '{"modelId": "my-model", "imageHide": true, "estimate_only": true}'
     text = explained(comfy, "Scenario", 403, fields=fields)
     assert "dryRun=true" in text.splitlines()[0]
-    assert "What 'my-model' is built on is not known" in text
+    assert "The family of 'my-model' is not known" in text
     assert body_of(text[text.index("\n{") :])["imageHide"] is True
 
 
 @pytest.mark.parametrize(
     ("target", "fields", "says"),
     [
-        ("ModelsLab", '{"track_id": 17}', "track_id is 17: it must be a text."),
-        ("ModelsLab", '{"model_id": 5}', "model_id is 5: it must be a text."),
-        ("ModelsLab Enterprise", '{"webhook": 5}', "webhook is 5: it must be a text."),
-        ("Scenario", '{"modelId": null}', "modelId is None: it must be a text. Set it to 'flux.1-dev'."),
-        ("Qolaba ControlNet", '{"image_url": 5}', "image_url is 5: it must be a text."),
+        ("ModelsLab", '{"track_id": 17}', "track_id is 17. It must be a text."),
+        ("ModelsLab", '{"model_id": 5}', "model_id is 5. It must be a text."),
+        ("ModelsLab Enterprise", '{"webhook": 5}', "webhook is 5. It must be a text."),
+        ("Scenario", '{"modelId": null}', 'modelId is None. It must be a text. Set it to "flux.1-dev".'),
+        ("Qolaba ControlNet", '{"image_url": 5}', "image_url is 5. It must be a text."),
     ],
 )
 def test_fields_of_a_wrong_kind_are_problems(comfy: ComfyServer, target: str, fields: str, says: str) -> None:
