@@ -462,7 +462,7 @@ def test_a_finished_job_names_assets_that_are_located_one_by_one() -> None:
 
 def test_a_finished_job_without_assets_has_failed() -> None:
     state = SCENARIO.read_poll(said({"job": {**JOB, "status": "success"}}))
-    assert state.phase is Phase.FAILED and "no picture" in state.message
+    assert state.phase is Phase.FAILED and "no image" in state.message
 
 
 def test_a_failed_job_tells_error_and_hint() -> None:
