@@ -59,8 +59,8 @@ def test_a_connected_model_is_asked_for_the_files_that_generating_would_need(com
     result = comfy.run(graph)
     assert result.succeeded, result.error
     text = "".join(result.outputs["30"]["text"])
-    assert "lora 1 is 'style-7': it lies with a service" in text
-    assert "vae is 'nope.safetensors': it is not in" in text
+    assert "lora 1 is 'style-7', which is stored with a service" in text
+    assert "vae is 'nope.safetensors', which is not in" in text
     assert "can run" not in text
 
 
