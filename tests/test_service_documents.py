@@ -16,7 +16,7 @@ import pytest
 from controlstack.api_clients.endpoint import Endpoint
 from controlstack.api_clients.messages import Answer
 from controlstack.api_clients.options import declared
-from controlstack.api_clients.qolaba_apps import CONTROLNET_APPS, IMAGE_APPS, KNOWN_APPS, Source, Strength
+from controlstack.api_clients.qolaba_tables import CONTROLNET_APPS, IMAGE_APPS, KNOWN_APPS, Source, Strength
 from controlstack.api_clients.registry import ENDPOINTS, find_endpoint
 from controlstack.api_clients.scenario_tables import NAMES
 from controlstack.core.capabilities import Capabilities, Range
