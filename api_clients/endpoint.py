@@ -7,17 +7,18 @@ can be wrong about a service's contract stands in one file and is tested without
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..core.capabilities import Capabilities
-from ..core.errors import Problem
+from ..core.problems import Problem
 from ..core.request import GenerationRequest
 from ..core.validate import validate
 from .messages import Answer, Call, ImageSlot, Json
-from .options import kind_problems
+from .options import type_problems
+from .redaction import Secret
 
 
 class Phase(StrEnum):
@@ -112,7 +113,7 @@ class Endpoint(ABC, Generic[Options]):
 
         Options of a wrong kind, which JSON and links may bring, are told alone: no rule can be asked about them.
         """
-        if wrong := kind_problems(options):
+        if wrong := type_problems(options):
             return wrong
         starts = self.starts_elsewhere(request, options)
         general = validate(request, self.capabilities(options), starts_elsewhere=starts)
@@ -181,5 +182,5 @@ class Endpoint(ABC, Generic[Options]):
         raise NotImplementedError
 
     @abstractmethod
-    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
-        """The call with the credentials where the service wants them: in the body or in a header."""
+    def authorize(self, call: Call, secrets: Mapping[str, Secret]) -> Call:
+        """The call with the secrets, by the names of the service's CredentialSpec, in the body or in a header."""

@@ -11,12 +11,15 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..core.errors import CredentialsMissing, ServiceError, ServiceUnreachable
-from .credentials import DEFAULT_PROFILE, Secret, look_up_credentials, where_to_enter
 from .endpoint import Endpoint
+from .redaction import Secret
+from .specs import DEFAULT_PROFILE, where_to_enter
+from .store import look_up_credentials
 from .transport import is_loopback_name
 
 SERVICE = "image_host"
 LINK_SECONDS = 2 * 3600
+_UNSET = Secret("")
 
 
 class ImageHost(Protocol):
@@ -43,9 +46,14 @@ class S3Host:
     bucket: str
     endpoint_url: str = ""
     region: str = ""
-    secrets: tuple[Secret, ...] = ()
+    access_key: Secret = _UNSET
+    secret_key: Secret = _UNSET
     link_seconds: int = LINK_SECONDS
     prefix: str = "controlstack/"
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        return tuple(secret for secret in (self.access_key, self.secret_key) if secret)
 
     def put(self, data: bytes, media_type: str, extension: str) -> str:
         """Store and sign. Raises CredentialsMissing where boto3 is not installed or finds no keys."""
@@ -56,10 +64,9 @@ class S3Host:
             advice = "Run `python -m pip install 'boto3>=1.36'` in ComfyUI's environment, or give the image's address"
             raise CredentialsMissing(f"The image host needs the package boto3. {advice}.") from None
         key = f"{self.prefix}{hashlib.sha256(data).hexdigest()}.{extension}"
-        access_key, secret_key = (secret.reveal() for secret in self.secrets) if self.secrets else ("", "")
         where = f"bucket '{self.bucket}'" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
         try:
-            client = _client(self.endpoint_url, self.region, access_key, secret_key)
+            client = _client(self.endpoint_url, self.region, self.access_key.reveal(), self.secret_key.reveal())
             client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=media_type)
             return client.generate_presigned_url(
                 "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=self.link_seconds
@@ -125,9 +132,14 @@ def find_image_host(file: Path, environ: Mapping[str, str] | None = None) -> Ima
     found = look_up_credentials(SERVICE, DEFAULT_PROFILE, file, environ)
     if found is None:
         return None
-    bucket, endpoint_url, region, access_key, secret_key = found.secrets
-    if bool(access_key) != bool(secret_key):
+    secrets = found.secrets
+    if bool(secrets["access_key"]) != bool(secrets["secret_key"]):
         half = "The image host has one of access_key and secret_key. Set both or neither"
         raise CredentialsMissing(f"{half}. {where_to_enter(SERVICE)}")
-    secrets = (access_key, secret_key) if access_key else ()
-    return S3Host(bucket.reveal(), endpoint_url.reveal(), region.reveal(), secrets)
+    return S3Host(
+        secrets["bucket"].reveal(),
+        secrets["endpoint_url"].reveal(),
+        secrets["region"].reveal(),
+        secrets["access_key"],
+        secrets["secret_key"],
+    )

@@ -20,12 +20,13 @@ from ..core.errors import (
     ServiceError,
     ServiceUnreachable,
 )
-from .credentials import Credentials, Secret, redact_json
 from .download import Resolver, resolve
 from .endpoint import Endpoint, JobState, Phase
 from .images import MOST_PIXELS
 from .journal import Entry, Journal, Standing
 from .messages import Answer, Call
+from .redaction import Secret, redact_json
+from .store import Credentials
 from .transport import Abandoned, Limits, Transport, service_url, worth_repeating
 from .upload import shortened, show, unsigned
 from .waiting import Clock, Leave, Stop, never, pause
@@ -255,7 +256,7 @@ class Pursuit:
     def _transport(self, should_stop: Stop) -> Transport:
         return Transport(
             self.base_url,
-            lambda call: self.endpoint.authorize(call, self._secrets),
+            lambda call: self.endpoint.authorize(call, self.credentials.secrets),
             told=self.clean,
             should_stop=should_stop,
             notify=lambda text: self.report(message=text),

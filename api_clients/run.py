@@ -16,13 +16,13 @@ from ..core.errors import (
 )
 from ..core.request import GenerationRequest
 from .concurrency import MOST_JOBS, one_of
-from .credentials import Credentials
 from .endpoint import Endpoint, JobState, Phase
 from .image_host import ImageHost
 from .job import Pursuit, Report, Settings, merged
 from .journal import Entry, Journal, Order, Standing, fingerprint
 from .messages import Call
 from .results import JobResult, finished, haul, info_of, presented
+from .store import Credentials
 from .upload import Carried, Parcel, carriage_problems, carry, pack
 from .waiting import Stop, never
 from .webhook import SHOWN, hang

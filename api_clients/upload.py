@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from ..core.errors import Problem, ServiceError, ServiceUnreachable
 from ..core.request import GenerationRequest
-from .credentials import where_to_enter
 from .endpoint import Endpoint
 from .image_host import ImageHost
 from .images import Encoded, Encoder, digest, pixels
 from .messages import Carrier, ImageSlot
+from .specs import where_to_enter
 from .transport import Transport
 from .waiting import Stop, interruptible
 

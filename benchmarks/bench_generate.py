@@ -1,6 +1,6 @@
-"""Overhead of the local engine over the plain diffusers pipeline: same weights, seed and steps, identical image.
+"""The overhead of the local engine over the plain diffusers pipeline: same weights, seed and steps, same image.
 
-The engine reports every step with a preview, as the node does; the pipeline reports nothing. Every run has the same
+The engine reports every step with a preview, as the node does; the pipeline reports nothing. All runs have the same
 prompt, which the engine encodes once.
 """
 
@@ -17,7 +17,9 @@ from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.generate import generate
-from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
+from controlstack.local.load import load_model
+from controlstack.local.model import LocalModel
+from controlstack.local.source import DEMO_MODEL, source_of
 from controlstack.tools.demo_scenes import draw_scene
 from diffusers import StableDiffusionControlNetPipeline
 from torch import Tensor
@@ -47,7 +49,7 @@ def compare_with_the_plain_pipeline(model: LocalModel) -> None:
     for count, windows in [(0, "whole"), (1, "whole"), (1, "windows"), (2, "windows"), (3, "whole"), (3, "windows")]:
         request = request_with(count, windows)
         plain = plain_pipeline(model, request)
-        assert torch.equal(plain(), run_with_previews(model, request)), "the two must make the same image"
+        assert torch.equal(plain(), run_with_previews(model, request)), "both must make the same image"
         result = interleaved(plain, lambda request=request: run_with_previews(model, request), ROUNDS)
         spans = ", ".join(f"{control.start:g}-{control.end:g}" for control in request.controls) or "-"
         rows.append([str(count), spans, f"{result.theirs:.2f} s", f"{result.ours:.2f} s", f"{result.ratio:.3f}"])
@@ -55,7 +57,7 @@ def compare_with_the_plain_pipeline(model: LocalModel) -> None:
 
 
 def measure_a_second_run(model: LocalModel) -> None:
-    """What a run with another seed spends outside of the pipeline's steps and its decoder, and what it repeats."""
+    """The time that a second run with another seed spends outside the pipeline; it must not load or encode again."""
     request = request_with(1)
     generate(model, request, lambda step: step.preview())
     encoder = model.components["text_encoder"]
@@ -70,7 +72,7 @@ def measure_a_second_run(model: LocalModel) -> None:
     with (
         patch.object(StableDiffusionControlNetPipeline, "__call__", timed),
         patch.object(encoder, "forward", side_effect=AssertionError("the prompt was encoded again")),
-        patch("controlstack.local.model.load_net", side_effect=AssertionError("a net was loaded again")),
+        patch("controlstack.local.networks.load_net", side_effect=AssertionError("a net was loaded again")),
     ):
         for seed in range(2, 2 + ROUNDS):
             whole = seconds(lambda seed=seed: generate(model, replace(request, seed=seed)))
@@ -81,7 +83,7 @@ def measure_a_second_run(model: LocalModel) -> None:
 
 def main() -> None:
     torch.set_num_threads(THREADS)
-    model = load_model(DEMO_MODEL, "demo", PlainMemory(torch.device("cpu")), torch.float32)
+    model = load_model(source_of(DEMO_MODEL), "demo", PlainMemory(torch.device("cpu")), torch.float32)
     compare_with_the_plain_pipeline(model)
     measure_a_second_run(model)
 

@@ -1,27 +1,31 @@
-"""Models of real size with random weights: what they draw is noise, what they cost is what the real ones cost.
+"""Models of real size with random weights: they draw noise, and cost as much as the real ones.
 
-The text encoders are the exception: two layers of the right width, since no benchmark here measures them.
+Only the text encoders are smaller, with two layers of the right width, because no benchmark measures them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from controlstack.core.memory import Memory
+from controlstack.core.memory import Managed, Memory
 from controlstack.core.modality import Modality
+from controlstack.core.request import GenerationRequest
 from controlstack.local.families import FACTS, Family
+from controlstack.local.family_configs import family_configs
+from controlstack.local.generate import generate
+from controlstack.local.inventory import Inventory
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
 from controlstack.local.net_search import Net
-from controlstack.local.single_file import family_configs
+from controlstack.local.network_cache import NetworkCache
 from controlstack.tests.local.tiny_models import clip_tokenizer, t5_tokenizer
 from torch import Tensor
 
@@ -33,7 +37,7 @@ _FLUX_NET = {"num_layers": 5, "num_single_layers": 10}
 
 @dataclass(frozen=True)
 class Usual:
-    """What the card of a family's model suggests: the picture's side in pixels, and the guidance."""
+    """The recommendation of a family's model card: the side of the image in pixels, and the guidance scale."""
 
     side: int
     guidance: float
@@ -42,9 +46,9 @@ class Usual:
 USUAL = {Family.SD15: Usual(512, 7.5), Family.SDXL: Usual(1024, 5.0), Family.FLUX_DEV: Usual(1024, 3.5)}
 
 Changes = Mapping[str, Mapping[str, Any]]
-"""What is another in the configurations of a model's components, by the components' names."""
+"""Changed entries in the configurations of a model's components, by the names of the components."""
 
-# FLUX's 12 billion numbers fit no ordinary computer; these few blocks are as wide as its own.
+# FLUX's 12 billion parameters do not fit an ordinary computer. These few blocks are as wide as its own.
 SHALLOW_FLUX: Changes = {"transformer": {"num_layers": 1, "num_single_layers": 1}}
 
 _TINY_VAE = {"block_out_channels": (32,) * 4}
@@ -56,26 +60,39 @@ TINY: Mapping[Family, Changes] = {
     Family.SDXL: {"unet": _TINY_XL, "vae": _TINY_VAE},
     Family.FLUX_DEV: {"transformer": _TINY_FLUX, "vae": _TINY_VAE, "text_encoder_2": _TINY_T5},
 }
-"""For rehearsals: every way through the code in seconds, and no figure that means anything."""
+"""For rehearsals: all code paths in seconds. The figures mean nothing."""
 
 
-@dataclass(repr=False)
-class RandomModel(LocalModel):
-    """A model whose nets are in memory instead of on a disk."""
+class NetsInMemory(NetworkCache):
+    """ControlNets in memory instead of in files, by modality."""
 
-    networks: dict[Modality, Any] = field(default_factory=dict)
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory)
+        self.nets: dict[Modality, Managed] = {}
 
-    def nets(self) -> dict[Modality, Net]:
-        return {modality: Net(modality.value, Path(modality.value), modality) for modality in self.networks}
+    def from_file(self, path: Path, load: Callable[[], Any]) -> Managed:
+        return self.nets[Modality(path.name)]
 
-    def net(self, net: Net) -> Any:
-        return self.networks[net.modality]
+
+@dataclass(frozen=True)
+class RandomModel:
+    """A model with random weights, and its ControlNets."""
+
+    model: LocalModel
+    nets: dict[Modality, Managed]
+
+    @property
+    def inventory(self) -> Inventory:
+        return Inventory({modality: Net(modality.value, Path(modality.value), modality) for modality in self.nets})
+
+    def generate(self, request: GenerationRequest) -> Tensor:
+        return generate(self.model, request, inventory=self.inventory).images
 
 
 def random_model(
     family: Family, memory: Memory, dtype: torch.dtype, nets: int, changes: Changes | None = None
 ) -> RandomModel:
-    """A model on the memory's device, with `nets` ControlNets that act: for canny, depth and openpose."""
+    """A model on the memory's device, with `nets` (0..3) ControlNets that act: for canny, depth and openpose."""
     torch.manual_seed(0)
     facts, configs = FACTS[family], family_configs(family, Library())
     scheduler = configs.pop("scheduler")
@@ -84,25 +101,27 @@ def random_model(
     tokenizers = (clip_tokenizer, t5_tokenizer if facts.flow else clip_tokenizer)
     others = {name: make() for name, make in zip(facts.tokenizers, tokenizers, strict=False)}
     others |= dict.fromkeys(("image_encoder", "feature_extractor"))
-    model = RandomModel(
+    kept = NetsInMemory(memory)
+    for modality in MODALITIES[:nets]:
+        kept.nets[modality] = memory.manage(_net(networks[facts.denoiser], memory.device, dtype))
+    model = LocalModel(
         name=f"{family.value} with random weights",
         family=family,
         source=Path("nowhere"),
-        memory=memory,
         dtype=dtype,
         components={**networks, **others},
         scheduler_config=scheduler,
-        networks={m: _net(networks[facts.denoiser], memory.device, dtype) for m in MODALITIES[:nets]},
+        networks=kept,
     )
-    # What the memory does not know of would count as taken by others, and the engine would offload.
-    memory.load([model.managed(module) for module in (*networks.values(), *model.networks.values())])
-    return model
+    # Modules that the memory does not manage would count as used by others, and the engine would offload.
+    memory.load([*map(model.managed, networks), *kept.nets.values()])
+    return RandomModel(model, kept.nets)
 
 
 def _network(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
     options = {name: value for name, value in config.items() if name != "_class_name"}
     kind = config["_class_name"]
-    with _drawn_at_random(device, dtype):
+    with _random_weights(device, dtype):
         if hasattr(diffusers, kind):
             return getattr(diffusers, kind)(**options).eval()
         thin = {name: value for name, value in _THIN.items() if name in options}
@@ -112,22 +131,22 @@ def _network(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -
 
 
 def _net(denoiser: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    with _drawn_at_random(device, dtype):
+    with _random_weights(device, dtype):
         if isinstance(denoiser, diffusers.FluxTransformer2DModel):
             config = {name: value for name, value in denoiser.config.items() if not name.startswith("_")}
             depth = {name: min(blocks, config[name]) for name, blocks in _FLUX_NET.items()}
             known = inspect.signature(diffusers.FluxControlNetModel.__init__).parameters
-            return _acting(
+            return _with_effect(
                 diffusers.FluxControlNetModel(
                     **{name: value for name, value in {**config, **depth}.items() if name in known}
                 )
             )
-        return _acting(diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False))
+        return _with_effect(diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False))
 
 
 @contextmanager
-def _drawn_at_random(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Networks are made on the device, in the number format; initialising them on the CPU would take minutes."""
+def _random_weights(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Within this context networks are created on the device and in the dtype; on the CPU that would take minutes."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -137,8 +156,8 @@ def _drawn_at_random(device: torch.device, dtype: torch.dtype) -> Iterator[None]
         torch.set_default_dtype(before)
 
 
-def _acting(net: Any) -> Any:
-    """Fresh ControlNets begin and end with zeros; here they do not, so that a mistaken hint or a wrong sum is seen."""
+def _with_effect(net: Any) -> Any:
+    """Replace the zero layers of a new ControlNet by random ones, so that a wrong hint or sum changes the image."""
     for parameter in net.parameters():
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
@@ -146,5 +165,5 @@ def _acting(net: Any) -> Any:
 
 
 def random_map(side: int, seed: int) -> Tensor:
-    """Noise [1, side, side, 3], dark as lines on black are: a bright map would be taken for lines on paper."""
+    """Noise [1, side, side, 3] in 0..0.4: a bright map would be taken for black lines on white, and inverted."""
     return 0.4 * torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(seed))

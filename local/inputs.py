@@ -9,12 +9,12 @@ from ..core.conventions import NetKind, adapt_map
 from ..core.images import control_image, fit_image, fit_mask, to_rgb
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, Resize
-from .autoencoders import encoding_format, in_format
-from .controlnets import Control
-from .diffusers_folder import ZEROS_FOR_EMPTY
+from .autoencoders import cast_vae, encoding_dtype
+from .control import Control
 from .families import Family
-from .model import LocalModel
+from .model import ZEROS_FOR_EMPTY, LocalModel
 from .net_search import Net
+from .networks import autoencoder, control_network
 from .pipelines import Task, task_of
 from .prompt import Encoded, encode_prompts
 
@@ -63,9 +63,9 @@ def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
     """The picture to start from as latents [batch, channels, h, w], without the noise that encoders add."""
     import torch
 
-    vae = model.vae(request.vae)
-    dtype = encoding_format(model.family, vae)
-    with torch.no_grad(), in_format(vae, dtype):
+    vae: Any = autoencoder(model, request.vae).module
+    dtype = encoding_dtype(model.family, vae)
+    with torch.no_grad(), cast_vae(vae, dtype):
         encoded = vae.encode(_planes(_init_image(request)).to(model.device, dtype) * 2 - 1)
     latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return latents.to(model.dtype) * vae.config.scaling_factor
@@ -126,7 +126,7 @@ def net_controls(
         area = None
         if limit is not None:
             area = _planes(fit_mask(limit, control.image, request.width, request.height, control.resize))
-        units.append(Control(model.net(net), net.mode, area))
+        units.append(Control(control_network(model, net).module, net.mode, area))
     return units
 
 

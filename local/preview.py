@@ -1,10 +1,12 @@
-"""Small pictures of unfinished latents, without running the decoder at every step."""
+"""Small images of unfinished latents, without running the decoder at every step."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
-from .autoencoders import in_format, in_one_go
+from .autoencoders import cast_vae, decoding_dtype, unsliced
+from .model import LocalModel
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +29,7 @@ class LatentPreview:
         channels = vae.config.latent_channels
         probes = torch.randn(_PROBES, channels, generator=generator)
         flat = probes[..., None, None].expand(-1, -1, 2, 2).to(device, dtype)
-        with torch.no_grad(), in_format(vae, dtype), in_one_go(vae):
+        with torch.no_grad(), cast_vae(vae, dtype), unsliced(vae):
             shift = vae.config.get("shift_factor") or 0.0
             colours = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)
@@ -39,3 +41,9 @@ class LatentPreview:
         planes = latents[0].detach().float().cpu().movedim(0, -1)
         colours = planes @ self._weights[:-1] + self._weights[-1]
         return ((colours.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def latent_preview(model: LocalModel, vae: Any) -> LatentPreview:
+    """The preview for latents of that autoencoder, fitted once."""
+    dtype = decoding_dtype(model.family, vae)
+    return model.results.get(("preview", ref(vae)), lambda: LatentPreview(vae, model.device, dtype))

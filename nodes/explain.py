@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..api_clients.credentials import REDACTED, VAULTS, credentials_file
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.image_host import image_host_for
 from ..api_clients.options import declared
+from ..api_clients.redaction import REDACTED, Secret
 from ..api_clients.registry import ENDPOINTS
 from ..api_clients.run import request_problems
+from ..api_clients.specs import SPECS
+from ..api_clients.store import credentials_file
 from ..api_clients.transport import service_url
 from ..api_clients.upload import preview
 from ..api_clients.webhook import SHOWN, public_address
@@ -20,6 +22,8 @@ from ..core.errors import CredentialsMissing, InvalidRequest, Problem, UnknownCh
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
 from ..local.capabilities import SD15, TABLES
+from ..local.check import problems
+from ..local.inventory import inventory_of
 from ..local.model import LocalModel
 from .comfy import io, ui, user_folder
 from .sockets import Model, Request
@@ -76,7 +80,7 @@ class ControlStackExplain(io.ComfyNode):
         if target not in LOCAL and target not in REMOTE:
             raise UnknownChoice("target", target, [*LOCAL, *REMOTE])
         if model:
-            text = _local(request, model.name, model.problems(request))
+            text = _local(request, model.name, problems(model, request, inventory_of(model)))
         elif target in LOCAL:
             text = _local(request, target, validate(request, LOCAL[target]))
         else:
@@ -108,7 +112,7 @@ def explain_remote(request: GenerationRequest, endpoint: Endpoint[Any], fields: 
     call = endpoint.submit(endpoint.with_webhook(body, SHOWN) if public_address() else body, options)
     query = "&".join(f"{name}={value}" for name, value in call.query.items())
     address = service_url(endpoint) + call.path + (f"?{query}" if query else "")
-    shown = endpoint.authorize(call, [REDACTED] * len(VAULTS[endpoint.service].fields)).body
+    shown = endpoint.authorize(call, dict.fromkeys(SPECS[endpoint.service].fields, Secret(REDACTED))).body
     lines = [
         f"{endpoint.target} can run this request. It would be sent with {call.method} to {address}:",
         *(f"Note: {note}" for note in endpoint.notes(request, options)),

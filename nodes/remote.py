@@ -1,17 +1,18 @@
-"""The nodes that run a request at a service: one for each endpoint, made of its options' declarations."""
+"""The nodes that run a request at a service: one for each endpoint, with inputs from its declared options."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, ClassVar
 
-from ..api_clients.credentials import DEFAULT_PROFILE, credentials_file, find_credentials
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.image_host import image_host_for
 from ..api_clients.journal import Journal, journal_file
 from ..api_clients.options import Option, declared
-from ..api_clients.registry import ENDPOINTS, find_endpoint
+from ..api_clients.registry import ENDPOINTS, node_id
 from ..api_clients.run import JobResult, fetch_job, run_job
+from ..api_clients.specs import DEFAULT_PROFILE
+from ..api_clients.store import credentials_file, find_credentials
 from ..core.errors import UnknownChoice
 from ..core.request import GenerationRequest
 from .comfy import ExecutionBlocker, io, user_folder
@@ -142,26 +143,6 @@ class RemoteNode(io.ComfyNode):
         return io.NodeOutput(*picture_values(result), result.job_id)
 
 
-class ControlStackModelsLab(RemoteNode):
-    endpoint = find_endpoint("ModelsLab")
-
-
-class ControlStackModelsLabEnterprise(RemoteNode):
-    endpoint = find_endpoint("ModelsLabEnterprise")
-
-
-class ControlStackScenario(RemoteNode):
-    endpoint = find_endpoint("Scenario")
-
-
-class ControlStackQolabaControlNet(RemoteNode):
-    endpoint = find_endpoint("QolabaControlNet")
-
-
-class ControlStackQolabaImageToImage(RemoteNode):
-    endpoint = find_endpoint("QolabaImageToImage")
-
-
 class ControlStackFetchJob(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -204,11 +185,9 @@ class ControlStackFetchJob(io.ComfyNode):
         return io.NodeOutput(*picture_values(result))
 
 
-REMOTE_NODES: tuple[type[io.ComfyNode], ...] = (
-    ControlStackModelsLab,
-    ControlStackModelsLabEnterprise,
-    ControlStackScenario,
-    ControlStackQolabaControlNet,
-    ControlStackQolabaImageToImage,
-    ControlStackFetchJob,
-)
+def _remote_node(endpoint: Endpoint[Any]) -> type[RemoteNode]:
+    """The node of an endpoint; the name of its class is the node's id."""
+    return type(node_id(endpoint), (RemoteNode,), {"endpoint": endpoint, "__module__": __name__})
+
+
+REMOTE_NODES: tuple[type[io.ComfyNode], ...] = (*map(_remote_node, ENDPOINTS), ControlStackFetchJob)

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import requests
-from controlstack.api_clients.credentials import Secret, store_credentials
 from controlstack.api_clients.image_host import S3Host, find_image_host
+from controlstack.api_clients.redaction import Secret
+from controlstack.api_clients.store import store_credentials
 from controlstack.core.errors import ControlStackError, CredentialsMissing, ServiceError, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import image_file, loopback_only
 from controlstack.tools.fake_services.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, BucketDouble
@@ -39,7 +40,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BucketDo
 
 @pytest.fixture
 def host(bucket: BucketDouble) -> S3Host:
-    return S3Host(NAME, bucket.url, REGION, (Secret(ACCESS_KEY), Secret(SECRET_KEY)))
+    return S3Host(NAME, bucket.url, REGION, Secret(ACCESS_KEY), Secret(SECRET_KEY))
 
 
 def fails(error: type[ControlStackError], host: S3Host) -> str:
@@ -80,7 +81,7 @@ def test_the_same_picture_is_stored_once(host: S3Host, bucket: BucketDouble) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"secrets": (Secret(ACCESS_KEY), Secret("another-secret-0123456789"))}, "SignatureDoesNotMatch"),
+        ({"secret_key": Secret("another-secret-0123456789")}, "SignatureDoesNotMatch"),
         ({"bucket": "not-there"}, "NoSuchBucket"),
         ({"bucket": "No bucket has such a name!"}, "ParamValidationError"),
     ],
@@ -110,7 +111,7 @@ def test_a_connection_that_breaks_is_a_sentence_and_a_passing_failure_is_repeate
 
 
 def test_without_keys_anywhere_it_says_so(host: S3Host) -> None:
-    assert "There are no keys" in fails(CredentialsMissing, replace(host, secrets=()))
+    assert "There are no keys" in fails(CredentialsMissing, replace(host, access_key=Secret(""), secret_key=Secret("")))
 
 
 def test_without_boto3_it_says_how_to_get_it(host: S3Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,12 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from controlstack.api_clients import transport
-from controlstack.api_clients.credentials import Secret
 from controlstack.api_clients.endpoint import Phase
 from controlstack.api_clients.image_host import S3Host
 from controlstack.api_clients.job import Report
 from controlstack.api_clients.journal import Journal, Standing
 from controlstack.api_clients.messages import Carrier
+from controlstack.api_clients.redaction import Secret
 from controlstack.api_clients.run import fetch_job, run_job
 from controlstack.api_clients.transport import Limits
 from controlstack.api_clients.upload import preview
@@ -154,10 +154,10 @@ def test_what_opens_a_signed_link_and_echoed_pictures_are_not_told(toy: Service,
 
 
 def test_every_service_has_its_place_for_a_key() -> None:
-    from controlstack.api_clients.credentials import VAULTS
     from controlstack.api_clients.registry import ENDPOINTS
+    from controlstack.api_clients.specs import SPECS
 
-    assert {endpoint.service for endpoint in ENDPOINTS} <= set(VAULTS)
+    assert {endpoint.service for endpoint in ENDPOINTS} <= set(SPECS)
 
 
 def test_pictures_of_different_sizes_come_as_a_list_and_equal_ones_as_a_batch(toy: Service, journal: Journal) -> None:
@@ -258,7 +258,7 @@ def test_an_image_host_s_key_that_stands_in_a_result_s_link_does_not_lose_the_re
     """Who runs a bucket at home chooses its keys."""
     toy.on("/jobs/7", done(toy, "/gallery/a.png"))
     toy.on("/gallery/a.png", Reply(image_file()))
-    host = S3Host("pictures", secrets=(Secret("gallery"), Secret("a-secret-0123456789")))
+    host = S3Host("pictures", access_key=Secret("gallery"), secret_key=Secret("a-secret-0123456789"))
     for resumed in (False, True):
         assert go(toy, journal, host=host).info["resumed"] is resumed
     assert entries(journal)[0].outputs == (f"{toy.url}/gallery/a.png",)

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from unittest.mock import patch
 
 import pytest
 import torch
 from controlstack.benchmarks import bench_gpu
-from controlstack.benchmarks.batched_stacks import BatchedFluxStack, BatchedUNetStack
+from controlstack.benchmarks.batched_stacks import batched_stacks
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.model import LocalModel
+from controlstack.local.networks import control_network
 from controlstack.tests.local.stocked import SIZE, picture
 
 pytestmark = pytest.mark.slow
 
 Models = Callable[[Family], LocalModel]
 
-BATCHED = {"_UNetStack": BatchedUNetStack, "_FluxStack": BatchedFluxStack}
 LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
 
 
@@ -48,12 +48,12 @@ def test_controls_of_one_net_in_one_call_draw_the_same_but_for_rounding(stocked:
         "a red circle", width=SIZE, height=SIZE, steps=4, guidance_scale=3.5, seed=3, controls=controls
     )
     calls: Counter[str] = Counter()
-    net = model.net(model.nets()[Modality.CANNY])
+    net = control_network(model, inventory_of(model).nets[Modality.CANNY]).module
     hook = net.register_forward_hook(lambda *_: calls.update(["net"]))
     try:
         apart = generate(model, request).images
         alone = calls.pop("net")
-        with patch.multiple("controlstack.local.controlnets", **BATCHED):
+        with batched_stacks():
             together = generate(model, request).images
     finally:
         hook.remove()

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from controlstack.api_clients.credentials import Credentials, find_credentials
 from controlstack.api_clients.endpoint import Endpoint
 from controlstack.api_clients.image_host import image_host_for
 from controlstack.api_clients.job import Settings
 from controlstack.api_clients.journal import Entry, Journal
 from controlstack.api_clients.registry import find_endpoint
 from controlstack.api_clients.run import JobResult, fetch_job, run_job
+from controlstack.api_clients.store import Credentials, find_credentials
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.tests.api_clients.scripted_service import QUICK, QuickClock, entries, no_resolver
