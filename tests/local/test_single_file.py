@@ -277,7 +277,7 @@ def test_a_diffusers_model_takes_other_text_encoders_too(own: Library, tmp_path:
 def test_a_missing_part_is_named_with_the_folder_it_belongs_in(own: Library) -> None:
     path = write_parts(own, Family.FLUX_DEV, components(Family.FLUX_DEV))
     (own.folders["text_encoders"][0] / "t5xxl.safetensors").unlink()
-    with pytest.raises(ModelNotFound, match=r"needs the T5 text encoder of FLUX\.1 dev .*text_encoders.*Put its file"):
+    with pytest.raises(ModelNotFound, match=r"needs the T5 text encoder of FLUX\.1 dev .*text_encoders.*Put it there"):
         load(path, own)
     (own.folders["vae"][0] / "ae.safetensors").rename(own.folders["vae"][0] / "sd3_vae.safetensors")
     with pytest.raises(ModelNotFound, match=r"needs (the T5|a VAE)"):
@@ -296,7 +296,7 @@ def test_a_chosen_part_that_is_gone_or_wrong_is_a_sentence(own: Library) -> None
         "vae/wide.safetensors",
         {"decoder.up.0.block.0.norm1.weight": torch.zeros(4), "decoder.conv_in.weight": torch.zeros(8, 16, 3, 3)},
     )
-    with pytest.raises(ModelUnreadable, match=r"has 16 latent channels and the model 4: it belongs to another family"):
+    with pytest.raises(ModelUnreadable, match=r"has 16 latent channels, and the model has 4: it belongs to another"):
         load(path, own, parts=Parts(vae="wide.safetensors"))
 
 
