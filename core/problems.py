@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from string import Formatter
 from types import MappingProxyType
+from typing import cast
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Problem:
     field: str
     value: object = None
     suggestion: object = None
-    arguments: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    arguments: Mapping[str, object] = dataclasses.field(default_factory=dict[str, object])
 
     @property
     def code(self) -> str:
@@ -63,5 +64,5 @@ def _text(value: object) -> str:
     if isinstance(value, Enum):
         return _text(value.value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_text, value))
+        return ", ".join(_text(item) for item in cast("Sequence[object]", value))
     return str(value)

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from . import request_problems as kinds
 from .capabilities import Calls, Capabilities, Range, SchedulerSupport
 from .modality import Modality
 from .problems import Problem, ProblemKind
-from .request import ControlUnit, Detect, GenerationRequest, ImageReference, RequestImage, acting, acts_at
+from .request import ControlUnit, Detect, GenerationRequest, ImageReference, Lora, RequestImage, acting, acts_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,8 +150,8 @@ def _karras_sigmas(request: GenerationRequest, capabilities: Capabilities) -> It
 def _algorithm_type(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target, schedulers = capabilities.target, capabilities.schedulers
     name, value = request.scheduler.name or schedulers.default, request.scheduler.algorithm_type
-    types = schedulers.algorithm_types.get(name, frozenset()) if name else frozenset()
-    if value is None or value in types:
+    types = schedulers.algorithm_types.get(name) if name else None
+    if value is None or (types and value in types):
         return
     able = _names(name for name in schedulers.algorithm_types if name in schedulers.names)
     if not able:
@@ -221,7 +221,7 @@ def _is_used(request: GenerationRequest, name: str) -> bool:
     """Whether a field is set. Controls, references and LoRAs count only with a weight other than 0."""
     value = getattr(request, name)
     if isinstance(value, tuple):
-        return bool(acting(value))
+        return bool(acting(cast("tuple[ControlUnit | ImageReference | Lora, ...]", value)))
     return value is not None and value != "" and value is not False
 
 
