@@ -12,8 +12,6 @@ The file is TOML, written with mode 0600, a table for each service and profile:
 from __future__ import annotations
 
 import argparse
-import base64
-import functools
 import getpass
 import json
 import logging
@@ -21,16 +19,15 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
-from urllib.parse import quote
+from typing import NoReturn
 
 from ..core.errors import CredentialsMissing
+from .redaction import REDACTED
 
 DEFAULT_PROFILE = "default"
-REDACTED = "<redacted>"
 _PACK = Path(__file__).absolute().parents[1]  # not through links: they lead to clones
 _IN_COMFYUI = _PACK.parent.name == "custom_nodes"
 _COMMAND = f"python -m {_PACK.name if _IN_COMFYUI else 'controlstack'}.credentials"
@@ -223,47 +220,6 @@ def read_profiles(file: Path) -> dict[tuple[str, str], dict[str, str]]:
         else:
             raise CredentialsMissing(f'{file}, line {number}: expected [service.profile] or name = "text". Correct it.')
     return profiles
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """The text without the secrets: plain, quoted for a URL or JSON, and in base64 however it is aligned."""
-    for form in _forms(tuple(secret for secret in secrets if len(secret) >= 4)):
-        text = text.replace(form, REDACTED)
-    return text
-
-
-def redact_json(value: Any, secrets: Sequence[str]) -> Any:
-    """The same for every text in plain JSON data."""
-    if isinstance(value, str):
-        return redact(value, secrets)
-    if isinstance(value, Mapping):
-        return {redact(str(name), secrets): redact_json(item, secrets) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact_json(item, secrets) for item in value]
-    return value
-
-
-@functools.lru_cache(maxsize=16)
-def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
-    """What must not stand in a text, the longest first."""
-    forms: set[str] = set()
-    for secret in [*secrets, ":".join(secrets)] if secrets else []:
-        forms |= {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
-        forms |= _base64_forms(secret)
-    return tuple(sorted(forms, key=len, reverse=True))
-
-
-def _base64_forms(secret: str) -> set[str]:
-    """The characters that base64 of any text around the secret must contain, for each of the three alignments."""
-    data = secret.encode()
-    forms = {base64.b64encode(data).decode()}
-    for offset in range(3):
-        encoded = base64.b64encode(b"\0" * offset + data).decode().rstrip("=")
-        first = -(-offset * 8 // 6)  # characters before it hold bits of what stands before the secret
-        last = (offset + len(data)) * 8 // 6
-        if last - first >= 8:
-            forms.add(encoded[first:last])
-    return forms | {form.replace("+", "-").replace("/", "_") for form in forms}
 
 
 def _vault(service: str) -> Vault:

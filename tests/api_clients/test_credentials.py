@@ -24,11 +24,10 @@ from controlstack.api_clients.credentials import (
     list_profiles,
     main,
     read_profiles,
-    redact,
-    redact_json,
     remove_credentials,
     store_credentials,
 )
+from controlstack.api_clients.redaction import redact, redact_json
 from controlstack.core.errors import CredentialsMissing
 
 KEY, OTHER = "api_0123456789abcdef", "sec_ZYXWVUTSRQ98765"
