@@ -19,7 +19,7 @@ import io
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,7 +36,7 @@ class Terminated(KeyboardInterrupt):
     """Asked to end by SIGTERM: cleaned up after like a Ctrl-C."""
 
 
-def demo(graph_file: Path, serve_after: bool) -> None:
+def demo(graph_file: Path, serve_after: bool) -> int:
     """Run a graph through a real server and print the path of the saved image as the last line."""
     graph = load_graph(graph_file)
     with _clone_server(free_port()) as server:
@@ -47,9 +47,10 @@ def demo(graph_file: Path, serve_after: bool) -> None:
         say(str(saved[-1]))
         if serve_after:
             _stay(server)
+    return 0
 
 
-def serve(port: int) -> None:
+def serve(port: int) -> int:
     """The editor with the pack, in the foreground."""
     check_port(port)
     with _clone_server(port) as server:
@@ -66,12 +67,11 @@ def test(arguments: Sequence[str]) -> int:
     return _run_module("pytest", "--confcutdir=tests", *arguments)
 
 
-def lint() -> int:
-    results = [
-        _run_module("ruff", "check", "."),
-        _run_module("ruff", "format", "--check", "."),
-        _run_module("basedpyright", "--pythonpath", str(clone_environment(find_comfyui()))),
-    ]
+def lint(fast: bool) -> int:
+    """Ruff's linter and formatter; unless `fast`, the type checker as well."""
+    results = [_run_module("ruff", "check", "."), _run_module("ruff", "format", "--check", ".")]
+    if not fast:
+        results.append(_run_module("basedpyright", "--pythonpath", str(clone_environment(find_comfyui()))))
     return max(results)
 
 
@@ -132,13 +132,27 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     fake_options = commands.add_parser("fake-services", help="services to try the remote nodes with, without a key")
     fake_options.add_argument("--port", type=int, default=9301, help="the first of four ports in a row")
     commands.add_parser("test", help="set up, then every test; what follows -- goes to pytest")
-    commands.add_parser("lint", help="ruff and the type checker")
+    lint_options = commands.add_parser("lint", help="ruff and the type checker")
+    lint_options.add_argument("--fast", action="store_true", help="ruff only, in seconds")
     commands.add_parser("bench", help="the benchmarks, as tables")
     options = parser.parse_args(own)
     if rest and options.command != "test":
         parser.error("only test takes arguments after --")
     options.rest = rest
     return options
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Run the command that `options` name; the exit status."""
+    commands: Mapping[str, Callable[[], int]] = {
+        "demo": lambda: demo(options.graph, options.serve),
+        "serve": lambda: serve(options.port),
+        "fake-services": lambda: fake_services(options.port),
+        "test": lambda: test(options.rest),
+        "lint": lambda: lint(options.fast),
+        "bench": bench,
+    }
+    return commands[options.command]()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -148,14 +162,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        if options.command == "demo":
-            demo(options.graph, options.serve)
-        elif options.command == "serve":
-            serve(options.port)
-        elif options.command == "fake-services":
-            return fake_services(options.port)
-        else:
-            return {"test": lambda: test(options.rest), "lint": lint, "bench": bench}[options.command]()
+        return run_command(options)
     except Failure as failure:
         print(f"dev.py: {failure}", file=sys.stderr)
         return 1
@@ -168,7 +175,6 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"dev.py: {sentence}", file=sys.stderr)
         return 1
-    return 0
 
 
 def _terminate(*_: object) -> NoReturn:

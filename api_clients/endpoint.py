@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..core.capabilities import Capabilities
@@ -20,7 +20,7 @@ from .messages import Answer, Call, ImageSlot, Json
 from .options import kind_problems
 
 
-class Phase(str, Enum):
+class Phase(StrEnum):
     """The stage of a job at the service."""
 
     QUEUED = "queued"
@@ -90,7 +90,7 @@ class Endpoint(ABC, Generic[Options]):
     options_type: type[Options]
 
     def bound(self, options: Options) -> Endpoint[Options]:
-        """The endpoint with all its calls, not only the paid one, directed by these options (a project, for example)."""
+        """The endpoint with all its calls directed by these options, e.g. to a project, not only the paid one."""
         return self
 
     def bound_again(self, sent: Json) -> Endpoint[Options]:
@@ -107,7 +107,7 @@ class Endpoint(ABC, Generic[Options]):
 
     @abstractmethod
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        """Problems beyond the capabilities: options out of range, and combinations that the endpoint does not support."""
+        """Problems that capabilities cannot express: options out of range, and unsupported combinations."""
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
         """Whether the options contain the address of an initial image."""

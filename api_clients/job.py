@@ -78,7 +78,7 @@ class Job:
         return self.state.phase.final
 
     def updated(self, state: JobState) -> Self:
-        """The job in a later state, with what only the earlier one told, such as the seed (modelslab.md 4)."""
+        """The job in a later state, with what only an earlier one told (the seed: docs/services/modelslab.md 4)."""
         merged = replace(
             state,
             job_id=self.id,

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ _INDEXES = (
 )
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """What is known about a job. `job.Job` shows what leads from one to another.
 
     `SUBMITTING`: recorded, no answer yet. `UNKNOWN`: no usable answer came, so the job may or may not have been
@@ -129,7 +129,7 @@ class Journal:
         self._clock = clock or Clock()
 
     def current(self, fingerprint: str) -> Entry | None:
-        """The job that an equal request continues: the newest one that has not failed or been canceled, else the newest."""
+        """The job that an equal request continues: the newest that has not failed or been canceled, else the newest."""
         with self._open() as database:
             return _first(database, "fingerprint = ? AND current", (fingerprint,))
 
@@ -153,8 +153,8 @@ class Journal:
         """Record that the request is about to be sent, atomically for all threads and processes.
 
         Returns the number of the new job, or None, without recording anything, if the current job of an equal request
-        is not `instead_of`: then somebody else was faster. With `force` the new job becomes the current one in any case,
-        until it is known to have failed or to have been canceled.
+        is not `instead_of`: then somebody else was faster. With `force`, the new job becomes the current one in any
+        case, until it is known to have failed or to have been canceled.
         """
         now = self._clock.wall()
         with self._open() as database, _transaction(database):
@@ -198,7 +198,7 @@ class Journal:
         cost: float | None = None,
         only_after: Status | None = None,
     ) -> None:
-        """Record the status of a job; None leaves a value unchanged. With `only_after`, only if that is its status now."""
+        """Record the status of a job. None leaves a value unchanged. `only_after`: only if that is its status now."""
         kept = [] if outputs is None or max(map(len, outputs), default=0) > _MAX_OUTPUT_CHARACTERS else list(outputs)
         values: dict[str, Any] = {
             "standing": status.value,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Answer:
     redact: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
-class Carrier(str, Enum):
+class Carrier(StrEnum):
     """How an image gets to the service."""
 
     BASE64 = "base64"

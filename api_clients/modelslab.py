@@ -1,8 +1,11 @@
-"""ModelsLab's ControlNet endpoints, standard and enterprise (modelslab.md; seeds 001 and 002).
+"""ModelsLab's ControlNet endpoints, standard and enterprise (docs/services/modelslab.md).
 
-Choices where documents and observed code disagree: numbers are sent as numbers and switches as "yes"/"no" (2.3); every
-field whose server default differs between sources is always sent (9.2); a job is asked for by its id, never by posting
-the key to the address in `fetch_result` (4); `message`, `messege`, `error`, `tip` and `tips` are read alike (3.4).
+Where the documents and observed code disagree:
+
+- switches are sent as "yes" and "no" (docs/services/modelslab.md 2.3);
+- a field whose default differs between sources is always sent (docs/services/modelslab.md 2.4);
+- a job is polled by its id; the key is never posted to the address in `fetch_result` (docs/services/modelslab.md 4);
+- `message`, `messege`, `error`, `tip` and `tips` are read alike (docs/services/modelslab.md 3.4).
 """
 
 from __future__ import annotations
@@ -136,7 +139,7 @@ class _ModelsLab(Endpoint[Options]):
         return body | self.own_fields(request, options) | dict(images)
 
     def with_webhook(self, payload: dict[str, Any], address: str) -> dict[str, Any]:
-        """Best effort, by the documents (5); an address of the user's own is left alone."""
+        """Best effort, by the documents (docs/services/modelslab.md 5); a webhook that the user set is kept."""
         return {"webhook": address, **payload}
 
     def submit(self, payload: Json, options: Options) -> Call:
@@ -156,14 +159,15 @@ class _ModelsLab(Endpoint[Options]):
         raise unclear(self.target, answer, said)
 
     def read_poll(self, answer: Answer) -> JobState:
-        """A `failed`, or an `error` that says nothing about the key or the load, is the end of the job (4)."""
+        """`failed`, or an `error` not about the key or the load, ends the job (docs/services/modelslab.md 4.1)."""
         state, said = words(field(answer, "status")).lower(), message(answer, _WORDS)
         job = _job_id(answer)
         if state == "success":
             return _finished(answer, job)
         if state == "failed":
             return JobState(Phase.FAILED, job, message=said or "no reason given", metadata=_metadata(answer))
-        if state == "error" and _refuses_account(answer):  # it may come with HTTP 200 (3.4)
+        # An error about the account may come with HTTP 200 (docs/services/modelslab.md 3.4).
+        if state == "error" and _refuses_account(answer):
             raise refusal(self.target, answer, said, account=True)
         if state == "error" and answer.status < 400 and not _RATE_LIMIT.search(said):
             return JobState(Phase.FAILED, job, message=said or "no reason given", metadata=_metadata(answer))
@@ -172,7 +176,7 @@ class _ModelsLab(Endpoint[Options]):
         return _waiting(answer, job)
 
     def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
-        """The key stands in the JSON body (1)."""
+        """The key is a field of the JSON body (docs/services/modelslab.md 1)."""
         return replace(call, body={"key": secrets[0], **(call.body or {})})
 
 
@@ -208,7 +212,7 @@ class ModelsLab(_ModelsLab[ModelsLabOptions]):
         return Call("POST", f"/api/v6/images/fetch/{quote(job_id, safe='')}", body={})
 
     def upload(self, data: bytes, media_type: str, name: str) -> Call:
-        """A link valid for 24 hours (6)."""
+        """A link valid for 24 hours (docs/services/modelslab.md 6)."""
         text = base64.b64encode(data).decode()
         return Call("POST", "/api/v6/base64_to_url", body={"base64_string": f"data:{media_type};base64,{text}"})
 
@@ -232,7 +236,7 @@ class ModelsLabEnterprise(_ModelsLab[ModelsLabEnterpriseOptions]):
         return Call("POST", "/api/v1/enterprise/fetch", body={"request_id": job_id})
 
     def upload(self, data: bytes, media_type: str, name: str) -> Call:
-        """Stored in the server's own bucket (6)."""
+        """Stored in the server's own bucket (docs/services/modelslab.md 6)."""
         body = {"base64_image": base64.b64encode(data).decode(), "image_type": media_type.removeprefix("image/")}
         return Call("POST", "/api/v1/enterprise/upload_image", body=body)
 
@@ -270,7 +274,7 @@ def _waiting(answer: Answer, job: str) -> JobState:
     wait = seconds_to_wait(answer, said) if answer.status >= 400 else None
     if eta is not None:
         wait = min(max(eta, 1.0), 30.0)
-    # The tips of a job that runs are advertisements (3.3).
+    # The tips of a running job are advertisements (docs/services/modelslab.md 3.3).
     news = message(answer, _NEWS) if answer.status < 400 else said
     return JobState(Phase.RUNNING, job, message=news, wait=wait, metadata=_metadata(answer))
 

@@ -1,4 +1,4 @@
-"""How a request becomes ModelsLab's fields, and what of it cannot (modelslab.md 2, 6)."""
+"""How a request becomes ModelsLab's fields, and what cannot (docs/services/modelslab.md 2, 6)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from .options import check_options
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Section 6: uploads take 5 MB, measured on the base64 text to be safe, which is 4/3 of the file.
+# Uploads take 5 MB, measured on the base64 text to be safe, which is 4/3 of the file (docs/services/modelslab.md 6).
 LARGEST_FILE = 3_700_000
-# Section 2, row 31: echoed seeds fill 32 bits. ComfyUI draws 64, of which the lower half is sent.
+# Echoed seeds fill 32 bits (docs/services/modelslab.md 2). ComfyUI draws 64, of which the lower half is sent.
 SEEDS = 2**32
-# Row 26: documented as an address only, even where the other pictures travel as base64.
+# Documented as an address only, even where the other images are sent as base64 (docs/services/modelslab.md 6).
 ALWAYS_ADDRESSES = ("ip_adapter_image_url",)
 _DOCUMENTED_STEPS = (21, 31)
 _SMALLEST_SCALE, _USUAL_SCALE = 0.1, 2.0

@@ -1,10 +1,10 @@
-"""What ModelsLab's two ControlNet endpoints document: families, tables and their own fields (modelslab.md 2)."""
+"""What ModelsLab's two ControlNet endpoints document: families, tables, own fields (docs/services/modelslab.md 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from ..core.capabilities import UNLIMITED, Capabilities, Range
 from ..core.modality import Modality
@@ -13,7 +13,7 @@ from ..core.scheduler import AlgorithmType, SchedulerName
 from .options import option
 
 
-class Family(str, Enum):
+class Family(StrEnum):
     """What a `model_id` is built on; UNKNOWN allows what any of them can do."""
 
     SD15 = "sd15"
@@ -39,7 +39,7 @@ def family_of(model_id: str, chosen: str) -> Family:
     return next((family for part, family in _FAMILY_OF if part in model_id.lower()), Family.UNKNOWN)
 
 
-# modelslab.md 2.1: the support table of the v5 page, and the shorter list of the enterprise page.
+# The support table of the standard page, and the shorter list of the enterprise page (docs/services/modelslab.md 2.1).
 _FLUX_ONLY = frozenset({Modality.GRAY, Modality.LOW_QUALITY})
 _FLUX = _FLUX_ONLY | {Modality.CANNY, Modality.TILE, Modality.DEPTH, Modality.BLUR, Modality.POSE}
 _MODALITIES: Mapping[Family, frozenset[Modality]] = {
@@ -50,7 +50,7 @@ _MODALITIES: Mapping[Family, frozenset[Modality]] = {
 }
 _ENTERPRISE_MODALITIES = frozenset(Modality) - _FLUX_ONLY - {Modality.BLUR, Modality.POSE}
 
-# v5 rows 24-26: the documented adapter ids, each with the family and the kind of reference it is for.
+# The documented adapter ids, each with the family and the kind of reference it is for (docs/services/modelslab.md 2).
 ADAPTERS: Mapping[str, tuple[Family, ReferenceKind]] = {
     "ip-adapter_sd15": (Family.SD15, ReferenceKind.STYLE),
     "ip-adapter-plus-face_sd15": (Family.SD15, ReferenceKind.FACE),
@@ -190,7 +190,7 @@ class SharedOptions:
 
 @dataclass(frozen=True)
 class ModelsLabOptions(SharedOptions):
-    """Fields of the standard endpoint (modelslab.md 2, column v5)."""
+    """Fields of the standard endpoint (docs/services/modelslab.md 2)."""
 
     api_path: str = option(
         "/api/v5/controlnet",
@@ -209,7 +209,7 @@ class ModelsLabOptions(SharedOptions):
 
 @dataclass(frozen=True)
 class ModelsLabEnterpriseOptions(SharedOptions):
-    """Fields of the enterprise endpoint (modelslab.md 2, column enterprise). Models must be loaded on the server."""
+    """Fields of the enterprise endpoint, whose models must be loaded on the server (docs/services/modelslab.md 2)."""
 
     controlnet_conditioning_scale: float = option(
         0.0,

@@ -77,9 +77,8 @@ def follow(context: JobContext, job: Job, *, fresh: bool = False, cancelable: bo
     try:
         while not job.ended:
             context.report(job.state, wait=job.state.wait)
-            pause(
-                max(0.0, min(wait, end - context.clock.monotonic())), context.clock, partial(_tick, context), notified
-            )
+            left = max(0.0, end - context.clock.monotonic())
+            pause(min(wait, left), context.clock, partial(_tick, context), notified)
             state = poll(context, job)
             job = job.updated(state)
             if not job.ended and context.clock.monotonic() >= end:
@@ -119,7 +118,7 @@ def cancel(context: JobContext, job: Job) -> None:
 
 
 def _settles(context: JobContext, answer: Answer) -> bool:
-    """Whether a poll need not be repeated, whatever its HTTP status: a service may report a failed job with HTTP 500."""
+    """Whether a poll need not be repeated, whatever its HTTP status. A service may report a failed job with a 500."""
     try:
         return answer.json is not None and read_answer(context, context.endpoint.read_poll, answer).phase.final
     except ControlStackError as error:

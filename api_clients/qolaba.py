@@ -1,8 +1,12 @@
-"""Qolaba's ControlNet and Image to Image endpoints: one route, two pages, one picture (qolaba.md; seeds 000 and 003).
+"""Qolaba's ControlNet and Image to Image endpoints: one route, two pages, one image (docs/services/qolaba.md).
 
-Choices where documents and observed code disagree: a job is queued (`celery`) and asked for (4); `strength` is sent in
-the direction that the service's own program gives it for each app (3); fields that do not act for an app are not sent
-(2). There is no seed: the same request gives another picture each time.
+Where the documents and observed code disagree:
+
+- a job is queued (`celery`) and polled (docs/services/qolaba.md 4);
+- `strength` has the direction that the service's own source gives it for each app (docs/services/qolaba.md 3);
+- a field that does not act for an app is not sent (docs/services/qolaba.md 2.3).
+
+There is no seed: the same request makes another image each time.
 """
 
 from __future__ import annotations
@@ -144,7 +148,7 @@ class _Qolaba(Endpoint[Options]):
         return Call("POST", options.route, body=payload, paid=True)
 
     def read_submit(self, answer: Answer) -> JobState:
-        """The job, or with `celery` off the pictures. A failure may come with HTTP 200 or 500 (4, 5)."""
+        """The job, or the results if `celery` is off. Failures have HTTP 200 or 500 (docs/services/qolaba.md 4, 5)."""
         state, said = words(field(answer, "status")).lower(), message(answer, _WORDS)
         task = identifier(field(answer, "task_id"))
         if answer.status == 429:
@@ -163,10 +167,10 @@ class _Qolaba(Endpoint[Options]):
         return Call("POST", "/getImage", body={"id": job_id})
 
     def read_poll(self, answer: Answer) -> JobState:
-        """An unknown or expired id (after 4 hours) stays pending for ever (4): the deadline ends it.
+        """An unknown or expired id stays pending without end; the deadline ends it (docs/services/qolaba.md 4).
 
-        A job fails with HTTP 200 or 500 (4, 5), where a wrong key is a `FAILED` with HTTP 500 too. The edge before the
-        service has an "error" of its own, such as a 404 while a new version starts: that passes.
+        A job fails with HTTP 200 or 500, and a wrong key is `FAILED` with HTTP 500 (docs/services/qolaba.md 5). The
+        gateway has an "error" of its own, such as a 404 while a new version starts: that passes.
         """
         state, said = words(field(answer, "status")).lower(), message(answer, _WORDS)
         task = identifier(field(answer, "task_id"))
@@ -344,7 +348,10 @@ def _notes(request: GenerationRequest, app: App, starts_elsewhere: bool) -> Iter
 
 
 def _links(answer: Answer) -> tuple[str, ...]:
-    """`output.result`, a list, a string or `url`; the thumbnails in `low_res_urls` are never taken (4)."""
+    """`output.result`, a list, a string or `url`; the thumbnails in `low_res_urls` are never taken.
+
+    See docs/services/qolaba.md 4.
+    """
     return strings(field(answer, "output"))
 
 

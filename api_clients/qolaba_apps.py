@@ -1,9 +1,12 @@
-"""Qolaba's models ("apps"), what each takes, and the endpoints' own fields (qolaba.md 2, 3; seeds 000 and 003)."""
+"""Qolaba's models ("apps"), what each takes, and the endpoints' own fields.
+
+The contract is docs/services/qolaba.md 2, 3.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 from ..core.capabilities import Capabilities, Range
 from ..core.modality import Modality
@@ -11,7 +14,7 @@ from ..core.request import ReferenceKind
 from .options import option
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """Which part of a request is the one picture an app takes."""
 
     CONTROL = "a control"
@@ -19,8 +22,8 @@ class Source(str, Enum):
     REFERENCE = "a reference"
 
 
-class Strength(str, Enum):
-    """What more `strength` does (3): the documents are right for one app only."""
+class Strength(StrEnum):
+    """What a higher `strength` does; the documentation is right for one app only (docs/services/qolaba.md 3)."""
 
     CLOSER = "higher is closer"
     FARTHER = "higher changes more"
@@ -96,7 +99,7 @@ IDEOGRAM_REMIX = App(
     frozenset({NEGATIVE, *SIZE}),
     sizes=((720, 1280), (960, 1280), (1024, 1024), (1280, 960), (1280, 720)),
 )
-# Taken off the service on 2025-04-15 (0.2).
+# Removed from the service on 2025-04-15 (docs/services/qolaba.md 0.2).
 CANNY_CONTROLNET = App(
     "Canny ControlNet (retired)",
     "ap-1us0FK21Ach6eiWxo22is8",
@@ -135,19 +138,19 @@ KNOWN_APPS = tuple(dict.fromkeys(CONTROLNET_APPS + IMAGE_APPS))
 
 
 def other_controlnet(app_id: str) -> App:
-    """An app that is not in the list, on the ControlNet endpoint: everything seed 000 documents acts, as it says."""
+    """An unlisted app on the ControlNet endpoint: each documented field acts (docs/services/qolaba.md 2.1)."""
     modalities = frozenset(Modality)
     return App(f"app {app_id}", app_id, (Source.CONTROL,), Strength.CLOSER, _OWN_MODEL, modalities)
 
 
 def other_image_app(app_id: str) -> App:
-    """An app that is not in the list, on the image endpoint: everything seed 003 documents acts, as it says."""
+    """An unlisted app on the image endpoint: each documented field acts (docs/services/qolaba.md 2.2)."""
     fields = frozenset({GUIDANCE, NEGATIVE, MACHINE, *SIZE})
     kinds, modalities = frozenset(ReferenceKind), frozenset(Modality)
     return App(f"app {app_id}", app_id, tuple(Source), Strength.FARTHER, fields, modalities, kinds)
 
 
-# Section 2: the range of width and height, and the size above which a picture is reduced.
+# The range of width and height, and the size above which an image is reduced (docs/services/qolaba.md 2.2).
 _SIDE = Range(256, 1536)
 
 
@@ -233,7 +236,7 @@ class QolabaOptions:
 
 @dataclass(frozen=True)
 class QolabaControlNetOptions(QolabaOptions):
-    """Fields of the ControlNet page (seed 000)."""
+    """Fields of the ControlNet page (docs/services/qolaba.md 2.1)."""
 
     app_id: str = option(
         AUTO,
@@ -245,7 +248,7 @@ class QolabaControlNetOptions(QolabaOptions):
 
 @dataclass(frozen=True)
 class QolabaImageToImageOptions(QolabaOptions):
-    """Fields of the Image to Image page (seed 003)."""
+    """Fields of the Image to Image page (docs/services/qolaba.md 2.2)."""
 
     app_id: str = option(
         AUTO,

@@ -95,8 +95,8 @@ def make_result(context: JobContext, job: Job, fetched: Fetched) -> JobResult:
     if not fetched.images:
         error = min(fetched.errors.values(), key=_is_gone)  # prefer an error that may be temporary
         error.args = (
-            f"{error} Job {job.id or '(without an id)'} is done and paid for. Queue the same request with force_new off "
-            f"to fetch the result again at no cost.",
+            f"{error} Job {job.id or '(without an id)'} is done and paid for. To fetch it again at no cost, queue "
+            f"the same request with force_new off.",
         )
         raise error
     if remarks := [*_remarks(context, job, fetched)]:

@@ -24,7 +24,7 @@ from .submission import submit, wait_for_submission
 from .upload import ImagePart, UploadedImages, image_parts, upload_images, upload_problems
 from .webhook import ADDRESS_LABEL, listen
 
-_STALE_SECONDS = 4 * 3600.0  # no job takes that long; Qolaba reports a lost one as pending forever (qolaba.md 4)
+_STALE_SECONDS = 4 * 3600.0  # Qolaba reports a lost job as pending forever (docs/services/qolaba.md 4)
 
 JOB_ID_MISSING = ProblemKind("job_id_missing", "job_id is empty. Copy the id of the job from a job_id or info output.")
 

@@ -1,8 +1,11 @@
-"""Scenario's ControlNet + IP-Adapter endpoint (scenario.md; seed 004).
+"""Scenario's ControlNet + IP-Adapter endpoint (docs/services/scenario.md).
 
-Choices where documents and observed code disagree: the control picture stands in `image` (6), references in the plural
-fields (6), the seed is a string (3, row 4), `numSamples` and `disableModalityDetection` are always sent, and so are
-`controlStart` and `controlEnd` on Flux dev, whose defaults would end a control early (3, rows 2 and 13).
+Where the documents and observed code disagree:
+
+- the control image is sent in `image` (docs/services/scenario.md 6);
+- references are sent in the plural fields, and the seed as a string (docs/services/scenario.md 3);
+- `numSamples` and `disableModalityDetection` are always sent, and on Flux dev `controlStart` and `controlEnd`, whose
+  defaults would end a control early (docs/services/scenario.md 3).
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from .scenario_rules import (
 )
 from .scenario_tables import TABLES, TCD, Family, ScenarioOptions
 
-# Section 7.4: assets below 6 MB.
+# Assets are below 6 MB (docs/services/scenario.md 7.4).
 LARGEST_ASSET = 5_900_000
 _REASONS = ("reason", "message", "error", "errorMessage", "failureReason", "detail", "hint")
 _PHASES: Mapping[str, Phase] = {
@@ -142,7 +145,7 @@ class Scenario(Endpoint[ScenarioOptions]):
         return body | control_fields(request, options, images) | reference_fields(request, options, images)
 
     def submit(self, payload: Json, options: ScenarioOptions) -> Call:
-        """The dry run is asked for in the query: in the body it is ignored, and the job is paid (2)."""
+        """`dryRun` goes into the query: in the body it is ignored and the job is paid (docs/services/scenario.md 2)."""
         switches = {"originalAssets": options.originalAssets, "dryRun": options.estimate_only}
         query = {name: "true" for name, on in switches.items() if on} | self.bound(options)._owner
         return Call("POST", "/generate/controlnet-ip-adapter", query, payload, paid=not options.estimate_only)
@@ -158,7 +161,7 @@ class Scenario(Endpoint[ScenarioOptions]):
         raise unclear(self.target, answer, said)
 
     def read_estimate(self, answer: Answer) -> JobState:
-        """A price without a job, with HTTP 269 (8)."""
+        """A price without a job, with HTTP 269 (docs/services/scenario.md 8)."""
         cost = number(field(answer, "creativeUnitsCost"))
         if 200 <= answer.status < 300 and cost is not None and not _job_id(_job(answer)):
             return JobState(Phase.DONE, metadata=_metadata(answer, {}), cost=cost)
@@ -170,7 +173,7 @@ class Scenario(Endpoint[ScenarioOptions]):
     def read_poll(self, answer: Answer) -> JobState:
         """A status that is not documented counts as running: the deadline ends it.
 
-        A 404 comes for the job of another project, too (8), so it does not end a job.
+        A 404 also comes for a job of another project, so it does not end a job (docs/services/scenario.md 8).
         """
         job = _job(answer)
         if 200 <= answer.status < 300 and job:
@@ -184,7 +187,7 @@ class Scenario(Endpoint[ScenarioOptions]):
         return JobState(Phase.RUNNING, message=said, wait=seconds_to_wait(answer, said))
 
     def cancel(self, job_id: str) -> Call:
-        """Most generations refuse this with HTTP 400 and may still finish (7.5)."""
+        """Most generations refuse this with HTTP 400 and may still finish (docs/services/scenario.md 7.5)."""
         return Call("POST", f"/jobs/{quote(job_id, safe='')}/action", self._owner, {"action": "cancel"})
 
     def upload(self, data: bytes, media_type: str, name: str) -> Call:
@@ -204,7 +207,7 @@ class Scenario(Endpoint[ScenarioOptions]):
         return Call("GET", f"/assets/{quote(output, safe='')}", {"originalAssets": "true", **self._owner})
 
     def read_location(self, answer: Answer) -> str:
-        """The signed address, whose query must stay as it is (7.3)."""
+        """The signed address, whose query must not be changed (docs/services/scenario.md 7.3)."""
         asset = field(answer, "asset")
         found = words(asset.get("url")) if isinstance(asset, Mapping) else ""
         if found:
@@ -213,11 +216,11 @@ class Scenario(Endpoint[ScenarioOptions]):
 
     @property
     def _owner(self) -> dict[str, str]:
-        """The query that asserts the project (2, 7.2, 7.3)."""
+        """The query that names the project (docs/services/scenario.md 2, 7.2, 7.3)."""
         return {"projectId": self.project} if self.project else {}
 
     def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
-        """HTTP Basic with key and secret (1)."""
+        """HTTP Basic with key and secret (docs/services/scenario.md 1)."""
         pair = base64.b64encode(":".join(secrets[:2]).encode()).decode()
         return replace(call, headers={**call.headers, "Authorization": f"Basic {pair}"})
 

@@ -1,4 +1,4 @@
-"""How a request becomes Scenario's fields, and what of it cannot (scenario.md 3, 4, 6)."""
+"""How a request becomes Scenario's fields, and what cannot (docs/services/scenario.md 3, 4, 6)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .scenario_tables import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Section 6: inline while the whole body stays below 8 MB of base64 text.
+# Inline while the whole body stays below 8 MB of base64 text (docs/services/scenario.md 6).
 INLINE_BYTES = 6_000_000
 CONTROL_KEY = "control image"
 _TARGET = "Scenario"
@@ -57,12 +57,12 @@ def family(options: ScenarioOptions) -> Family:
 
 
 def modality(controls: Sequence[ControlUnit]) -> str:
-    """`name:weight`, joined by commas (4)."""
+    """`name:weight`, joined by commas (docs/services/scenario.md 4)."""
     return ",".join(f"{NAMES[control.modality]}:{plain(control.strength)}" for control in controls)
 
 
 def concepts(request: GenerationRequest, options: ScenarioOptions) -> list[dict[str, Any]]:
-    """The LoRA stack (3, row 26)."""
+    """The LoRA stack (docs/services/scenario.md 3)."""
     return list(_concepts(request, options))
 
 

@@ -1,4 +1,7 @@
-"""What Scenario's controlnet-ip-adapter endpoint documents: families, tables and its own fields (scenario.md 2-6)."""
+"""What Scenario's controlnet-ip-adapter endpoint documents: families, tables and its own fields.
+
+The contract is docs/services/scenario.md 2-6.
+"""
 
 # The option names are the documented fields, which are in camel case.
 # ruff: noqa: N815
@@ -7,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from ..core.capabilities import UNLIMITED, Capabilities, Range
 from ..core.modality import Modality
@@ -16,7 +19,7 @@ from ..core.scheduler import SchedulerName
 from .options import option
 
 
-class Family(str, Enum):
+class Family(StrEnum):
     """What a `modelId` is built on; UNKNOWN allows what any of them can do, except what all but one ignore."""
 
     SD15 = "sd15"
@@ -49,7 +52,7 @@ def family_of(model_id: str, chosen: str) -> Family:
     return next((family for part, family in _FAMILY_OF if part in model_id.lower()), Family.UNKNOWN)
 
 
-# scenario.md 4: the service's names. Its one "pose" reads both kinds of skeleton.
+# The service's names (docs/services/scenario.md 4). Its one "pose" reads both kinds of skeleton.
 NAMES: Mapping[Modality, str] = {
     Modality.CANNY: "canny",
     Modality.DEPTH: "depth",
@@ -91,7 +94,7 @@ def writable(family: Family) -> tuple[str, ...]:
     return _SERVICE_NAMES[family] + _UNLISTED
 
 
-# Section 5. The service has TCDScheduler beside these, see ScenarioOptions.scheduler.
+# docs/services/scenario.md 5. The service has TCDScheduler beside these, see ScenarioOptions.scheduler.
 _MISSING_SCHEDULERS: Mapping[SchedulerName, str] = dict.fromkeys(
     (SchedulerName.DDIM_INVERSE, SchedulerName.IPNDM, SchedulerName.KARRAS_VE, SchedulerName.SCORE_SDE_VE),
     "Scenario does not have it",
@@ -142,7 +145,7 @@ def _table(family: Family) -> Capabilities:
 
 TABLES: Mapping[Family, Capabilities] = {family: _table(family) for family in Family}
 
-# Section 3, rows 13 and 2: where a window may begin and end.
+# Where a window may begin and end (docs/services/scenario.md 3).
 LATEST_START, EARLIEST_END = 0.9, 0.1
 
 AS_REQUESTED = "as requested"

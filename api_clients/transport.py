@@ -81,7 +81,7 @@ def requested_wait(answer: Answer, wall: float) -> float | None:
     """Seconds that the answer asks to wait, None if it does not ask.
 
     Read from Retry-After (seconds or a date; `wall` is the time now) and from `retry_after` or `remainingSeconds` in
-    the body (modelslab.md 3.4, scenario.md 8). The longest of them counts.
+    the body (docs/services/modelslab.md 3.4, docs/services/scenario.md 8). The longest of them counts.
     """
     header = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
     date = email.utils.parsedate_tz(header) if number(header) is None else None

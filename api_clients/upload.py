@@ -65,7 +65,7 @@ class ImagePart:
 
     @property
     def stand_in(self) -> str:
-        """A text in the form of the carrier that depends only on the image, so that equal requests have equal bodies."""
+        """A text in the carrier's form that depends only on the image, so that equal requests have equal bodies."""
         if self.pixels is None:
             return self.slot.url
         name = digest(self.pixels)

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 import torch
+from controlstack.api_clients.context import Settings
 from controlstack.api_clients.credentials import find_credentials
-from controlstack.api_clients.job import Settings
 from controlstack.api_clients.journal import Journal
 from controlstack.api_clients.registry import find_endpoint
 from controlstack.api_clients.run import run_job

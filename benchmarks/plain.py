@@ -32,7 +32,7 @@ def _shown(image: Tensor, flux: bool) -> Tensor:
 
 def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[], Tensor]:
     """A function that makes the request's images [batch, height, width, 3] from text; the pipeline is built before."""
-    without, controlled, maps = KINDS[model.family.kin]
+    without, controlled, maps = KINDS[model.family.compatible_family]
     kind = getattr(diffusers, controlled if request.controls else without)
     scheduler = make_scheduler(SchedulerChoice(), model.scheduler_config)
     parts: dict[str, Any] = {**_OPTIONS, **model.components, "scheduler": scheduler}

@@ -20,8 +20,8 @@ from controlstack.core.modality import Modality
 from controlstack.local.families import FACTS, Family
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
-from controlstack.local.nets import Net
-from controlstack.local.single_files import family_configs
+from controlstack.local.net_search import Net
+from controlstack.local.single_file import family_configs
 from controlstack.tests.local.tiny_models import clip_tokenizer, t5_tokenizer
 from torch import Tensor
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import torch
 
 
-class Offload(str, Enum):
+class Offload(StrEnum):
     """How much of a model lies on the device at a time, from fastest to leanest.
 
     `NONE`: all of it. `MODEL`: what the present stage needs (text encoders, then denoiser and nets, then VAE).

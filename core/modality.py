@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Modality(str, Enum):
+class Modality(StrEnum):
     """What a control map shows, spelled as the services document it.
 
     `OPENPOSE` is the body skeleton, `POSE` the whole body with hands and face.

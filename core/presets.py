@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from .modality import Modality
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Preset(str, Enum):
+class Preset(StrEnum):
     """What the picture shows, by the words that Scenario uses; what they expand to here is our own choice."""
 
     CHARACTER = "character"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from .modality import Modality
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Detect(str, Enum):
+class Detect(StrEnum):
     """Who makes the control map from the picture."""
 
     LOCAL = "local"
@@ -26,7 +26,7 @@ class Detect(str, Enum):
     NONE = "none"
 
 
-class Resize(str, Enum):
+class Resize(StrEnum):
     """How a map whose shape differs from the picture's is brought to its size.
 
     `CROP` fills and cuts the overhang, `FIT` keeps everything and pads with black, `STRETCH` changes the proportions.
@@ -37,7 +37,7 @@ class Resize(str, Enum):
     STRETCH = "stretch"
 
 
-class ReferenceKind(str, Enum):
+class ReferenceKind(StrEnum):
     """What a reference image gives to the result."""
 
     STYLE = "style"

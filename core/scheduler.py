@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class SchedulerName(str, Enum):
+class SchedulerName(StrEnum):
     """Documented scheduler names; each is the name of a diffusers class."""
 
     DDPM = "DDPMScheduler"
@@ -29,7 +29,7 @@ class SchedulerName(str, Enum):
     LCM = "LCMScheduler"
 
 
-class AlgorithmType(str, Enum):
+class AlgorithmType(StrEnum):
     """Variants of the DPM-Solver family (arXiv:2211.01095)."""
 
     DPMSOLVER = "dpmsolver"

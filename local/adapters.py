@@ -11,10 +11,10 @@ from weakref import ref
 
 from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
-from .adapter_files import Adapter
+from .adapter_search import Adapter
 from .model import LocalModel
 from .pictures import to_picture
-from .weights import reading
+from .weight_files import reading
 
 if TYPE_CHECKING:
     from torch import Tensor

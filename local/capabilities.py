@@ -15,9 +15,9 @@ from .schedulers import (
     CALLS,
     FLOW_ALGORITHM_TYPES,
     FLOW_CALLS,
-    FLOW_MISSING,
+    FLOW_UNSUPPORTED,
     KARRAS_SIGMAS,
-    MISSING,
+    UNSUPPORTED,
 )
 
 MOST_LORAS = 8
@@ -26,8 +26,8 @@ MOST_REFERENCES = 8
 SD15 = Capabilities(
     target="Local SD 1.5",
     modalities=published(Family.SD15),
-    schedulers=frozenset(SchedulerName) - frozenset(MISSING),
-    missing_schedulers=MISSING,
+    schedulers=frozenset(SchedulerName) - frozenset(UNSUPPORTED),
+    missing_schedulers=UNSUPPORTED,
     karras_sigmas=KARRAS_SIGMAS,
     algorithm_types=ALGORITHM_TYPES,
     image_schedulers=frozenset({SchedulerName.DDIM_INVERSE}),
@@ -71,8 +71,8 @@ FLUX_DEV = replace(
     SDXL,
     target="Local FLUX.1 dev",
     modalities=published(Family.FLUX_DEV),
-    schedulers=frozenset(SchedulerName) - frozenset(FLOW_MISSING),
-    missing_schedulers=FLOW_MISSING,
+    schedulers=frozenset(SchedulerName) - frozenset(FLOW_UNSUPPORTED),
+    missing_schedulers=FLOW_UNSUPPORTED,
     algorithm_types=FLOW_ALGORITHM_TYPES,
     image_schedulers=frozenset(),
     max_steps={},

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 
-class Family(str, Enum):
+class Family(StrEnum):
     """A family of models whose files fit each other. Those without facts below are recognised, and refused by name."""
 
     SD15 = "SD 1.5"
@@ -19,7 +19,7 @@ class Family(str, Enum):
     FLUX_SCHNELL = "FLUX.1 schnell"
 
     @property
-    def kin(self) -> Family:
+    def compatible_family(self) -> Family:
         """The family whose nets, adapters and LoRAs this one takes."""
         return Family.FLUX_DEV if self is Family.FLUX_SCHNELL else self
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from ..core.errors import ModelNotFound, ModelUnreadable
-from .library import PART, PICKLES, WEIGHTS
+from ..core.errors import ModelUnreadable
+from .weight_files import PICKLES, SAFETENSORS, Stamp, is_pickle, load_pickle, stamps_of, unreadable
 
 _LONGEST_HEADER = 100_000_000  # what the safetensors library itself allows
 
@@ -40,47 +40,22 @@ def read_header(path: Path) -> Header:
     return _read(stamps_of(path))
 
 
-Stamp = tuple[Path, int, int]
-
-
-def stamps_of(path: Path) -> tuple[Stamp, ...]:
-    """The files a model consists of, with their times and sizes: what stays the same as long as the model does."""
-    files = weight_files(path)
-    if not files:
-        raise ModelNotFound(f"There are no weights in {path}. Download the model again, or choose another.")
-    return tuple((file, stat.st_mtime_ns, stat.st_size) for file in files for stat in [file.stat()])
-
-
-def weight_files(path: Path) -> list[Path]:
-    """The weights a model consists of: the file itself, or those in a diffusers folder, as one set.
-
-    Of several sets in a folder (full and half precision, safetensors and pickle) one is taken: safetensors first, then
-    the one without a variant in its name.
-    """
-    if not path.is_dir():
-        return [path] if path.is_file() else []
-    sets: dict[tuple[bool, str], list[Path]] = {}
-    for file in sorted(path.iterdir()):
-        if match := PART.fullmatch(file.name):
-            variant = match["before"] or match["after"] or ""
-            sets.setdefault((file.suffix in PICKLES, variant), []).append(file)
-    return sets[min(sets)] if sets else []
-
-
 @lru_cache(maxsize=16)
 def _read(stamps: Sequence[Stamp]) -> Header:
     tensors: dict[str, Tensor] = {}
     metadata: dict[str, str] = {}
     for file, _, size in stamps:
-        header = _read_pickle(file) if file.suffix.lower() in PICKLES else _read_safetensors(file, size)
+        header = _read_pickle(file) if is_pickle(file) else _read_safetensors(file, size)
         tensors |= header.tensors
         metadata |= header.metadata
     return Header(tensors, metadata)
 
 
 def _read_safetensors(path: Path, size: int) -> Header:
-    if path.suffix.lower() not in WEIGHTS:
-        raise ModelUnreadable(f"{path} is not a weights file. Choose one that ends in {', '.join(WEIGHTS + PICKLES)}.")
+    if path.suffix.lower() not in SAFETENSORS:
+        raise ModelUnreadable(
+            f"{path} is not a weights file. Choose one that ends in {', '.join(SAFETENSORS + PICKLES)}."
+        )
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -91,7 +66,7 @@ def _read_safetensors(path: Path, size: int) -> Header:
         tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in content.items()}
         end = max((entry["data_offsets"][1] for entry in content.values()), default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error) as error:
-        raise ModelUnreadable(f"{path} cannot be read ({error}). Download the model again.") from error
+        raise unreadable(path, error) from error
     if 8 + length + end > size:
         missing = 8 + length + end - size
         raise ModelUnreadable(f"{path} is cut off: {missing} of its bytes are missing. Download the model again.")
@@ -99,8 +74,6 @@ def _read_safetensors(path: Path, size: int) -> Header:
 
 
 def _read_pickle(path: Path) -> Header:
-    from .weights import load_pickle
-
     names = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3"}
     tensors = load_pickle(path, meta=True)
     formats = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}

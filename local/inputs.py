@@ -11,10 +11,10 @@ from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, Resize
 from .autoencoders import encoding_format, in_format
 from .controlnets import Control
+from .diffusers_folder import ZEROS_FOR_EMPTY
 from .families import Family
-from .folders import ZEROS_FOR_EMPTY
 from .model import LocalModel
-from .nets import Net
+from .net_search import Net
 from .pipelines import Task, task_of
 from .prompt import Encoded, encode_prompts
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from .file_facts import Kind, Layout
+from .inspection import Kind, Layout
 
 if TYPE_CHECKING:
     from torch import Tensor

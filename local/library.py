@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,15 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ModelNotFound, ModelUnreadable
-
-WEIGHTS = (".safetensors", ".sft")
-PICKLES = (".ckpt", ".pt", ".pth", ".bin")
-# The weights in a diffusers folder: diffusion_pytorch_model.safetensors, model.fp16.safetensors,
-# model-00001-of-00002.safetensors, diffusion_pytorch_model.fp16-00001-of-00003.safetensors
-PART = re.compile(
-    r"(diffusion_pytorch_model|pytorch_model|model)(?P<before>\.\w+)?(-\d{5}-of-\d{5})?(?P<after>\.\w+)?"
-    r"\.(safetensors|bin)"
-)
+from .weight_files import FOLDER_WEIGHTS, PICKLES, SAFETENSORS, unreadable
 
 
 @dataclass(frozen=True)
@@ -86,7 +77,7 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ModelUnreadable(f"{path} cannot be read ({error}). Download the model again.") from error
+        raise unreadable(path, error) from error
     if not isinstance(content, dict):
         raise ModelUnreadable(f"{path} is not a JSON object. Download the model again.")
     return content
@@ -108,13 +99,15 @@ class _Listing:
         changes = {root: _changed(root)}
         for folder, children, names in os.walk(root, followlinks=True):
             here = Path(folder)
-            whole = "model_index.json" in names or ("config.json" in names and any(map(PART.fullmatch, names)))
+            whole = "model_index.json" in names or (
+                "config.json" in names and any(map(FOLDER_WEIGHTS.fullmatch, names))
+            )
             if whole and here != root:  # of what was downloaded right into ComfyUI's folder, the weights are files
                 children.clear()  # the parts of a diffusers folder are not seen
                 files.append(ModelFile(here.relative_to(root).as_posix(), here))
                 continue
             changes |= {here / child: _changed(here / child) for child in children}  # before they are looked into
-            weights = (here / name for name in names if name.lower().endswith(WEIGHTS + PICKLES))
+            weights = (here / name for name in names if name.lower().endswith(SAFETENSORS + PICKLES))
             files += [ModelFile(path.relative_to(root).as_posix(), path) for path in weights]
         return cls(tuple(sorted(files, key=lambda file: file.name.lower())), tuple(changes.items()))
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..core.errors import ModelUnreadable
 from ..core.memory import is_out_of_memory
 from ..core.request import Lora
-from .file_facts import Kind, facts_of
+from .inspection import Kind, facts_of
 from .model import LocalModel
 from .pipelines import Task, pipeline_kind
 
@@ -72,7 +72,9 @@ def _loaded(pipeline: Any) -> list[str]:
 
 def _load(model: LocalModel, pipeline: Any, path: Path, name: str) -> None:
     facts = facts_of(path)
-    if facts.kind is not Kind.LORA or (facts.family and facts.family.kin is not model.family.kin):
+    if facts.kind is not Kind.LORA or (
+        facts.family and facts.family.compatible_family is not model.family.compatible_family
+    ):
         raise ModelUnreadable(
             f"{path} is a {facts}, not a LoRA for {model.family.value}. Choose one that was made for its family."
         )

@@ -18,27 +18,25 @@ from ..core.modality import Modality
 from ..core.request import GenerationRequest, ReferenceKind
 from ..core.scheduler import SchedulerName
 from ..core.validate import validate
-from .adapter_files import (
+from .adapter_search import (
     Adapter,
     encoder_missing,
     find_adapters,
     find_image_encoder,
-    image_processor,
-    load_image_encoder,
 )
 from .autoencoders import decoding_format
 from .capabilities import TABLES
+from .controlnet_file import load_net
+from .diffusers_folder import folder_family, load_folder
 from .families import FACTS, Family, FamilyFacts
-from .file_facts import facts_of
-from .folders import folder_family, load_folder
-from .headers import Stamp, stamps_of, weight_files
+from .image_encoder_file import image_processor, load_image_encoder
+from .inspection import facts_of
 from .library import Library, read_config
-from .net_files import load_net
-from .nets import Net, NetSearch, search_for
+from .net_search import Net, NetSearch, search_for
 from .preview import LatentPreview
 from .remembered import Remembered
 from .safety_check import SafetyCheck, find_checker, load_checker, load_processor
-from .single_files import (
+from .single_file import (
     Parts,
     family_configs,
     load_single_file,
@@ -47,6 +45,7 @@ from .single_files import (
     plan_single_file,
     runnable,
 )
+from .weight_files import Stamp, stamps_of, weight_files
 
 if TYPE_CHECKING:
     import torch

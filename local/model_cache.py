@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from .library import PICKLES, WEIGHTS
+from .weight_files import PICKLES, SAFETENSORS
 
 if TYPE_CHECKING:
     from .model import LocalModel
@@ -66,6 +66,6 @@ def stamp(*paths: Path) -> Hashable:
 def _files(paths: Iterable[Path]) -> Iterable[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(file for file in path.rglob("*") if file.suffix in (*WEIGHTS, *PICKLES, ".json"))
+            yield from sorted(file for file in path.rglob("*") if file.suffix in (*SAFETENSORS, *PICKLES, ".json"))
         else:
             yield path

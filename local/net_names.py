@@ -116,7 +116,7 @@ NET_SOURCES: Mapping[Family, Mapping[NetWord, str]] = {
 
 def published(family: Family) -> frozenset[Modality]:
     """The modalities there are published nets for, as far as this table knows; those found on the disk count too."""
-    words = NET_SOURCES[family.kin].keys()
+    words = NET_SOURCES[family.compatible_family].keys()
     return frozenset(modality for modality, served_by in NETS_OF.items() if words & set(served_by))
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from ..core.request import GenerationRequest
 from .families import Family
 
 
-class Task(str, Enum):
+class Task(StrEnum):
     """What a request starts from: noise, a picture, or the unmasked part of one."""
 
     TEXT_TO_IMAGE = "txt2img"
@@ -73,4 +73,4 @@ _TABLE: Mapping[tuple[Family, Task, bool], PipelineKind] = {
 
 def pipeline_kind(family: Family, task: Task, controlled: bool) -> PipelineKind:
     """The pipeline for a family, a task, and whether ControlNets take part."""
-    return _TABLE[family.kin, task, controlled]
+    return _TABLE[family.compatible_family, task, controlled]

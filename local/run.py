@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 from ..core.conventions import is_on_paper, unmet
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, acting
 from ..core.validate import calls_of
-from .adapter_files import Adapter
+from .adapter_search import Adapter
 from .adapters import adapters_applied, reference_inputs
 from .autoencoders import decoding_format, in_format, in_pieces, tile_side
 from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
 from .model import Found, LocalModel
-from .nets import Net
+from .net_search import Net
 from .offload import Stage, decoding_room, denoising_room
 from .pipelines import pipeline_kind, task_of
-from .schedulers import noise_drawn_from
+from .schedulers import scheduler_noise_from
 from .tiled_diffusion import Tile, TiledUNet, tiled_control_stack, tiles_of
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class Prepared:
         # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
         own_format = in_format(run.vae, run.vae.dtype)
         generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
-        noise = noise_drawn_from(self.pipeline.scheduler, generators)
+        noise = scheduler_noise_from(self.pipeline.scheduler, generators)
         with in_pieces(run.vae, self.tile), own_format, hints_encoded_once(self.units), noise, adapters as scale:
             scale(0, calls_of(request, run.model.table))
             return self.pipeline(

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import OutOfMemory, Problem
 from ..core.memory import Managed, Memory, is_out_of_memory
-from .folders import load_part
-from .headers import weight_files
+from .diffusers_folder import load_part
 from .library import Library
 from .pictures import to_picture
-from .weights import reading
+from .weight_files import reading, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor

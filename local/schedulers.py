@@ -1,4 +1,4 @@
-"""Scheduler names become diffusers schedulers that fit the model."""
+"""Makes the diffusers scheduler for a scheduler name and a model."""
 
 from __future__ import annotations
 
@@ -34,32 +34,33 @@ ALGORITHM_TYPES: Mapping[SchedulerName, frozenset[AlgorithmType]] = {
     SchedulerName.DPM_MULTISTEP: frozenset(AlgorithmType),
     SchedulerName.DPM_SINGLESTEP: frozenset(AlgorithmType) - {AlgorithmType.SDE_DPMSOLVER},
 }
-# Nothing is missing on models that predict noise or v. DDIMInverse is not one scheduler but two runs: `make_inversion`.
-MISSING: Mapping[SchedulerName, str] = {}
+# Schedulers that a model cannot run, with the reason. Models that predict epsilon or v run all of them. DDIMInverse is
+# two runs with a scheduler each: see `make_inversion`.
+UNSUPPORTED: Mapping[SchedulerName, str] = {}
 
 FLOW_ALGORITHM_TYPES: Mapping[SchedulerName, frozenset[AlgorithmType]] = {
     SchedulerName.DPM_MULTISTEP: frozenset({AlgorithmType.DPMSOLVER_PP, AlgorithmType.SDE_DPMSOLVER_PP}),
     SchedulerName.DPM_SINGLESTEP: frozenset({AlgorithmType.DPMSOLVER_PP}),
 }
-FLOW_MISSING: Mapping[SchedulerName, str] = {
+FLOW_UNSUPPORTED: Mapping[SchedulerName, str] = {
     SchedulerName.DDIM_INVERSE: "it inverts the noise schedule of SD models, which flow-matching models do not have",
 }
 
-# Who calls the network otherwise than once a step: PNDM takes its second step twice, the others correct each step by a
-# second call, but for the last one, except ScoreSdeVe.
-_CORRECTED = Calls(each=2, more=-1)
+# Schedulers that do not call the network once a step. PNDM takes its second step twice. Predictor-corrector methods
+# call it a second time in every step but the last; ScoreSdeVe in every step.
+_PREDICTOR_CORRECTOR = Calls(each=2, more=-1)
 CALLS: Mapping[SchedulerName, Calls] = {
     SchedulerName.PNDM: Calls(more=1),
-    SchedulerName.HEUN: _CORRECTED,
-    SchedulerName.KDPM2: _CORRECTED,
-    SchedulerName.KDPM2_ANCESTRAL: _CORRECTED,
-    SchedulerName.KARRAS_VE: _CORRECTED,
+    SchedulerName.HEUN: _PREDICTOR_CORRECTOR,
+    SchedulerName.KDPM2: _PREDICTOR_CORRECTOR,
+    SchedulerName.KDPM2_ANCESTRAL: _PREDICTOR_CORRECTOR,
+    SchedulerName.KARRAS_VE: _PREDICTOR_CORRECTOR,
     SchedulerName.SCORE_SDE_VE: Calls(each=2),
 }
 
-# Steps that a method wants before its pictures are as good as DPMSolverMultistep's at 21: with fewer, methods that
-# extrapolate four steps leave spots and those that add noise leave some of it (measured, tests/local).
-WANTED_STEPS: Mapping[SchedulerName, int] = {
+# Steps that a scheduler needs for images as good as DPMSolverMultistep's with 21. With fewer, the methods that
+# extrapolate from four steps leave spots, and those that add noise leave some of it (measured in tests/local).
+RECOMMENDED_STEPS: Mapping[SchedulerName, int] = {
     SchedulerName.PNDM: 50,
     SchedulerName.LMS: 50,
     SchedulerName.IPNDM: 50,
@@ -67,22 +68,22 @@ WANTED_STEPS: Mapping[SchedulerName, int] = {
     SchedulerName.KARRAS_VE: 31,
     SchedulerName.KDPM2_ANCESTRAL: 31,
 }
-# What else a user should know before choosing; shown on the node.
+# What a user should know before choosing a scheduler; shown in the node's tooltip.
 NOTES: Mapping[SchedulerName, str] = {
-    **{name: f"wants about {steps} steps" for name, steps in WANTED_STEPS.items()},
-    SchedulerName.LCM: "for LCM models and LCM LoRAs at 4 to 8 steps; on others colours are lost",
-    SchedulerName.DDIM_INVERSE: "turns init_image into noise and that into the new picture, so it needs init_image",
+    **{name: f"needs about {steps} steps" for name, steps in RECOMMENDED_STEPS.items()},
+    SchedulerName.LCM: "is for LCM models and LCM LoRAs with 4 to 8 steps; other models lose colors",
+    SchedulerName.DDIM_INVERSE: "inverts init_image to noise and samples from there, so it needs an init_image",
 }
 
-# Names whose diffusers class cannot run a latent diffusion model: module here and class in it.
-_ADAPTERS: Mapping[SchedulerName, tuple[str, str]] = {
+# Schedulers whose diffusers class cannot run a latent diffusion model: the module in this folder and its class.
+_REPLACEMENTS: Mapping[SchedulerName, tuple[str, str]] = {
     SchedulerName.IPNDM: ("scheduling_ipndm", "IPNDMLatentScheduler"),
     SchedulerName.KARRAS_VE: ("scheduling_karras_ve", "KarrasVeLatentScheduler"),
     SchedulerName.SCORE_SDE_VE: ("scheduling_score_sde_ve", "ScoreSdeVeLatentScheduler"),
 }
-# Counterparts for flow-matching models: the same method where there is one, else the nearest of its kind. DDIM is
-# Euler's method there. DEIS is not accurate in diffusers' flow mode, UniPC is of the same family and is.
-_FLOW: Mapping[SchedulerName, str] = {
+# Schedulers for flow-matching models: the same method where there is one, otherwise the most similar. On these models
+# DDIM is Euler's method. diffusers' DEIS is inaccurate in flow mode, so UniPC, of the same family, replaces it.
+_FLOW_CLASSES: Mapping[SchedulerName, str] = {
     SchedulerName.EULER: "FlowMatchEulerDiscreteScheduler",
     SchedulerName.DDIM: "FlowMatchEulerDiscreteScheduler",
     SchedulerName.LCM: "FlowMatchLCMScheduler",
@@ -101,61 +102,65 @@ _FLOW: Mapping[SchedulerName, str] = {
     SchedulerName.UNIPC: "FlowUniPCMultistepScheduler",
     SchedulerName.DEIS: "FlowUniPCMultistepScheduler",
 }
-FLOW_CALLS: Mapping[SchedulerName, Calls] = {name: _CORRECTED for name, kind in _FLOW.items() if "Heun" in kind}
+FLOW_CALLS: Mapping[SchedulerName, Calls] = {
+    name: _PREDICTOR_CORRECTOR for name, class_name in _FLOW_CLASSES.items() if class_name == "FlowHeunScheduler"
+}
 
-# Left to the defaults of some classes, these clamp latents to -1..1 or move the last step: both are for pixel models.
+# The defaults of some classes are for pixel models: they clamp the sample to -1..1, or change the last step.
 _LATENT_MODEL = {"clip_sample": False, "set_alpha_to_one": False, "thresholding": False, "skip_prk_steps": True}
-# Their steps are all of one whole length, 1000 // steps, whatever the distance of their timesteps.
-_EVEN_STEPS = frozenset({SchedulerName.DDIM, SchedulerName.IPNDM})
-_FLOW_SOLVER = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+# These step by 1000 // steps timesteps, whatever the spacing of the schedule.
+_CONSTANT_STRIDE = frozenset({SchedulerName.DDIM, SchedulerName.IPNDM})
+_FLOW_SOLVER_CONFIG = {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """Two runs: `inverse` turns the latents of a picture into noise, `forward` that noise into the result."""
+    """The schedulers of two runs: `inverse` turns the latents of an image into noise, `forward` samples from it."""
 
     inverse: SchedulerMixin
     forward: SchedulerMixin
 
 
 def make_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> SchedulerMixin:
-    """A fresh scheduler for one generation.
+    """A new scheduler for one generation.
 
-    `model_config` is the content of the model's scheduler_config.json, whose noise schedule is kept. A choice without a
-    name takes the class named there. For a flow-matching model the counterpart is made: the class of the result says
-    which. The choice must have passed validation, and its name must not be DDIM_INVERSE.
+    `model_config` is the content of the model's scheduler_config.json. Its noise schedule is kept, and its class is
+    used when the choice has no name. A flow-matching model gets the scheduler of `_FLOW_CLASSES`; the class of the
+    result tells which. The choice must be valid for the model, and must not be DDIM_INVERSE.
     """
     import diffusers
 
-    if str(model_config["_class_name"]).startswith("FlowMatch"):
+    model_class = str(model_config["_class_name"])
+    if model_class.startswith("FlowMatch"):
         return _make_flow_scheduler(choice, model_config)
-    if choice.name is not None and choice.name in _ADAPTERS:
-        kind = _own(*_ADAPTERS[choice.name])
+    if choice.name in _REPLACEMENTS:
+        scheduler_class = _class_here(*_REPLACEMENTS[choice.name])
     else:
-        kind = getattr(diffusers, choice.name.value if choice.name else model_config["_class_name"])
-    config = _evenly_spaced(model_config) if choice.name in _EVEN_STEPS else model_config
-    return _make(kind, config, {**_LATENT_MODEL, **_options(choice)})
+        scheduler_class = getattr(diffusers, choice.name.value if choice.name else model_class)
+    config = _with_constant_stride(model_config) if choice.name in _CONSTANT_STRIDE else model_config
+    return _make(scheduler_class, config, {**_LATENT_MODEL, **_choice_config(choice)})
 
 
 def make_inversion(model_config: Mapping[str, Any], denoise: float) -> Inversion:
-    """DDIM inversion of an initial image, followed by DDIM; `denoise` (0..1) is the share of the way gone.
+    """DDIM inversion of an initial image, then DDIM sampling; `denoise` (0..1) is the share of the schedule used.
 
-    Both take the same number of steps. The inverse run has no guidance (scale 1) and an empty prompt: what the picture
-    shows is not known. Latents enter and leave both unscaled, as DDIM has them.
+    Both runs take the same number of steps. The inverse run must have guidance scale 1 and an empty prompt, because
+    what the image shows is not known. Latents go in and out of both unscaled, as with DDIM.
     """
-    config = _evenly_spaced(model_config)
-    kinds = ("PartialDDIMInverseScheduler", "PartialDDIMScheduler")
-    runs = [_make(_own("scheduling_ddim_inverse", kind), config, _LATENT_MODEL) for kind in kinds]
-    for run in runs:
-        run.share = denoise
-    return Inversion(*runs)
+    config = _with_constant_stride(model_config)
+    inverse, forward = (
+        _make(_class_here("scheduling_ddim_inverse", class_name), config, _LATENT_MODEL)
+        for class_name in ("PartialDDIMInverseScheduler", "PartialDDIMScheduler")
+    )
+    inverse.denoise = forward.denoise = denoise
+    return Inversion(inverse, forward)
 
 
 @contextmanager
-def noise_drawn_from(scheduler: Any, generators: Sequence[torch.Generator]) -> Iterator[None]:
-    """While this lasts, a scheduler that adds noise draws it from these, one for each picture of the batch.
+def scheduler_noise_from(scheduler: Any, generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """Within this context the scheduler draws its noise from `generators`, one for each image of the batch.
 
-    FLUX's pipelines hand their generators to no scheduler, and the noise would come from torch's global state.
+    FLUX's pipelines do not pass their generators to the scheduler, whose noise would come from torch's global state.
     """
     step = scheduler.step
     try:
@@ -169,42 +174,50 @@ def noise_drawn_from(scheduler: Any, generators: Sequence[torch.Generator]) -> I
 def _make_flow_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> SchedulerMixin:
     import diffusers
 
+    model_class = getattr(diffusers, str(model_config["_class_name"]))
+    config = _choice_config(choice)
     if choice.name is None:
-        return _make(getattr(diffusers, str(model_config["_class_name"])), model_config, _options(choice))
-    name = _FLOW[choice.name]
-    kind = getattr(diffusers, name, None) or _own("scheduling_flow", name)
-    if not hasattr(kind, "schedule"):
-        return _make(kind, model_config, _options(choice))
-    options = _options(choice)
-    karras = options.pop("use_karras_sigmas", False)
-    solver = _make(kind, {}, {**_FLOW_SOLVER, **options})
-    own = getattr(diffusers, str(model_config["_class_name"]))
-    solver.schedule = _make(own, model_config, {"use_karras_sigmas": True} if karras else {})
+        return _make(model_class, model_config, config)
+    class_name = _FLOW_CLASSES[choice.name]
+    scheduler_class = getattr(diffusers, class_name, None) or _class_here("scheduling_flow", class_name)
+    if not hasattr(scheduler_class, "schedule"):
+        return _make(scheduler_class, model_config, config)
+    karras = {"use_karras_sigmas": True} if config.pop("use_karras_sigmas", False) else {}
+    solver = _make(scheduler_class, {}, {**_FLOW_SOLVER_CONFIG, **config})
+    solver.schedule = _make(model_class, model_config, karras)
     return solver
 
 
-def _evenly_spaced(model_config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With "linspace" the timesteps lie up to three further apart than such steps go; "trailing" begins at the same."""
+def _with_constant_stride(model_config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The configuration for a scheduler of `_CONSTANT_STRIDE`.
+
+    With "linspace" spacing, timesteps are up to three further apart than such a scheduler steps. "trailing" starts at
+    the same timestep and has its stride.
+    """
     linspace = model_config.get("timestep_spacing", "leading") == "linspace"
     return {**model_config, "timestep_spacing": "trailing"} if linspace else model_config
 
 
-def _options(choice: SchedulerChoice) -> dict[str, Any]:
-    options: dict[str, Any] = {}
+def _choice_config(choice: SchedulerChoice) -> dict[str, Any]:
+    """The user's settings as entries of a scheduler's configuration."""
+    config: dict[str, Any] = {}
     if choice.use_karras_sigmas:
-        options["use_karras_sigmas"] = True
+        config["use_karras_sigmas"] = True
     if choice.algorithm_type is not None:
-        options["algorithm_type"] = choice.algorithm_type.value
+        config["algorithm_type"] = choice.algorithm_type.value
         if choice.algorithm_type in (AlgorithmType.DPMSOLVER, AlgorithmType.SDE_DPMSOLVER):
-            # These two divide by the last sigma, which is 0 otherwise.
-            options["final_sigmas_type"] = "sigma_min"
-    return options
+            # These two divide by the last sigma, which is 0 by default.
+            config["final_sigmas_type"] = "sigma_min"
+    return config
 
 
-def _own(module: str, kind: str) -> Any:
-    return getattr(importlib.import_module(f".{module}", __package__), kind)
+def _class_here(module: str, class_name: str) -> Any:
+    """A scheduler class of this folder, imported when needed: its base classes need diffusers."""
+    return getattr(importlib.import_module(f".{module}", __package__), class_name)
 
 
-def _make(kind: Any, model_config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    accepted = inspect.signature(kind.__init__).parameters
-    return kind(**{key: value for key, value in {**model_config, **options}.items() if key in accepted})
+def _make(scheduler_class: Any, model_config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    """A scheduler with the entries of both that its class accepts; `options` win."""
+    accepted = inspect.signature(scheduler_class.__init__).parameters
+    config = {**model_config, **options}
+    return scheduler_class(**{name: value for name, value in config.items() if name in accepted})

@@ -1,4 +1,4 @@
-"""DDIM backwards and forwards: a picture becomes the noise it would have come from, and that noise a new picture."""
+"""DDIM inversion and the sampling that follows it, both over a part of the schedule."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 
 class PartialDDIMInverseScheduler(DDIMInverseScheduler):
-    """The first `share` (0..1) of the way from a picture to noise."""
+    """Inverts an image up to the share `denoise` (0..1) of the way to noise."""
 
-    share = 1.0
+    denoise = 1.0
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         super().set_timesteps(num_inference_steps, device=device)
-        self.timesteps = self.timesteps[: _steps(num_inference_steps, self.share)]
+        self.timesteps = self.timesteps[: _count_steps(num_inference_steps, self.denoise)]
 
 
 class PartialDDIMScheduler(DDIMScheduler):
-    """The last `share` (0..1) of the way from noise to a picture."""
+    """Samples the last share `denoise` (0..1) of the way from noise to an image."""
 
-    share = 1.0
+    denoise = 1.0
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         super().set_timesteps(num_inference_steps, device=device)
-        self.timesteps = self.timesteps[-_steps(num_inference_steps, self.share) :]
+        self.timesteps = self.timesteps[-_count_steps(num_inference_steps, self.denoise) :]
 
 
-def _steps(steps: int, share: float) -> int:
-    return max(1, min(int(steps * share), steps))
+def _count_steps(num_inference_steps: int, denoise: float) -> int:
+    """Steps left by `denoise`: whole ones, at least one."""
+    return max(1, min(int(num_inference_steps * denoise), num_inference_steps))

@@ -1,4 +1,4 @@
-"""Improved pseudo-numerical sampling on the schedule of the model."""
+"""F-PNDM, improved pseudo-numerical sampling, on the noise schedule of the model."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerOutput
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Adams-Bashforth weights by the number of known slopes, the newest first.
-_WEIGHTS = (
+# Adams-Bashforth coefficients for one to four known predictions, the newest first.
+_COEFFICIENTS = (
     (1,),
     (3 / 2, -1 / 2),
     (23 / 12, -16 / 12, 5 / 12),
@@ -20,32 +20,32 @@ _WEIGHTS = (
 
 
 class IPNDMLatentScheduler(DDIMScheduler):
-    """F-PNDM without Runge-Kutta steps (arXiv:2202.09778): DDIM's step along an extrapolation of the last four noises.
+    """F-PNDM (arXiv:2202.09778) without Runge-Kutta steps: DDIM steps with epsilon extrapolated from the last four.
 
-    diffusers' IPNDMScheduler has a noise schedule of its own and ignores the model's, so that it runs and is wrong.
+    diffusers' IPNDMScheduler ignores the model's noise schedule and uses one of its own, which gives wrong images.
     """
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
         super().set_timesteps(num_inference_steps, device=device)
-        self._noises: list[Tensor] = []
+        self._epsilons: list[Tensor] = []
 
     def step(  # type: ignore[override]
         self, model_output: Tensor, timestep: int | Tensor, sample: Tensor, return_dict: bool = True
     ) -> Any:
-        assert self.num_inference_steps is not None, "set_timesteps comes first"
-        time = int(timestep)
-        following = time - self.config["num_train_timesteps"] // self.num_inference_steps
-        signal = self.alphas_cumprod[time]
-        signal_after = self.alphas_cumprod[following] if following >= 0 else self.final_alpha_cumprod
+        assert self.num_inference_steps is not None, "set_timesteps is called before step"
+        t = int(timestep)
+        t_prev = t - self.config["num_train_timesteps"] // self.num_inference_steps
+        alpha_prod_t = self.alphas_cumprod[t]
+        alpha_prod_t_prev = self.alphas_cumprod[t_prev] if t_prev >= 0 else self.final_alpha_cumprod
         x, output = sample.float(), model_output.float()
-        kind = self.config["prediction_type"]
-        if kind == "v_prediction":
-            output = signal**0.5 * output + (1 - signal) ** 0.5 * x
-        elif kind == "sample":
-            output = (x - signal**0.5 * output) / (1 - signal) ** 0.5
-        self._noises = [output, *self._noises[:3]]
-        weights = _WEIGHTS[len(self._noises) - 1]
-        noise = sum(weight * known for weight, known in zip(weights, self._noises, strict=True))
-        denoised = (x - (1 - signal) ** 0.5 * noise) / signal**0.5
-        x = (signal_after**0.5 * denoised + (1 - signal_after) ** 0.5 * noise).to(sample.dtype)
+        prediction_type = self.config["prediction_type"]
+        if prediction_type == "v_prediction":
+            output = alpha_prod_t**0.5 * output + (1 - alpha_prod_t) ** 0.5 * x
+        elif prediction_type == "sample":
+            output = (x - alpha_prod_t**0.5 * output) / (1 - alpha_prod_t) ** 0.5
+        self._epsilons = [output, *self._epsilons[:3]]
+        coefficients = _COEFFICIENTS[len(self._epsilons) - 1]
+        epsilon = sum(coefficient * known for coefficient, known in zip(coefficients, self._epsilons, strict=True))
+        denoised = (x - (1 - alpha_prod_t) ** 0.5 * epsilon) / alpha_prod_t**0.5
+        x = (alpha_prod_t_prev**0.5 * denoised + (1 - alpha_prod_t_prev) ** 0.5 * epsilon).to(sample.dtype)
         return SchedulerOutput(prev_sample=x) if return_dict else (x, denoised)

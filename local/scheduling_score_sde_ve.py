@@ -1,4 +1,4 @@
-"""The predictor-corrector sampler of Song et al. for latent models."""
+"""The predictor-corrector sampler of Song et al. (2021) for latent models."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Signal-to-noise ratio of a correction: diffusers' ScoreSdeVeScheduler, from appendix G of the paper.
+# Signal-to-noise ratio r of the corrector: the default of diffusers' ScoreSdeVeScheduler, from appendix G of the paper.
 SNR = 0.15
 
 
 class ScoreSdeVeLatentScheduler(SigmaScheduler):
-    """Predictor-corrector sampling of the VE SDE (arXiv:2011.13456, algorithm 2), within a latent model's noise levels.
+    """Algorithm 2 of arXiv:2011.13456, predictor-corrector sampling of the VE SDE, within the sigmas of a latent model.
 
-    Calls the network twice a step at the same level: for a Langevin correction, then for the reverse diffusion to the
-    next level. diffusers' class of that name has a method for each; here `step` tells them apart by their place. The
-    last step goes to the denoised mean.
+    Each step calls the network twice at the same sigma: for one corrector step of Langevin dynamics (even index), then
+    for the predictor, reverse diffusion to sigma_next (odd index). The last step, to 0, adds no noise.
+
+    diffusers' ScoreSdeVeScheduler has one method for each. Here `step` tells them apart by the index, so that an
+    ordinary pipeline can run it.
     """
 
     order = 2
 
     def set_timesteps(self, num_inference_steps: int, device: str | torch.device | None = None) -> None:
         self.num_inference_steps = num_inference_steps
-        levels = self._geometric(num_inference_steps)
-        self._levels = [*levels, 0.0]
-        self._visit(np.repeat(levels, self.order), device)
+        sigmas = self._geometric_sigmas(num_inference_steps)
+        self._step_sigmas = [*sigmas, 0.0]
+        self._set_sigmas(np.repeat(sigmas, self.order), device)
 
     def step(  # type: ignore[override]
         self,
@@ -44,23 +46,23 @@ class ScoreSdeVeLatentScheduler(SigmaScheduler):
     ) -> Any:
         if self._step_index is None:
             self._init_step_index(timestep)
-        place = self._step_index or 0
-        sigma = float(self.sigmas[place])
+        index = self._step_index or 0
+        sigma = float(self.sigmas[index])
         x = sample.float()
-        denoised = self._denoised(model_output.float(), x, sigma)
+        denoised = self._denoise(model_output.float(), x, sigma)
         score = (denoised - x) / sigma**2
-        noise = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        if place % 2 == 0:
-            norms = [tensor.flatten(1).norm(dim=-1).clamp(min=1e-12) for tensor in (noise, score)]
-            # Each picture of a batch has a step size of its own, so that it can be made again alone.
-            size = (2 * (SNR * norms[0] / norms[1]) ** 2).view(-1, *[1] * (x.ndim - 1))
-            x = x + size * score + (2 * size) ** 0.5 * noise
+        z = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        if index % 2 == 0:
+            # A step size for each image of the batch: an image must not depend on the others in its batch.
+            z_norm, score_norm = (tensor.flatten(1).norm(dim=-1).clamp(min=1e-12) for tensor in (z, score))
+            step_size = (2 * (SNR * z_norm / score_norm) ** 2).view(-1, *[1] * (x.ndim - 1))
+            x = x + step_size * score + (2 * step_size) ** 0.5 * z
         else:
-            following = self._levels[place // 2 + 1]
-            variance = sigma**2 - following**2
+            sigma_next = self._step_sigmas[index // 2 + 1]
+            variance = sigma**2 - sigma_next**2
             x = x + variance * score
-            if following > 0:
-                x = x + variance**0.5 * noise
-        self._step_index = place + 1
+            if sigma_next > 0:
+                x = x + variance**0.5 * z
+        self._step_index = index + 1
         x = x.to(sample.dtype)
         return SchedulerOutput(prev_sample=x) if return_dict else (x, denoised)

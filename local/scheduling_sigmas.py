@@ -1,4 +1,4 @@
-"""What samplers over noise levels share, on latent models whose networks know a thousand discrete timesteps."""
+"""The base of samplers over sigmas, for latent models whose networks know a thousand discrete timesteps."""
 
 from __future__ import annotations
 
@@ -14,45 +14,49 @@ if TYPE_CHECKING:
 
 
 class SigmaScheduler(EulerDiscreteScheduler):
-    """Euler's view of a model (x = data + sigma * noise, scaled before the network), without its schedule and step.
+    """The model as EulerDiscreteScheduler sees it, without its schedule and its step.
 
-    A subclass sets the levels in `set_timesteps` through `_visit` and moves between them in `step`.
+    x = data + sigma * noise, and x is divided by sqrt(sigma^2 + 1) before the network gets it. A subclass chooses the
+    sigmas in `set_timesteps`, through `_set_sigmas`, and moves between them in `step`.
     """
 
-    def _geometric(self, count: int) -> np.ndarray:
-        """`count` noise levels from the model's highest to its lowest, at equal ratios."""
-        known = self._known()
-        return np.geomspace(known[-1], known[0], count) if count > 1 else known[-1:]
+    def _geometric_sigmas(self, count: int) -> np.ndarray:
+        """`count` sigmas from the model's highest to its lowest, at equal ratios."""
+        sigmas = self._training_sigmas()
+        return np.geomspace(sigmas[-1], sigmas[0], count) if count > 1 else sigmas[-1:]
 
-    def _known(self) -> np.ndarray:
-        """The noise levels of the model's timesteps, rising."""
-        signal = self.alphas_cumprod.double().numpy()
-        return np.sqrt((1 - signal) / signal)
+    def _training_sigmas(self) -> np.ndarray:
+        """The sigmas of the model's training timesteps, rising."""
+        alphas_cumprod = self.alphas_cumprod.double().numpy()
+        return np.sqrt((1 - alphas_cumprod) / alphas_cumprod)
 
-    def _visit(self, levels: Sequence[float] | np.ndarray, device: str | torch.device | None) -> None:
-        """Have the network called at these noise levels, in this order."""
-        logs = np.log(self._known())
-        self.sigmas = torch.tensor(np.asarray(levels), dtype=torch.float32)
-        times = np.interp(np.log(levels), logs, np.arange(len(logs)))
-        self.timesteps = torch.tensor(times, dtype=torch.float32, device=device)
+    def _set_sigmas(self, sigmas: Sequence[float] | np.ndarray, device: str | torch.device | None) -> None:
+        """Have the network called at these sigmas, in this order; timesteps are interpolated over log sigma."""
+        log_sigmas = np.log(self._training_sigmas())
+        self.sigmas = torch.tensor(np.asarray(sigmas), dtype=torch.float32)
+        timesteps = np.interp(np.log(sigmas), log_sigmas, np.arange(len(log_sigmas)))
+        self.timesteps = torch.tensor(timesteps, dtype=torch.float32, device=device)
         self._step_index = self._begin_index = None
 
     def index_for_timestep(  # type: ignore[override]
         self, timestep: float | Tensor, schedule_timesteps: Tensor | None = None
     ) -> int:
-        """The first place of a timestep; the base class takes the second of two, where a run would begin in a step."""
-        times = self.timesteps if schedule_timesteps is None else schedule_timesteps
-        return int((times == timestep).nonzero()[0])
+        """The first index of a timestep.
+
+        The base class takes the second of two equal timesteps, which is the middle of a step here.
+        """
+        timesteps = self.timesteps if schedule_timesteps is None else schedule_timesteps
+        return int((timesteps == timestep).nonzero()[0])
 
     @property
     def init_noise_sigma(self) -> float:
         return float((self.sigmas[0] ** 2 + 1) ** 0.5)
 
-    def _denoised(self, output: Tensor, sample: Tensor, sigma: float) -> Tensor:
-        """The picture that the network sees in a sample at a level."""
-        kind = self.config["prediction_type"]
-        if kind == "epsilon":
-            return sample - sigma * output
-        if kind == "v_prediction":
-            return sample / (sigma**2 + 1) - output * (sigma / (sigma**2 + 1) ** 0.5)
-        return output
+    def _denoise(self, model_output: Tensor, x: Tensor, sigma: float) -> Tensor:
+        """The network's prediction of the data in x, from whatever the model predicts."""
+        prediction_type = self.config["prediction_type"]
+        if prediction_type == "epsilon":
+            return x - sigma * model_output
+        if prediction_type == "v_prediction":
+            return x / (sigma**2 + 1) - model_output * (sigma / (sigma**2 + 1) ** 0.5)
+        return model_output

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-from zipfile import is_zipfile
 
-from ..core.errors import ModelUnreadable
-from ..core.memory import is_out_of_memory
-from .headers import read_header, weight_files
-from .library import PICKLES
+from .headers import read_header
+from .weight_files import is_pickle, load_pickle, reading, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +30,7 @@ def load_tensors(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for file in weight_files(path):
         with reading(file):
-            tensors |= load_pickle(file) if file.suffix.lower() in PICKLES else load_file(file)
+            tensors |= load_pickle(file) if is_pickle(file) else load_file(file)
     return unpacked(tensors, dtype)
 
 
@@ -55,40 +51,3 @@ def unpacked(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[st
         # their last bits others, and holds the file open.
         result[name] = tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
     return result
-
-
-def load_pickle(path: Path, meta: bool = False) -> dict[str, torch.Tensor]:
-    """The tensors of a .ckpt, .pt, .pth or .bin file, read by torch's unpickler that runs no code.
-
-    With `meta` only their shapes. Nested dictionaries are flattened to dotted names. Raises ModelUnreadable.
-    """
-    import torch
-
-    with reading(path):
-        content = torch.load(path, map_location="meta" if meta else "cpu", weights_only=True, mmap=is_zipfile(path))
-        content = content.get("state_dict", content)
-        return dict(_flat(content, ""))
-
-
-def _flat(content: Mapping, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
-    import torch
-
-    for name, value in content.items():
-        if isinstance(value, torch.Tensor):
-            yield f"{prefix}{name}", value
-        elif isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-
-
-@contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Whatever a library raises over a file becomes one sentence with its path; that memory ran out is passed on."""
-    try:
-        yield
-    except ModelUnreadable:
-        raise
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ModelUnreadable(f"{path} cannot be read ({reason}). Download the model again.") from error

@@ -41,8 +41,8 @@ class ControlStackExplain(io.ComfyNode):
             node_id="ControlStackExplain",
             display_name="Explain Request",
             category="ControlStack",
-            description="Shows what a target would do with a request: all problems and how to solve them, or what would "
-            "run. For a service, this is the exact request body. Sends nothing and needs no key.",
+            description="Shows what a target would do with a request: all problems and how to solve them, or what "
+            "would run. For a service, this is the exact request body. Sends nothing and needs no key.",
             inputs=[
                 Request.Input("request", tooltip="The request from a Generation Request node."),
                 io.Combo.Input(

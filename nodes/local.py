@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from enum import Enum
+from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +20,10 @@ from ..local.families import FACTS, Family
 from ..local.library import Library
 from ..local.model import DEMO_MODEL, LocalModel
 from ..local.model_cache import ModelCache, stamp
-from ..local.nets import NetSearch
+from ..local.net_search import NetSearch
 from ..local.options import Options
 from ..local.safety_check import CHECKER
-from ..local.single_files import Parts
+from ..local.single_file import Parts
 from ..local.tiled_diffusion import TILE_STEP
 from ..local.token_merging import MOST_MERGED
 from . import comfy
@@ -71,7 +71,7 @@ class ControlStackControlNetModels(io.ComfyNode):
         return io.NodeOutput({Modality(name): file for name, file in files.items() if file != AUTOMATIC})
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """Number format of the weights; AUTO is bf16 for FLUX and fp16 for the others, and fp32 where these do not work.
 
     FP8 keeps the denoiser's weights in 8 bits and computes in what AUTO means.

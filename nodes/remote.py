@@ -43,7 +43,8 @@ def profile_input() -> io.WidgetInput:
     return io.String.Input(
         "profile",
         default=DEFAULT_PROFILE,
-        tooltip="Name of the key to use, as shown in Settings, ControlStack. Never enter the key itself: graphs are shared.",
+        tooltip="Name of the key to use, as shown in Settings, ControlStack. Never enter the key itself: graphs are "
+        "shared.",
     )
 
 
@@ -82,8 +83,8 @@ class RemoteNode(io.ComfyNode):
             node_id=cls.__name__,
             display_name=f"Generate with {target}",
             category=_CATEGORY,
-            description=f"Runs a request at {target}, which may charge for it. Problems are reported before anything is "
-            "sent, and the same request is not paid for twice.",
+            description=f"Runs a request at {target}, which may charge for it. Problems are reported before anything "
+            "is sent, and the same request is not paid for twice.",
             inputs=[
                 Request.Input("request", tooltip="The request from a Generation Request node."),
                 profile_input(),

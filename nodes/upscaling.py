@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelUnreadable, OutOfMemory
 from ..local.library import Library
-from ..local.weights import reading
+from ..local.weight_files import reading
 from .comfy import load_torch_file, stop_if_interrupted, tiled_scale
 from .memory import ComfyMemory
 

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,7 +17,7 @@ _SILENCE_SECONDS = 30.0
 _PROMISED_BYTES = 2**30
 
 
-class Fault(str, Enum):
+class Fault(StrEnum):
     """How an answer goes wrong; the status and body of the Reply are used where they can be."""
 
     NONE = ""

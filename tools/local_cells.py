@@ -74,7 +74,7 @@ class Cell:
 
     def refusal(self) -> str:
         """Why the case cannot run; "" when it can."""
-        if set(NETS[self.nets]) & _SERVED_BY_UNION and self.family.kin not in UNION_KINDS:
+        if set(NETS[self.nets]) & _SERVED_BY_UNION and self.family.compatible_family not in UNION_KINDS:
             return f"{self.family.value} has no union nets."
         return " ".join(str(problem) for problem in validate(self.request(), TABLES[self.family]))
 

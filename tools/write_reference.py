@@ -25,7 +25,7 @@ from ..local.capabilities import SD15, TABLES
 from ..local.families import Family
 from ..local.library import Library, read_config
 from ..local.model import DEMO_MODEL
-from ..local.nets import search_for
+from ..local.net_search import search_for
 from ..preprocessors.detector import Method
 from ..preprocessors.registry import detector_for
 

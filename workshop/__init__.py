@@ -1,20 +1,22 @@
-"""What dev.py is made of: environments, a ComfyUI, its server, a graph run. Standard library only."""
+"""The parts of dev.py: environments, a ComfyUI, its server, and running a graph. Standard library only."""
 
 from __future__ import annotations
 
 import sys
 
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)
+OLDEST_PYTHON, NEWEST_PYTHON = (3, 11), (3, 14)
 
 
 def refuse_python(version: tuple[int, int]) -> str:
-    """Why `version` will not do, as a sentence; empty when it will."""
+    """The sentence that refuses Python `version`; empty if the version is supported."""
     if OLDEST_PYTHON <= version <= NEWEST_PYTHON:
         return ""
     wanted = "{}.{} to {}.{}".format(*OLDEST_PYTHON, *NEWEST_PYTHON)
-    return "ControlStack needs Python {}, and this is {}.{}: start dev.py with one of those.".format(wanted, *version)
+    return "ControlStack needs Python {}, but this is Python {}.{}. Start dev.py with a supported version.".format(
+        wanted, *version
+    )
 
 
 _refusal = refuse_python(sys.version_info[:2])
-if _refusal:  # said here, before anything that an old Python could not even import
+if _refusal:  # before the other modules, which an old Python cannot import
     sys.exit("dev.py: " + _refusal)

@@ -11,6 +11,7 @@ import re
 import stat
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -98,10 +99,7 @@ def test_what_is_written_is_toml(file: Path) -> None:
     tricky = "a\"b\\c'd#e=[f]"
     store_credentials("qolaba", "default", {"api_key": tricky}, file)
     assert read_profiles(file) == {("qolaba", "default"): {"api_key": tricky}}
-    if sys.version_info >= (3, 11):
-        import tomllib
-
-        assert tomllib.loads(file.read_text()) == {"qolaba": {"default": {"api_key": tricky}}}
+    assert tomllib.loads(file.read_text()) == {"qolaba": {"default": {"api_key": tricky}}}
 
 
 def test_a_file_written_by_hand_is_read(file: Path) -> None:

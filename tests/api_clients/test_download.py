@@ -57,7 +57,7 @@ def test_a_result_is_fetched_without_credentials(store: Service) -> None:
     assert seen.path == "/a.png?x=1" and not {"Authorization", "Cookie", "Referer"} & set(seen.headers)
 
 
-def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_judged(store: Service) -> None:
+def test_a_name_is_looked_up_once_and_the_connection_goes_to_what_was_checked(store: Service) -> None:
     asked: list[str] = []
 
     def changing(host: str, port: int) -> list[str]:
@@ -174,14 +174,14 @@ def test_redirects_are_followed_five_times(store: Service) -> None:
 
 def test_one_gigabyte_promised_is_refused_unread(store: Service) -> None:
     store.on("/a.png", Reply(b"x", fault=Fault.PROMISE))
-    with pytest.raises(ResultRefused, match="has 1024 MiB; 64 MiB are the limit"):
+    with pytest.raises(ResultRefused, match="has 1024 MiB; the limit is 64 MiB"):
         downloads(store.url).fetch(f"{store.url}/a.png")
 
 
 def test_more_than_promised_and_packed_bombs_stop_at_the_limit(store: Service) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     store.on("/a.png", Reply(bomb, headers={"Content-Encoding": "gzip"}))
-    with pytest.raises(ResultRefused, match="2 MiB are the limit"):
+    with pytest.raises(ResultRefused, match="the limit is 2 MiB"):
         downloads(store.url, max_bytes=2**21).fetch(f"{store.url}/a.png")
 
 

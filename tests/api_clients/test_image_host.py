@@ -39,7 +39,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[BucketDo
 
 @pytest.fixture
 def host(bucket: BucketDouble) -> S3Host:
-    return S3Host(NAME, bucket.url, REGION, (Secret(ACCESS_KEY), Secret(SECRET_KEY)))
+    return S3Host(NAME, bucket.url, REGION, Secret(ACCESS_KEY), Secret(SECRET_KEY))
 
 
 def fails(error: type[ControlStackError], host: S3Host) -> str:
@@ -80,7 +80,7 @@ def test_the_same_picture_is_stored_once(host: S3Host, bucket: BucketDouble) -> 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"secrets": (Secret(ACCESS_KEY), Secret("another-secret-0123456789"))}, "SignatureDoesNotMatch"),
+        ({"secret_key": Secret("another-secret-0123456789")}, "SignatureDoesNotMatch"),
         ({"bucket": "not-there"}, "NoSuchBucket"),
         ({"bucket": "No bucket has such a name!"}, "ParamValidationError"),
     ],
@@ -110,7 +110,7 @@ def test_a_connection_that_breaks_is_a_sentence_and_a_passing_failure_is_repeate
 
 
 def test_without_keys_anywhere_it_says_so(host: S3Host) -> None:
-    assert "There are no keys" in fails(CredentialsMissing, replace(host, secrets=()))
+    assert "No keys were found" in fails(CredentialsMissing, replace(host, access_key=None, secret_key=None))
 
 
 def test_without_boto3_it_says_how_to_get_it(host: S3Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ INPAINTING = replace(GOOD, controls=(INPAINT,))
 REFERRING = replace(GOOD, references=(STYLE,), controls=(CANNY, DEPTH))
 TEXTS = {"webhook": "https://me.example/hook", "track_id": "12345"}
 
-# modelslab.md 2, in the order of the documents: seed 002, then the page of seed 001.
+# docs/services/modelslab.md 2, in the order of the documents: the standard endpoint, then enterprise.
 V5_FIELDS = (
     "key model_id controlnet_model controlnet_type auto_hint guess_mode prompt negative_prompt init_image "
     "control_image mask_image width height samples scheduler tomesd use_karras_sigmas algorithm_type vae "

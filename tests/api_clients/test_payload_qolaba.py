@@ -49,7 +49,7 @@ CHANGED = replace(GOOD, controls=(), init_image=OTHER, denoise=0.3)
 SQUARE = replace(CHANGED, width=1024, height=1024)
 RETIRED = ("Canny ControlNet (retired)", "Depth ControlNet (retired)", "Pose ControlNet (retired)")
 
-# Seed 000, then seed 003; steps are in the first page only, but act for apps of the second (qolaba.md 2).
+# The ControlNet page, then Image to Image; steps are on the first only, but act for both (docs/services/qolaba.md 2).
 CONTROLNET_FIELDS = (
     "app_id image prompt guidance_scale batch strength negative_prompt num_inference_steps celery inference_type"
 ).split()

@@ -46,7 +46,7 @@ DEPTH = replace(CANNY, modality=Modality.DEPTH, strength=0.5)
 STYLE = ImageReference(PICTURE, scale=0.6)
 REFERRING = replace(GOOD, references=(STYLE, replace(STYLE, scale=0.2)))
 
-# scenario.md 3, in the order of the service's schema.
+# docs/services/scenario.md 3, in the order of the service's schema.
 FIELDS = (
     "ipAdapterImageIds controlEnd modality seed modelId ipAdapterType ipAdapterImage scheduler "
     "disableModalityDetection ipAdapterImages imageParentId baseModelId controlStart height imageHide "

@@ -181,7 +181,7 @@ def _count(tensors: Mapping[str, Tensor], room: str) -> int:
 
 def checkpoint(family: Family, parts: Mapping[str, Any]) -> Tensors:
     """A whole checkpoint as A1111 and ComfyUI read it."""
-    if family.kin is Family.FLUX_DEV:
+    if family.compatible_family is Family.FLUX_DEV:
         rooms = {
             "model.diffusion_model.": flux_original(parts["transformer"]),
             "vae.": ldm_vae(parts["vae"]),

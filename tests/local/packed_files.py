@@ -57,7 +57,7 @@ def write(library: Library, place: str, tensors: Mapping[str, Tensor]) -> Path:
 
 def write_parts(library: Library, family: Family, parts: Mapping[str, Any]) -> Path:
     """Every network in a file of its own, as they are distributed for ComfyUI; gives the denoiser's."""
-    flux = family.kin is Family.FLUX_DEV
+    flux = family.compatible_family is Family.FLUX_DEV
     write(
         library,
         "vae/vae_xl.safetensors" if family is Family.SDXL else "vae/ae.safetensors",

@@ -37,7 +37,7 @@ def stocked_model(family: Family, folder: Path, in_channels: int = 4) -> LocalMo
     folders = {name: [folder / name] for name in ("controlnet", "ipadapter", "clip_vision", "loras")}
     for (path,) in folders.values():
         path.mkdir(parents=True, exist_ok=True)
-    canny, depth, union = NET_NAMES[family.kin]
+    canny, depth, union = NET_NAMES[family.compatible_family]
     control_net(family, seed=3).save_pretrained(folder / "controlnet" / canny)
     control_net(family, seed=13).save_pretrained(folder / "controlnet" / depth)
     if union:

@@ -15,7 +15,7 @@ from controlstack.core.errors import InvalidRequest
 from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
-from controlstack.local.adapter_files import find_adapters
+from controlstack.local.adapter_search import find_adapters
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.library import Library
@@ -100,7 +100,7 @@ def test_an_adapter_whose_image_encoder_is_there_comes_first(tmp_path: Path) -> 
 
 
 def test_an_image_encoder_is_read_from_a_file_and_from_a_folder(tmp_path: Path) -> None:
-    from controlstack.local.adapter_files import load_image_encoder
+    from controlstack.local.image_encoder_file import load_image_encoder
 
     made = clip_vision()
     save_file(made.state_dict(), tmp_path / "file.safetensors")

@@ -18,7 +18,7 @@ from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
 from controlstack.local.pipelines import Task
 from controlstack.local.run import Run
-from controlstack.local.schedulers import FLOW_MISSING
+from controlstack.local.schedulers import FLOW_UNSUPPORTED
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor
@@ -81,7 +81,7 @@ def test_a_union_net_of_flux_serves_every_picture_of_a_batch(stocked: Models, st
 
 
 FLUX_CHOICES = [
-    *(SchedulerChoice(name) for name in sorted(set(SchedulerName) - set(FLOW_MISSING))),
+    *(SchedulerChoice(name) for name in sorted(set(SchedulerName) - set(FLOW_UNSUPPORTED))),
     SchedulerChoice(SchedulerName.DPM_MULTISTEP, algorithm_type=AlgorithmType.SDE_DPMSOLVER_PP),
 ]
 

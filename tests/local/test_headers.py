@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from controlstack.core.errors import ModelNotFound, ModelUnreadable
-from controlstack.local.file_facts import Format, Kind, facts_of
 from controlstack.local.headers import read_header
+from controlstack.local.inspection import Format, Kind, facts_of
 from safetensors.torch import save_file
 
 _NET = {

@@ -23,7 +23,7 @@ from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
 from controlstack.local.library import Library
 from controlstack.local.model import DEMO_MODEL, LocalModel, family_of, load_model
-from controlstack.local.nets import NetSearch
+from controlstack.local.net_search import NetSearch
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import components, scheduler
 from diffusers import FluxPipeline, StableDiffusionXLPipeline

@@ -56,7 +56,7 @@ PLAIN = {
 def plain(model: LocalModel, request: GenerationRequest, task: Task, **more: Any) -> Tensor:
     """The image that diffusers' own pipeline makes, called as its documentation shows."""
     nets = [model.net(model.nets()[control.modality]) for control in request.controls]
-    kind = getattr(diffusers, PLAIN[model.family.kin, task][bool(nets)])
+    kind = getattr(diffusers, PLAIN[model.family.compatible_family, task][bool(nets)])
     parts = {**model.components, "scheduler": make_scheduler(request.scheduler, model.scheduler_config)}
     flux = model.facts.flow
     if nets:

@@ -13,7 +13,7 @@ import diffusers
 import pytest
 import torch
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
-from controlstack.local.schedulers import make_inversion, make_scheduler, noise_drawn_from
+from controlstack.local.schedulers import make_inversion, make_scheduler, scheduler_noise_from
 from controlstack.tests.local.test_schedulers import (
     FLOW_SAMPLERS,
     FLUX,
@@ -153,7 +153,7 @@ def run(family: str, task: str, scheduler: Any, steps: int, seed: int = 0, **opt
         mask[..., : SIDE // 2] = 1
         inputs |= {"mask_image": mask, "width": SIDE, "height": SIDE}
     generator = torch.Generator().manual_seed(seed)
-    with noise_drawn_from(scheduler, [generator]):
+    with scheduler_noise_from(scheduler, [generator]):
         return pipeline_of(family, task, scheduler)(**(inputs | options), generator=generator).images
 
 

@@ -1,7 +1,7 @@
 """What each scheduler draws with the demo model: it follows the control and the prompt as DPMSolverMultistep does.
 
-A method that wants more steps gets them; `WANTED_STEPS` is what the node tells the user. LCM loses colours on models
-that were not made for it, which the node says too.
+Each scheduler gets its `RECOMMENDED_STEPS`, which the node tells the user. LCM loses colors on models that were not
+made for it, which the node says too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 from controlstack.core.modality import Modality
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
 from controlstack.local.model import LocalModel
-from controlstack.local.schedulers import NOTES, WANTED_STEPS
+from controlstack.local.schedulers import NOTES, RECOMMENDED_STEPS
 from controlstack.tools.demo_figures import (
     HELD_OUT,
     control,
@@ -62,11 +62,11 @@ def reference(demo: LocalModel) -> Figures:
 def test_control_and_prompt_are_followed_as_with_the_default(
     demo: LocalModel, reference: Figures, name: SchedulerName
 ) -> None:
-    figures = figures_of(demo, name, WANTED_STEPS.get(name, 21))
+    figures = figures_of(demo, name, RECOMMENDED_STEPS.get(name, 21))
     assert figures.control >= 0.9 * reference.control
     if name is not SchedulerName.LCM:
         assert figures.colour >= 0.9 * reference.colour
 
 
 def test_the_node_says_which_methods_want_more() -> None:
-    assert set(WANTED_STEPS) | {SchedulerName.LCM, SchedulerName.DDIM_INVERSE} == set(NOTES)
+    assert set(RECOMMENDED_STEPS) | {SchedulerName.LCM, SchedulerName.DDIM_INVERSE} == set(NOTES)

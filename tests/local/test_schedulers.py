@@ -12,11 +12,11 @@ from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, Schedule
 from controlstack.local.schedulers import (
     ALGORITHM_TYPES,
     FLOW_ALGORITHM_TYPES,
-    FLOW_MISSING,
+    FLOW_UNSUPPORTED,
     KARRAS_SIGMAS,
-    MISSING,
+    UNSUPPORTED,
     make_scheduler,
-    noise_drawn_from,
+    scheduler_noise_from,
 )
 from torch import Tensor
 
@@ -48,7 +48,7 @@ MEAN, SPREAD = 0.7, 0.5
 SPREADS = {SchedulerName.LCM: (0.25, 0.45)}
 
 SAMPLERS = sorted(set(SchedulerName) - {SchedulerName.DDIM_INVERSE})
-FLOW_SAMPLERS = sorted(set(SchedulerName) - set(FLOW_MISSING))
+FLOW_SAMPLERS = sorted(set(SchedulerName) - set(FLOW_UNSUPPORTED))
 
 
 def signal_of(scheduler: Any, timestep: float) -> float:
@@ -97,7 +97,7 @@ def sample_flow(scheduler: Any, steps: int, seed: int = 0) -> Tensor:
     scheduler.set_timesteps(sigmas=sigmas, mu=1.15, device="cpu")
     scheduler.set_begin_index(0)
     x = torch.randn(1, 100, 200, generator=generator)
-    with noise_drawn_from(scheduler, [generator]):
+    with scheduler_noise_from(scheduler, [generator]):
         for time in scheduler.timesteps:
             x = scheduler.step(exact_flow(x.double(), float(time) / 1000).float(), time, x, return_dict=False)[0]
     return x
@@ -110,8 +110,8 @@ def assert_is_the_data(x: Tensor, name: SchedulerName) -> None:
 
 
 def test_every_name_is_offered() -> None:
-    assert MISSING == {}
-    assert {name for name in SchedulerName if name in FLOW_MISSING} == {SchedulerName.DDIM_INVERSE}
+    assert UNSUPPORTED == {}
+    assert {name for name in SchedulerName if name in FLOW_UNSUPPORTED} == {SchedulerName.DDIM_INVERSE}
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

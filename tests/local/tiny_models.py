@@ -176,7 +176,7 @@ def flux_transformer(guidance: bool = True, seed: int = 9) -> FluxTransformer2DM
 
 def control_net(family: Family = Family.SD15, seed: int = 3, **changes: Any) -> ControlNetModel | FluxControlNetModel:
     """A ControlNet whose output layers are not zero, so that it acts. `changes` are to the shape of FLUX's."""
-    if family.kin is Family.FLUX_DEV:
+    if family.compatible_family is Family.FLUX_DEV:
         shape = {**_FLUX, "num_layers": 2, "num_single_layers": 1, "guidance_embeds": True, **changes}
         return _acting(FluxControlNetModel(**shape), seed)
     made_from = unet(family)
@@ -192,7 +192,7 @@ def union_net(
     family: Family = Family.SDXL, modes: int | None = None, seed: int = 4
 ) -> ControlNetUnionModel | FluxControlNetModel:
     """A union ControlNet; SDXL's has 6 or, as ProMax, 8 types, FLUX's 10 modes."""
-    if family.kin is Family.FLUX_DEV:
+    if family.compatible_family is Family.FLUX_DEV:
         shape = {**_FLUX, "num_layers": 2, "num_single_layers": 1, "guidance_embeds": True}
         return _acting(FluxControlNetModel(**shape, num_mode=modes or 10), seed)
     config = unet(family).config
@@ -214,7 +214,7 @@ def union_net(
 
 def components(family: Family = Family.SD15, in_channels: int = 4) -> dict[str, Any]:
     """What a diffusers pipeline of the family is built from, but for its scheduler."""
-    if family.kin is Family.FLUX_DEV:
+    if family.compatible_family is Family.FLUX_DEV:
         return {
             "transformer": flux_transformer(guidance=family is Family.FLUX_DEV),
             "vae": vae(flux=True),
@@ -239,7 +239,7 @@ def components(family: Family = Family.SD15, in_channels: int = 4) -> dict[str, 
 
 
 def scheduler(family: Family = Family.SD15) -> Any:
-    if family.kin is Family.FLUX_DEV:
+    if family.compatible_family is Family.FLUX_DEV:
         return FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=family is Family.FLUX_DEV)
     if family is Family.SDXL:
         return EulerDiscreteScheduler(**_NOISE, timestep_spacing="leading")

@@ -1,7 +1,7 @@
 """Every documented field of the five endpoints, and the input of a node through which a graph reaches it.
 
-Typed in from the services' documents (seeds 000 to 004, in their order); `Request`, `Control` and so on are node names
-without `ControlStack`, `.` alone is the endpoint's own node.
+Typed in from docs/services/modelslab.md 2, docs/services/scenario.md 2, 3 and docs/services/qolaba.md 2. `Request`,
+`Control` and so on are node names without `ControlStack`; `.` alone is the endpoint's own node.
 """
 
 from __future__ import annotations
@@ -115,6 +115,6 @@ DOCUMENTED_FIELDS: Mapping[str, Mapping[str, str]] = {
         "strength": "Request.denoise",
         "height": "Request.height",
         "width": "Request.width",
-        "num_inference_steps": "Request.steps",  # not on its page, but it acts for some apps (qolaba.md 2)
+        "num_inference_steps": "Request.steps",  # not on its page, but acts for some apps (docs/services/qolaba.md 2.3)
     },
 }

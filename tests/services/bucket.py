@@ -96,7 +96,7 @@ class BucketDouble(LoopbackServer):
         scope = query["X-Amz-Credential"].partition("/")[2]
         if not hmac.compare_digest(query["X-Amz-Signature"], _signature(request, query["X-Amz-Date"], scope)):
             return "SignatureDoesNotMatch"
-        utc = datetime.timezone.utc
+        utc = datetime.UTC
         signed = datetime.datetime.strptime(query["X-Amz-Date"], _DATE).replace(tzinfo=utc)
         age = (datetime.datetime.now(utc) - signed).total_seconds() + self.shift
         return "ExpiredToken" if age > int(query["X-Amz-Expires"]) else ""

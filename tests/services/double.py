@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
@@ -28,7 +28,7 @@ CONTROL = "/double"
 _MEDIA = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
-class Step(str, Enum):
+class Step(StrEnum):
     """What a call is for, whatever the service calls it."""
 
     SUBMIT = "submit"
@@ -42,7 +42,7 @@ class Step(str, Enum):
     DOUBLE = "double"
 
 
-class Stage(str, Enum):
+class Stage(StrEnum):
     """Where a job of a double stands."""
 
     QUEUED = "queued"

@@ -1,4 +1,4 @@
-"""A double of ModelsLab's two ControlNet endpoints (modelslab.md).
+"""A double of ModelsLab's two ControlNet endpoints (docs/services/modelslab.md).
 
 Sides taken: both paths of each endpoint exist; the first answer is "processing" unless `instant`; errors of its own
 have the HTTP status of the newer documents; `.base64` files hold bare base64 and data URLs in turn, as both were seen;
@@ -92,7 +92,7 @@ class ModelsLabDouble(Double):
         )
 
     def _authorized(self, asked: Asked, key: str) -> Mapping[str, Any]:
-        """The body, if it has the key (1); the header decides whether the body is read at all (3.4)."""
+        """The body, if it has the key; without the header the body is not read (docs/services/modelslab.md 1, 3.4)."""
         if asked.seen.headers.get("Content-Type") != "application/json":
             raise Refused(self.errors["bad key, old"].reply)
         body = asked.seen.json

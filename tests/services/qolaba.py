@@ -1,4 +1,4 @@
-"""A double of Qolaba's picture routes (qolaba.md).
+"""A double of Qolaba's image routes (docs/services/qolaba.md).
 
 Sides taken: both spellings of the path exist; a wrong key is the 401 of the model server's own exceptions; wrong fields
 are an HTTP 200 that says FAILED; the size of a result is that of its picture where the app has none; pictures are JPEG

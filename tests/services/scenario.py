@@ -1,4 +1,4 @@
-"""A double of Scenario's controlnet-ip-adapter endpoint (scenario.md).
+"""A double of Scenario's controlnet-ip-adapter endpoint (docs/services/scenario.md).
 
 Sides taken: unknown fields are refused, although the service seems to tolerate them; the control picture may stand in
 any of its four fields; jobs and assets are there for calls of their own project only; an asset's address opens only

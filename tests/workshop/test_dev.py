@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import errno
 import os
 import re
+import runpy
 import shutil
 import socket
 import struct
@@ -13,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,11 +24,6 @@ from controlstack.tests.comfy_server import ComfyServer, GraphRejectedError
 from controlstack.workshop import browser, comfyui, environment, graph_run, places, terminal, web
 from controlstack.workshop.terminal import Failure
 from packaging.requirements import Requirement
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SOURCES = [places.ROOT / "dev.py", *sorted((places.ROOT / "workshop").glob("*.py"))]
 EMPTY_IMAGE = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 32, "batch_size": 1, "color": 255}}
@@ -71,15 +69,38 @@ def test_an_old_python_gets_as_far_as_the_sentence_about_it(source: Path) -> Non
     ast.parse(source.read_text(encoding="ascii"), feature_version=(3, 7))
 
 
-@pytest.mark.parametrize("version", [(3, 9), (3, 15)])
+@pytest.mark.parametrize("version", [(3, 10), (3, 15)])
 def test_python_out_of_range_is_refused_with_both_versions(version: tuple[int, int]) -> None:
     sentence = workshop.refuse_python(version)
-    assert "needs Python 3.10 to 3.14, and this is {}.{}:".format(*version) in sentence
+    assert "needs Python 3.11 to 3.14, but this is Python {}.{}.".format(*version) in sentence
 
 
-@pytest.mark.parametrize("version", [(3, 10), (3, 14)])
+@pytest.mark.parametrize("version", [(3, 11), (3, 14)])
 def test_python_in_range_is_accepted(version: tuple[int, int]) -> None:
     assert not workshop.refuse_python(version)
+
+
+def test_the_pack_on_an_old_python_says_so_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    init = places.ROOT / "__init__.py"
+    ast.parse(init.read_text(encoding="ascii"), feature_version=(3, 8))
+    monkeypatch.setattr(sys, "version_info", (3, 10, 14, "final", 0))
+    pack = runpy.run_path(str(init))  # as ComfyUI does; it logs what comfy_entrypoint raises as one line
+    assert pack["WEB_DIRECTORY"] is None
+    with pytest.raises(
+        RuntimeError, match=r"needs Python 3\.11 or later, but ComfyUI runs on Python 3\.10\."
+    ) as refusal:
+        asyncio.run(pack["comfy_entrypoint"]())
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_floor_is_the_same_everywhere() -> None:
+    project = tomllib.loads((places.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    oldest = "{}.{}".format(*workshop.OLDEST_PYTHON)
+    pack = runpy.run_path(str(places.ROOT / "__init__.py"))
+    assert pack["OLDEST_PYTHON"] == workshop.OLDEST_PYTHON
+    assert project["project"]["requires-python"] == f">={oldest}"
+    assert project["tool"]["basedpyright"]["pythonVersion"] == oldest
+    assert project["tool"]["ruff"]["target-version"] == "py" + oldest.replace(".", "")
 
 
 # ---------------------------------------------------------------- requirements
@@ -96,7 +117,7 @@ def test_torch_is_left_to_comfyui() -> None:
     assert not {"torch", "torchvision", "torchaudio"} & {each.name for each in requirements("requirements.txt")}
 
 
-@pytest.mark.parametrize("python_version", ["3.10", "3.11", "3.14"])
+@pytest.mark.parametrize("python_version", ["3.11", "3.14"])
 def test_every_requirement_is_pinned_once_and_within_its_bounds(python_version: str) -> None:
     pins = [
         each

@@ -1,7 +1,7 @@
-"""ModelsLab's request bodies as its documents describe them (modelslab.md 2, 4, 6), strictly.
+"""ModelsLab's request bodies as its documents describe them, strictly (docs/services/modelslab.md 2, 4, 6).
 
-Where the documents contradict themselves, the contract's section 2.3 decides: any 1 to 50 steps, a conditioning scale
-of 0.1 to 5 (to 20 on enterprise), ControlNet ids beside the documented kinds, and a numeric string as track_id.
+Where the documents contradict themselves, docs/services/modelslab.md 2.3 decides: any 1 to 50 steps, a conditioning
+scale of 0.1 to 5 (to 20 on enterprise), ControlNet ids beside the documented kinds, and a numeric string as track_id.
 """
 
 # Long lists read best as text.
@@ -54,7 +54,7 @@ class Body(BaseModel):
 
 
 class _ControlNetRequest(Body):
-    """The rows of section 2 that both endpoints have; those of 9.2 must be sent."""
+    """The fields of both endpoints, some of which are always sent (docs/services/modelslab.md 2, 2.4)."""
 
     key: Annotated[str, Field(min_length=1)]
     model_id: Id
@@ -127,7 +127,7 @@ class _ControlNetRequest(Body):
 
 
 class ControlNetRequest(_ControlNetRequest):
-    """POST /api/v5/controlnet (seed 002)."""
+    """POST /api/v5/controlnet (docs/services/modelslab.md 2)."""
 
     track_id: Annotated[str, Field(pattern=r"^\d+$")] | None = None
     ip_adapter_id: Literal["ip-adapter_sdxl", "ip-adapter_sd15", "ip-adapter-plus-face_sd15"] | None = None
@@ -143,7 +143,7 @@ class ControlNetRequest(_ControlNetRequest):
 
 
 class EnterpriseControlNetRequest(_ControlNetRequest):
-    """POST /api/v1/enterprise/controlnet (seed 001)."""
+    """POST /api/v1/enterprise/controlnet (docs/services/modelslab.md 2)."""
 
     controlnet_conditioning_scale: Annotated[float, Field(ge=0.1, le=20)]
     multi_lingual: YesNo

@@ -1,7 +1,7 @@
-"""Qolaba's requests as its two pages describe them (qolaba.md 2, 4), strictly.
+"""Qolaba's requests as its two pages describe them, strictly (docs/services/qolaba.md 2, 4).
 
-Where the pages are silent, the contract's section 2 decides: strength is above 0, and a field that does not act for an
-app is not sent to it.
+Where the pages are silent, docs/services/qolaba.md 2 decides: strength is above 0, and a field that does not act
+for an app is not sent to it.
 """
 
 # The service's own names.
@@ -21,7 +21,7 @@ DEPTH = "ap-gWfZx8rjvtyqopmnbcdehij"
 PULID = "ap-hJkLm8nqwertyuiopasdfg"
 RETIRED = ("ap-1us0FK21Ach6eiWxo22is8", "ap-WrXnJBXy23XpPh6IlH5tRX", "ap-a1b2c3d4e5f6g7h8i9j0kq")
 
-# Width x height (section 2, the note under the table).
+# Width x height (docs/services/qolaba.md 2.3).
 SIZES = {
     IDEOGRAM: {(720, 1280), (960, 1280), (1024, 1024), (1280, 960), (1280, 720)},
     REDUX: {(720, 1280), (800, 1000), (1024, 1024), (1280, 720), (1600, 676)},
@@ -44,7 +44,7 @@ class Body(BaseModel):
 
 
 class ControlNetRequest(Body):
-    """POST /getImagetoImage with a ControlNet app (seed 000)."""
+    """POST /getImagetoImage with a ControlNet app (docs/services/qolaba.md 2.1)."""
 
     app_id: Annotated[str, Field(pattern=r"^ap-\w+$")]
     image: Annotated[str, Field(pattern=r"^https?://\S+$")]
@@ -65,7 +65,7 @@ class ControlNetRequest(Body):
 
 
 class ImageToImageRequest(ControlNetRequest):
-    """POST /getImagetoImage with an Image to Image app (seed 003); steps act for some although the page omits them."""
+    """POST /getImagetoImage with an Image to Image app; steps act for some (docs/services/qolaba.md 2.2, 2.3)."""
 
     width: Annotated[int, Field(ge=256, le=1600)] | None = None
     height: Annotated[int, Field(ge=256, le=1600)] | None = None

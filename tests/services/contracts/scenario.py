@@ -1,4 +1,4 @@
-"""Scenario's request to controlnet-ip-adapter as its documents describe it (scenario.md 2-6), strictly."""
+"""Scenario's request to controlnet-ip-adapter as documented, strictly (docs/services/scenario.md 2-6)."""
 
 # The services' names, some of them in camel case; long lists read best as text.
 # ruff: noqa: N815, SIM905
@@ -34,7 +34,7 @@ class Concept(Body):
 
 
 class GenerateRequest(Body):
-    """POST /generate/controlnet-ip-adapter (seed 004), the 33 fields of section 3."""
+    """POST /generate/controlnet-ip-adapter with the 33 fields of its body (docs/services/scenario.md 3)."""
 
     ipAdapterImageIds: Annotated[list[AssetId], Field(min_length=1)] | None = None
     controlEnd: Annotated[float, Field(ge=0.1, le=1)] | None = None

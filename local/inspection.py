@@ -1,6 +1,6 @@
 """What a weights file is, told from the names and shapes of its tensors alone.
 
-The tables read from top to bottom; the first sign that fits decides. `tests/local/test_file_facts.py` lists the key
+The tables read from top to bottom; the first sign that fits decides. `tests/local/test_inspection.py` lists the key
 sets of published files these rows are made for.
 """
 
@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from .families import Family
 from .headers import Header, Stamp, Tensor, read_header, stamps_of
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """What a file is for, in the words of messages."""
 
     CHECKPOINT = "checkpoint"
@@ -38,7 +38,7 @@ class Kind(str, Enum):
     UNKNOWN = "file of unknown kind"
 
 
-class Layout(str, Enum):
+class Layout(StrEnum):
     """How the tensors are named."""
 
     LDM = "original"  # CompVis, A1111 and ComfyUI; FLUX as Black Forest Labs published it
@@ -48,7 +48,7 @@ class Layout(str, Enum):
     XLABS = "XLabs"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """The number format of the weights."""
 
     FP32 = "fp32"
@@ -59,7 +59,7 @@ class Format(str, Enum):
     OTHER = "a quantisation this pack cannot read"
 
 
-class Flavour(str, Enum):
+class AdapterVariant(StrEnum):
     """The build of an IP-Adapter, which decides what it is fed with."""
 
     PLAIN = "plain"
@@ -86,7 +86,7 @@ class FileFacts:
     width: int = 0
     in_channels: int = 0
     modes: int = 0
-    flavour: Flavour | None = None
+    variant: AdapterVariant | None = None
     image_width: int = 0
     parts: frozenset[Kind] = frozenset()
     prefix: str = ""
@@ -278,12 +278,12 @@ def _adapter(names: _Names) -> dict:
     plain = names.shape(r"image_proj\.proj\.weight$|ip_adapter_proj_model\.proj\.weight$")
     two_layers = names.shape(r"image_proj\.proj\.0\.weight$")
     if names.some(r"image_proj\.perceiver_resampler\.|ip_adapter\..*to_q_lora\."):
-        return {"flavour": Flavour.FACE_ID, "image_width": 512}
+        return {"variant": AdapterVariant.FACE_ID, "image_width": 512}
     if plus:
-        return {"flavour": Flavour.PLUS, "image_width": plus[1]}
+        return {"variant": AdapterVariant.PLUS, "image_width": plus[1]}
     if two_layers:
-        return {"flavour": Flavour.FULL, "image_width": two_layers[1]}
-    return {"flavour": Flavour.PLAIN, "image_width": plain[1] if plain else 0}
+        return {"variant": AdapterVariant.FULL, "image_width": two_layers[1]}
+    return {"variant": AdapterVariant.PLAIN, "image_width": plain[1] if plain else 0}
 
 
 def _parts(names: _Names) -> frozenset[Kind]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelUnreadable
 from .assemble import assemble
-from .file_facts import FileFacts, Kind, facts_of
+from .inspection import FileFacts, Kind, facts_of
 from .layouts import renamed
 from .library import read_config
 from .weights import load_tensors

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from controlstack.local.families import Family
-from controlstack.local.file_facts import FileFacts, Flavour, Format, Kind, Layout, file_facts
 from controlstack.local.headers import Header, Tensor
+from controlstack.local.inspection import AdapterVariant, FileFacts, Format, Kind, Layout, file_facts
 
 # name -> shape, in the order the rows of the table need; a number stands for that many values.
 Shapes = dict[str, tuple[int, ...]]
@@ -295,27 +295,27 @@ FILES: dict[str, tuple[Shapes, dict]] = {
     ),
     "IP-Adapter": (
         {"image_proj.proj.weight": (3072, 1024), "image_proj.norm.weight": (768,), **_ADAPTER_15},
-        {"kind": Kind.IP_ADAPTER, "family": Family.SD15, "flavour": Flavour.PLAIN, "image_width": 1024},
+        {"kind": Kind.IP_ADAPTER, "family": Family.SD15, "variant": AdapterVariant.PLAIN, "image_width": 1024},
     ),
     "IP-Adapter Plus": (
         {"image_proj.latents": (1, 16, 768), "image_proj.proj_in.weight": (768, 1280), **_ADAPTER_15},
-        {"kind": Kind.IP_ADAPTER, "family": Family.SD15, "flavour": Flavour.PLUS, "image_width": 1280},
+        {"kind": Kind.IP_ADAPTER, "family": Family.SD15, "variant": AdapterVariant.PLUS, "image_width": 1280},
     ),
     "IP-Adapter full face": (
         {"image_proj.proj.0.weight": (1280, 1280), "image_proj.proj.2.weight": (768, 1280), **_ADAPTER_15},
-        {"kind": Kind.IP_ADAPTER, "family": Family.SD15, "flavour": Flavour.FULL, "image_width": 1280},
+        {"kind": Kind.IP_ADAPTER, "family": Family.SD15, "variant": AdapterVariant.FULL, "image_width": 1280},
     ),
     "IP-Adapter FaceID": (
         {"image_proj.proj.0.weight": (1024, 512), "ip_adapter.0.to_q_lora.down.weight": (128, 320), **_ADAPTER_15},
-        {"kind": Kind.IP_ADAPTER, "family": Family.SD15, "flavour": Flavour.FACE_ID},
+        {"kind": Kind.IP_ADAPTER, "family": Family.SD15, "variant": AdapterVariant.FACE_ID},
     ),
     "IP-Adapter for SDXL": (
         {"image_proj.proj.weight": (8192, 1280), **_ADAPTER_XL},
-        {"kind": Kind.IP_ADAPTER, "family": Family.SDXL, "flavour": Flavour.PLAIN, "image_width": 1280},
+        {"kind": Kind.IP_ADAPTER, "family": Family.SDXL, "variant": AdapterVariant.PLAIN, "image_width": 1280},
     ),
     "IP-Adapter Plus for SDXL": (
         {"image_proj.latents": (1, 16, 1280), "image_proj.proj_in.weight": (1280, 1280), **_ADAPTER_XL},
-        {"kind": Kind.IP_ADAPTER, "family": Family.SDXL, "flavour": Flavour.PLUS},
+        {"kind": Kind.IP_ADAPTER, "family": Family.SDXL, "variant": AdapterVariant.PLUS},
     ),
     "IP-Adapter of XLabs for FLUX": (
         {

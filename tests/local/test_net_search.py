@@ -12,14 +12,14 @@ from controlstack.core.conventions import NetKind
 from controlstack.core.errors import InvalidRequest, ModelNotFound, ModelUnreadable
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
+from controlstack.local.controlnet_file import load_net
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
 from controlstack.local.inputs import net_kind
 from controlstack.local.library import Library
 from controlstack.local.model import DEMO_MODEL, LocalModel
-from controlstack.local.net_files import load_net
 from controlstack.local.net_names import NET_SOURCES, NETS_OF, NetWord, published, word_of
-from controlstack.local.nets import NetSearch
+from controlstack.local.net_search import NetSearch
 from controlstack.tests.local.original_layouts import ldm_unet, stored, xlabs_original
 from controlstack.tests.local.tiny_models import (
     WIDTH,
@@ -266,7 +266,7 @@ def test_a_missing_net_is_said_with_what_was_looked_for_where_and_where_to_get_i
 def test_every_missing_net_has_its_sentence(family: Family, modality: Modality, folder: Path) -> None:
     text = search(family, folder).missing(modality)
     assert text.startswith(f"A ControlNet for {family.value} with ")
-    assert ("on huggingface.co" in text) == (NETS_OF[modality][0] in NET_SOURCES[family.kin])
+    assert ("on huggingface.co" in text) == (NETS_OF[modality][0] in NET_SOURCES[family.compatible_family])
     assert not set("()?[]*") & set(text.replace(str(folder), ""))
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelNotFound, ModelUnreadable
 from .assemble import network_class
 from .families import FACTS, Family
-from .file_facts import facts_of
+from .inspection import facts_of
 from .library import read_config
-from .single_files import Loaded
-from .weights import reading
+from .single_file import Loaded
+from .weight_files import reading
 
 if TYPE_CHECKING:
     import torch

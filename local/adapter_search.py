@@ -7,17 +7,12 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelNotFound, ModelUnreadable, Problem
 from ..core.request import ReferenceKind
-from .file_facts import FileFacts, Flavour, Kind, Layout, facts_of
-from .layouts import renamed
-from .library import PICKLES, Library
-from .weights import load_tensors, reading
-
-if TYPE_CHECKING:
-    import torch
+from .inspection import AdapterVariant, FileFacts, Kind, Layout, facts_of
+from .library import Library
+from .weight_files import is_pickle
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +32,10 @@ class Adapter:
 
 # Which build of an adapter serves a kind of reference, the best first; and whether it was made for faces, which only
 # its name says.
-_SERVES: Mapping[ReferenceKind, tuple[tuple[Flavour, bool], ...]] = {
-    ReferenceKind.STYLE: ((Flavour.PLAIN, False), (Flavour.PLUS, False)),
-    ReferenceKind.CHARACTER: ((Flavour.PLUS, False),),
-    ReferenceKind.FACE: ((Flavour.PLUS, True), (Flavour.FULL, True)),
+_SERVES: Mapping[ReferenceKind, tuple[tuple[AdapterVariant, bool], ...]] = {
+    ReferenceKind.STYLE: ((AdapterVariant.PLAIN, False), (AdapterVariant.PLUS, False)),
+    ReferenceKind.CHARACTER: ((AdapterVariant.PLUS, False),),
+    ReferenceKind.FACE: ((AdapterVariant.PLUS, True), (AdapterVariant.FULL, True)),
 }
 _FACE = re.compile(r"face", re.IGNORECASE)
 
@@ -56,16 +51,16 @@ def find_adapters(
     """
     found: dict[ReferenceKind, Adapter] = {}
     files = sorted(library.files("ipadapter"), key=lambda file: (len(Path(file.name).name), file.name))
-    readable = (file.path for file in files if file.path.suffix.lower() not in PICKLES)
+    readable = (file.path for file in files if not is_pickle(file.path))
     known = [(path, facts) for path in readable if (facts := _facts(path)) and _fits(facts, width)]
     for kind, builds in _SERVES.items():
         named = own / f"{kind.value}.safetensors"
         fitting = [_adapter(named, facts)] if named.is_file() and (facts := _facts(named)) else []
         fitting += [
             _adapter(path, facts)
-            for flavour, face in builds
+            for variant, face in builds
             for path, facts in known
-            if facts.flavour is flavour and bool(_FACE.search(path.name)) is face
+            if facts.variant is variant and bool(_FACE.search(path.name)) is face
         ]
         if fitting:
             found[kind] = next(filter(fed, fitting), fitting[0])
@@ -73,7 +68,7 @@ def find_adapters(
 
 
 def _adapter(path: Path, facts: FileFacts) -> Adapter:
-    return Adapter(path, facts.flavour is not Flavour.PLAIN, facts.image_width)
+    return Adapter(path, facts.variant is not AdapterVariant.PLAIN, facts.image_width)
 
 
 def _fits(facts: FileFacts, width: int) -> bool:
@@ -121,46 +116,3 @@ def _image_encoders(library: Library) -> Iterator[tuple[Path, FileFacts]]:
         facts = _facts(file.path)
         if facts and facts.kind is Kind.CLIP_VISION and facts.layout is Layout.DIFFUSERS:
             yield file.path, facts
-
-
-def load_image_encoder(path: Path, dtype: torch.dtype) -> Any:
-    """The image encoder of a single file or a transformers folder. Raises ModelUnreadable."""
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    if path.is_dir():
-        with reading(path):
-            return CLIPVisionModelWithProjection.from_pretrained(path, dtype=dtype, local_files_only=True).eval()
-    facts = facts_of(path)
-    with reading(path):
-        tensors = renamed(load_tensors(path, dtype), facts.kind, facts.layout)
-        embedding = tensors["vision_model.embeddings.patch_embedding.weight"]
-        positions = tensors["vision_model.embeddings.position_embedding.weight"].shape[0] - 1
-        layers = {name.split(".")[3] for name in tensors if name.startswith("vision_model.encoder.layers.")}
-        config = CLIPVisionConfig(
-            hidden_size=facts.width,
-            intermediate_size=tensors["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-            num_hidden_layers=len(layers),
-            num_attention_heads=_HEADS.get(facts.width, max(1, facts.width // 64)),
-            patch_size=embedding.shape[-1],
-            image_size=round(positions**0.5) * embedding.shape[-1],
-            projection_dim=tensors["visual_projection.weight"].shape[0],
-            # OpenAI's own encoder, ViT-L, is the only one with the approximated activation.
-            hidden_act="quick_gelu" if facts.width == 1024 else "gelu",
-        )
-        encoder: Any = CLIPVisionModelWithProjection(config)
-        encoder.to(dtype)
-        missing, _ = encoder.load_state_dict(tensors, strict=False)
-        if lost := [name for name in missing if not name.endswith("position_ids")]:
-            raise ValueError(f"{len(lost)} tensors are missing, the first is {lost[0]}")
-    return encoder.eval()
-
-
-_HEADS = {1024: 16, 1280: 16, 1664: 16}
-
-
-def image_processor(encoder: Any) -> Any:
-    """What prepares pictures for an image encoder, as CLIP's own does."""
-    from transformers import CLIPImageProcessor
-
-    side = encoder.config.image_size
-    return CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})

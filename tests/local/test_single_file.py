@@ -19,7 +19,7 @@ from controlstack.local.generate import generate
 from controlstack.local.library import Library
 from controlstack.local.model import DEMO_MODEL, LocalModel, load_model, model_files
 from controlstack.local.model_cache import stamp
-from controlstack.local.single_files import CONFIGS, Parts, family_configs, tokenizers
+from controlstack.local.single_file import CONFIGS, Parts, family_configs, tokenizers
 from controlstack.tests.local.original_layouts import (
     checkpoint,
     hf_text,

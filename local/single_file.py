@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelNotFound, ModelUnreadable
 from .assemble import assemble
 from .families import FACTS, Family
-from .file_facts import FileFacts, Format, Kind, Layout, facts_of
 from .headers import read_header
+from .inspection import FileFacts, Format, Kind, Layout, facts_of
 from .layouts import renamed
 from .library import Library, ModelFile, read_config
-from .weights import load_tensors, reading
+from .weight_files import reading
+from .weights import load_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -114,7 +115,7 @@ def load_single_file(path: Path, dtype: dtype, library: Library, parts: Parts | 
     components |= tokenizers(family, library)
     tensors = load_tensors(path, dtype)
     network = _below(tensors, facts.prefix)
-    flux = family.kin is Family.FLUX_DEV
+    flux = family.compatible_family is Family.FLUX_DEV
     components[denoiser] = assemble(configs[denoiser], renamed(network, Kind.DENOISER, facts.layout, flux), path)
     own_vae = files["vae"] == path
     components["vae"] = (
@@ -235,7 +236,7 @@ def _vae_file(family: Family, config: Mapping[str, Any], library: Library) -> Pa
     def fits(file: ModelFile) -> bool:
         found = facts_of(file.path)
         alike = found.kind is Kind.VAE and found.in_channels == config["latent_channels"]
-        return alike and re.search(_VAE_NAMES[family.kin], file.name.lower()) is not None
+        return alike and re.search(_VAE_NAMES[family.compatible_family], file.name.lower()) is not None
 
     what = f"a VAE for {family.value} ({config['latent_channels']} latent channels)"
     return _only(library, "vae", fits, what, "choose it as vae_name")
@@ -275,5 +276,5 @@ _OWN_ENCODERS: Mapping[tuple[Family, int], tuple[str, Layout]] = {
 
 
 def _own_encoder(tensors: Mapping[str, Tensor], family: Family, number: int) -> dict[str, Tensor]:
-    prefix, layout = _OWN_ENCODERS[family.kin, number]
+    prefix, layout = _OWN_ENCODERS[family.compatible_family, number]
     return renamed(_below(tensors, prefix), Kind.TEXT_ENCODER, layout)

@@ -13,10 +13,10 @@ from ..core.conventions import union_mode
 from ..core.errors import ModelNotFound, ModelUnreadable
 from ..core.modality import Modality
 from .families import Family
-from .file_facts import FileFacts, Kind, facts_of
-from .headers import weight_files
-from .library import PICKLES, Library, ModelFile
+from .inspection import FileFacts, Kind, facts_of
+from .library import Library, ModelFile
 from .net_names import NET_SOURCES, NETS_OF, UNION_KINDS, UNION_WITHOUT_MODES, NetWord, word_of
+from .weight_files import is_pickle, weight_files
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +72,12 @@ class NetSearch:
         word = NETS_OF[modality][0]
         spelt = " or ".join(_plain(spelling) for spelling in word.value)
         text = f"A ControlNet for {self.family.value} with {spelt} in its name"
-        if self.family.kin in UNION_KINDS and self._union_mode(modality) is not None:
+        if self.family.compatible_family in UNION_KINDS and self._union_mode(modality) is not None:
             text += ", or a union net,"
         text += f" was looked for in {self._places()}"
         alike = [f"{file.name} {reason}" for file, reason in self._rejected(word)]
         text += f"; {'; '.join(alike)}. " if alike else ". "
-        source = NET_SOURCES.get(self.family.kin, {}).get(word)
+        source = NET_SOURCES.get(self.family.compatible_family, {}).get(word)
         where = f"One is {source} on huggingface.co: put it" if source else "Put one"
         return f"{text}{where} into models/controlnet, or choose a file with a ControlNet Models node, or remove it."
 
@@ -93,7 +93,7 @@ class NetSearch:
         fitting = []
         for file in files:
             # A pickle is opened only when it was chosen.
-            if all(part.suffix.lower() in PICKLES for part in weight_files(file.path)):
+            if all(map(is_pickle, weight_files(file.path))):
                 continue
             try:
                 facts = facts_of(file.path)
@@ -108,7 +108,7 @@ class NetSearch:
         """Why a file cannot be a net of the model, as the end of a sentence; "" for one that can."""
         if facts.kind not in _NETS:
             return f"is a {facts}, which is not a ControlNet this engine runs"
-        if facts.family is None or facts.family.kin is not self.family.kin:
+        if facts.family is None or facts.family.compatible_family is not self.family.compatible_family:
             return f"is a {facts}, and the model is {self.family.value}"
         if facts.width and self.width and facts.width != self.width:
             return f"reads text features {facts.width} wide, and the model's are {self.width} wide"
@@ -132,12 +132,12 @@ class NetSearch:
             mode = self._union_mode(modality)
             fits = mode is not None and mode < facts.modes
             return Net(file.name, file.path, modality, union=True, mode=mode) if fits else None
-        known = UNION_WITHOUT_MODES.get(self.family.kin, frozenset())
+        known = UNION_WITHOUT_MODES.get(self.family.compatible_family, frozenset())
         by_name = modality in known and re.search("union", file.name, re.IGNORECASE)
         return Net(file.name, file.path, modality, union=True) if by_name else None
 
     def _union_mode(self, modality: Modality) -> int | None:
-        kind = UNION_KINDS.get(self.family.kin)
+        kind = UNION_KINDS.get(self.family.compatible_family)
         return union_mode(kind, modality) if kind else None
 
     def _chosen(self, modality: Modality, name: str) -> Net:
@@ -155,7 +155,7 @@ class NetSearch:
     def _rejected(self, word: NetWord) -> Iterator[tuple[ModelFile, str]]:
         for file in self.library.files("controlnet"):
             if word_of(file.name) is word:
-                if file.path.suffix.lower() in PICKLES:
+                if is_pickle(file.path):
                     yield file, "is a pickle, which is opened only when it is chosen"
                 else:
                     try:
