@@ -73,7 +73,9 @@ class _ModelsLab(Endpoint[Options]):
     def capabilities(self, options: Options) -> Capabilities:
         """The family's table; nets that the user names himself need not be of its kinds."""
         table = self.families[family_of(options.model_id, options.model_family)]
-        return replace(table, modalities=frozenset(Modality)) if options.controlnet_model.strip() else table
+        if not options.controlnet_model.strip():
+            return table
+        return replace(table, controls=replace(table.controls, modalities=frozenset(Modality)))
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
         return bool(options.init_image_url)

@@ -163,10 +163,10 @@ def _net_names(request: GenerationRequest, options: SharedOptions, target: str) 
 
 def named_kinds(options: SharedOptions, family: Capabilities) -> Iterator[Problem]:
     """Documented kinds in `controlnet_model` that the model's family does not have."""
-    missing = {kind.value for kind in Modality} - {kind.value for kind in family.modalities}
+    missing = {kind.value for kind in Modality} - {kind.value for kind in family.controls.modalities}
     for name in listed(options.controlnet_model):
         if name in missing:
-            known = ", ".join(sorted(kind.value for kind in family.modalities))
+            known = ", ".join(sorted(kind.value for kind in family.controls.modalities))
             limit = f"of the documented kinds {family.target} has {known}"
             yield Problem("controlnet_model", f"'{name}'", limit, "Use one of these, or the id of another net.")
 

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ..core.capabilities import UNLIMITED, Capabilities, Range
+from ..core.capabilities import (
+    UNLIMITED,
+    Capabilities,
+    ControlSupport,
+    InitImageSupport,
+    LoraSupport,
+    PromptSupport,
+    Range,
+    ReferenceSupport,
+    SchedulerSupport,
+)
 from ..core.modality import Modality
 from ..core.request import ReferenceKind
 from ..core.scheduler import AlgorithmType, SchedulerName
@@ -73,49 +83,48 @@ _TITLES: Mapping[Family, str] = {
 def _table(target: str, family: Family) -> Capabilities:
     return Capabilities(
         target=target + _TITLES[family],
-        modalities=_MODALITIES[family],
-        schedulers=frozenset(SchedulerName),
-        default_scheduler=SchedulerName.UNIPC,
-        karras_sigmas=frozenset(SchedulerName),
-        algorithm_types={SchedulerName.DPM_MULTISTEP: frozenset(ALGORITHMS)},
+        prompts=PromptSupport(negative=True, max_clip_skip=7),
         ranges={
             "width": Range(64, 1024, multiple=8),
             "height": Range(64, 1024, multiple=8),
             "steps": Range(1, 50),
             "guidance_scale": Range(1, 20),
             "batch_size": Range(1, 4),
-            "clip_skip": Range(0, 7),
             "denoise": Range(0, 1),
-            "strength": Range(0.1, 5),
-            "scale": Range(0, 1),
-            "lora_strength": Range(0.1, 1),
         },
-        min_controls=1,
-        max_controls=1 if family is Family.FLUX else UNLIMITED,
-        max_references=1 if _REFERENCE_KINDS[family] else 0,
-        reference_kinds=_REFERENCE_KINDS[family],
-        max_loras=UNLIMITED,
-        detects=True,
-        control_windows=False,
-        masked_modalities=frozenset({Modality.INPAINT}),
-        image_to_image=True,
-        inpainting=True,
+        schedulers=SchedulerSupport(
+            names=frozenset(SchedulerName),
+            default=SchedulerName.UNIPC,
+            karras_sigmas=frozenset(SchedulerName),
+            algorithm_types={SchedulerName.DPM_MULTISTEP: frozenset(ALGORITHMS)},
+        ),
+        controls=ControlSupport(
+            modalities=_MODALITIES[family],
+            minimum=1,
+            maximum=1 if family is Family.FLUX else UNLIMITED,
+            strength=Range(0.1, 5),
+            detects=True,
+            masked_modalities=frozenset({Modality.INPAINT}),
+            remedy="Remove it, use one of these, or fill in controlnet_model if your account has such a net.",
+        ),
+        references=ReferenceSupport(
+            kinds=_REFERENCE_KINDS[family], maximum=1 if _REFERENCE_KINDS[family] else 0, scale=Range(0, 1)
+        ),
+        loras=LoraSupport(maximum=UNLIMITED, strength=Range(0.1, 1)),
+        init_images=InitImageSupport(accepted=True, inpainting=True),
+        vae=True,
         upscale=True,
-        own_vae=True,
-        control_remedy="Remove it, use one of these, or fill in controlnet_model if your account has such a net.",
     )
+
+
+def _enterprise_table(family: Family) -> Capabilities:
+    table = _table("ModelsLab Enterprise", family)
+    controls = replace(table.controls, modalities=_MODALITIES[family] & _ENTERPRISE_MODALITIES)
+    return replace(table, controls=controls, references=ReferenceSupport())
 
 
 TABLES: Mapping[Family, Capabilities] = {family: _table("ModelsLab", family) for family in Family}
-ENTERPRISE_TABLES: Mapping[Family, Capabilities] = {
-    family: replace(
-        _table("ModelsLab Enterprise", family),
-        modalities=_MODALITIES[family] & _ENTERPRISE_MODALITIES,
-        max_references=0,
-        reference_kinds=frozenset(),
-    )
-    for family in Family
-}
+ENTERPRISE_TABLES: Mapping[Family, Capabilities] = {family: _enterprise_table(family) for family in Family}
 
 STEPS_AS_REQUESTED = "as requested"
 CONTROL_FIELDS = ("init_image", "control_image", "both")

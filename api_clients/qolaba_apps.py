@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ..core.capabilities import Capabilities, Range
+from ..core.capabilities import (
+    Capabilities,
+    ControlSupport,
+    InitImageSupport,
+    PromptSupport,
+    Range,
+    ReferenceSupport,
+)
 from ..core.modality import Modality
 from ..core.request import ReferenceKind
 from .options import option
@@ -156,34 +163,29 @@ _SIDE = Range(256, 1536)
 
 def table(app: App, target: str) -> Capabilities:
     """What one app can do."""
-    ranges = {
-        "batch_size": Range(1, 8),
-        "clip_skip": Range(0, 0),
-        "denoise": Range(0, 1),
-        "scale": Range(0, 1),
-        "strength": Range(1, 1) if app.strength is Strength.IGNORED else Range(0, 1),
-    }
+    ranges = {"batch_size": Range(1, 8), "denoise": Range(0, 1)}
     if not app.sizes:
         ranges |= {"width": _SIDE, "height": _SIDE}
     if STEPS in app.fields:
         ranges["steps"] = Range(1, 50)
     if GUIDANCE in app.fields:
         ranges["guidance_scale"] = Range(1, 30)
-    controls, references = Source.CONTROL in app.sources, Source.REFERENCE in app.sources
+    takes_control = Source.CONTROL in app.sources
     return Capabilities(
         target=target,
-        modalities=app.modalities,
-        schedulers=frozenset(),
+        # Whether the app reads a negative prompt is checked with its other fields.
+        prompts=PromptSupport(required=True, negative=True),
         ranges=ranges,
         sizes=app.sizes,
-        min_controls=int(app.sources == (Source.CONTROL,)),
-        max_controls=int(controls),
-        max_references=int(references),
-        reference_kinds=app.kinds,
-        detects=controls,
-        control_windows=False,
-        image_to_image=Source.INIT_IMAGE in app.sources,
-        needs_prompt=True,
+        controls=ControlSupport(
+            modalities=app.modalities,
+            minimum=int(app.sources == (Source.CONTROL,)),
+            maximum=int(takes_control),
+            strength=Range(1, 1) if app.strength is Strength.IGNORED else Range(0, 1),
+            detects=takes_control,
+        ),
+        references=ReferenceSupport(kinds=app.kinds, maximum=int(Source.REFERENCE in app.sources), scale=Range(0, 1)),
+        init_images=InitImageSupport(accepted=Source.INIT_IMAGE in app.sources),
     )
 
 

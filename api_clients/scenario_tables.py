@@ -12,7 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ..core.capabilities import UNLIMITED, Capabilities, Range
+from ..core.capabilities import (
+    UNLIMITED,
+    Capabilities,
+    ControlSupport,
+    LoraSupport,
+    PromptSupport,
+    Range,
+    ReferenceSupport,
+    SchedulerSupport,
+)
 from ..core.modality import Modality
 from ..core.request import ReferenceKind
 from ..core.scheduler import SchedulerName
@@ -117,9 +126,7 @@ def _table(family: Family) -> Capabilities:
     side = _SIDES.get(family, Range(64, 2048, multiple=8))
     return Capabilities(
         target=_TITLES[family],
-        modalities=frozenset(modality for modality, name in NAMES.items() if name in _SERVICE_NAMES[family]),
-        schedulers=frozenset(SchedulerName) - frozenset(_MISSING_SCHEDULERS),
-        missing_schedulers=_MISSING_SCHEDULERS,
+        prompts=PromptSupport(required=True, negative=True),
         ranges={
             "width": side,
             "height": side,
@@ -127,19 +134,22 @@ def _table(family: Family) -> Capabilities:
             "guidance_scale": _GUIDANCE.get(family, Range(0, 20)),
             "seed": Range(0, 2**64 - 1),
             "batch_size": Range(1, 128),
-            "clip_skip": Range(0, 0),
-            "strength": Range(0, 1),
-            "scale": Range(0, 1),
-            "lora_strength": Range(0, 2),
         },
-        min_controls=1,
-        max_controls=1 if family.is_flux else 3,
-        max_references=UNLIMITED,
-        reference_kinds=frozenset({ReferenceKind.STYLE, ReferenceKind.CHARACTER}),
-        max_loras=UNLIMITED,
-        detects=not family.is_flux,
-        control_windows=family in (Family.FLUX_DEV, Family.UNKNOWN),
-        needs_prompt=True,
+        schedulers=SchedulerSupport(
+            names=frozenset(SchedulerName) - frozenset(_MISSING_SCHEDULERS), missing=_MISSING_SCHEDULERS
+        ),
+        controls=ControlSupport(
+            modalities=frozenset(modality for modality, name in NAMES.items() if name in _SERVICE_NAMES[family]),
+            minimum=1,
+            maximum=1 if family.is_flux else 3,
+            strength=Range(0, 1),
+            detects=not family.is_flux,
+            windows=family in (Family.FLUX_DEV, Family.UNKNOWN),
+        ),
+        references=ReferenceSupport(
+            kinds=frozenset({ReferenceKind.STYLE, ReferenceKind.CHARACTER}), maximum=UNLIMITED, scale=Range(0, 1)
+        ),
+        loras=LoraSupport(maximum=UNLIMITED, strength=Range(0, 2)),
     )
 
 

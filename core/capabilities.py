@@ -1,6 +1,7 @@
 """What a target (a local model family, a remote endpoint) can do, as data.
 
-One table per target drives validation, tooltips, the badges in the browser and the support matrix in the README.
+One table per target drives validation, tooltips, the badges in the browser and the support matrix in the README. A
+table lists what the target accepts: whatever it does not mention is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from .scheduler import AlgorithmType, SchedulerName
 
 @dataclass(frozen=True)
 class Range:
-    """The allowed values of a numeric field; `multiple` of 0 means any value in between."""
+    """The allowed values of a numeric field, both ends included. With a `multiple` of 0, every value in between."""
 
     minimum: float
     maximum: float
@@ -34,8 +35,8 @@ class Range:
 UNLIMITED = 2**31
 
 
-class Share(Enum):
-    """What is left of a run by `denoise`: so many whole steps, or so many calls of the network, a begun one wholly."""
+class DenoiseUnit(Enum):
+    """How `denoise` < 1 shortens a run: STEPS rounds down to whole steps, CALLS rounds up to whole network calls."""
 
     STEPS = "steps"
     CALLS = "calls"
@@ -43,30 +44,30 @@ class Share(Enum):
 
 @dataclass(frozen=True)
 class Calls:
-    """How often a scheduler calls the network: `each` times a step, and `more` (or, below 0, fewer) times in all.
+    """How often a scheduler calls the network: `per_step` times a step, plus `extra` (which may be negative) per run.
 
-    A further call comes after the first step, so a run of one step has none.
+    A positive `extra` is spent after the first step, so a run of one step does not have it.
     """
 
-    each: int = 1
-    more: int = 0
+    per_step: int = 1
+    extra: int = 0
 
-    def of(self, steps: int, denoise: float = 1.0, share: Share | None = None) -> int:
-        """The calls of a run; with `share` of the part of it that `denoise` (0..1) leaves, 0 where it leaves nothing.
+    def count(self, steps: int, denoise: float = 1.0, unit: DenoiseUnit | None = None) -> int:
+        """The calls of a run. With `unit`, of the part of the run that `denoise` (0..1) leaves; 0 if it leaves nothing.
 
-        The arithmetic is that of diffusers, to the last bit of a float: get_timesteps of the pipelines.
+        Matches `get_timesteps` of the diffusers pipelines, including its floating-point rounding.
         """
-        more = self.more if steps > 1 else min(self.more, 0)
-        whole = steps * self.each + more
-        if share is Share.CALLS:
-            return whole - int(max(whole - min(whole * denoise, whole), 0))
-        left = min(int(steps * denoise), steps) if share is Share.STEPS else steps
-        return left * self.each + more if left > 0 else 0
+        extra = self.extra if steps > 1 else min(self.extra, 0)
+        total = steps * self.per_step + extra
+        if unit is DenoiseUnit.CALLS:
+            return total - int(max(total - min(total * denoise, total), 0))
+        left = min(int(steps * denoise), steps) if unit is DenoiseUnit.STEPS else steps
+        return left * self.per_step + extra if left > 0 else 0
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Fields of a request that a target can use one by one, but not all in one request; why, and what to do."""
+    """Fields of a request that a target accepts one by one, but not all in one request; why, and what to do."""
 
     fields: tuple[str, ...]
     reason: str
@@ -74,53 +75,124 @@ class Conflict:
 
 
 @dataclass(frozen=True)
-class Capabilities:
-    """The table of one target.
+class PromptSupport:
+    """Which texts a target reads, and how."""
 
-    `ranges` is keyed by the names of GenerationRequest's numeric fields, and by `strength` (of a control), `scale` (of
-    a reference) and `lora_strength`; a 0 of these three means "not there" and is always allowed. `sizes` are the only
-    pairs of width and height, where there are such. A `max_` of 0 means the target has no such thing.
-    `missing_schedulers` gives the reason why a name that users may expect is not among `schedulers`; `karras_sigmas`
-    and `algorithm_types` say which of them have these options, `max_steps` which of them take fewer steps than `ranges`
-    allows, `image_schedulers` which of them work on an init_image only and without a mask, `default_scheduler` which
-    one a request without a choice gets, where that is known. `masked_modalities` take a mask as a part of what they are
-    (inpaint), even where `control_masks` is off. With `denoise_share`, `denoise` is a share of the run, of which
-    something must be left. `calls` says which schedulers call the network otherwise than once a step. `needs_mask`
-    marks a model that only redraws parts of pictures. `control_remedy` is what a user can do about a control the target
-    lacks, and `control_remedies` about some of them in particular.
-    """
+    required: bool = False
+    """An empty prompt is refused."""
+    negative: bool = False
+    """A negative prompt is accepted."""
+    max_clip_skip: int = 0
+    """How many of the last text-encoder layers can be skipped."""
+
+
+@dataclass(frozen=True)
+class SchedulerSupport:
+    """Which schedulers can be chosen, and their options."""
+
+    names: frozenset[SchedulerName] = frozenset()
+    """The schedulers that a request can choose by name."""
+    default: SchedulerName | None = None
+    """The scheduler of a request that chooses none; None where it is not known."""
+    missing: Mapping[SchedulerName, str] = field(default_factory=dict)
+    """Why a scheduler that users may expect is not among `names`."""
+    karras_sigmas: frozenset[SchedulerName] = frozenset()
+    """The schedulers that can use Karras sigmas."""
+    algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(default_factory=dict)
+    """The algorithm types of each scheduler that has any."""
+    max_steps: Mapping[SchedulerName, int] = field(default_factory=dict)
+    """The most steps of each scheduler that accepts fewer than the target's range of steps."""
+    needs_init_image: frozenset[SchedulerName] = frozenset()
+    """The schedulers that run only with an init_image and without a mask."""
+    calls: Mapping[SchedulerName, Calls] = field(default_factory=dict)
+    """How often each scheduler calls the network, where it is not once a step."""
+
+
+@dataclass(frozen=True)
+class ControlSupport:
+    """Which controls a target accepts. A control of strength 0 does not count."""
+
+    modalities: frozenset[Modality] = frozenset()
+    """The accepted modalities."""
+    minimum: int = 0
+    """The fewest controls of a request."""
+    maximum: int = 0
+    """The most controls of a request; 0: the target accepts none."""
+    strength: Range | None = None
+    """The range of a control's strength; None: any."""
+    detects: bool = False
+    """The target can make the control map from an image (`detect` SERVICE)."""
+    windows: bool = False
+    """A control can start after the first step or end before the last."""
+    masks: bool = False
+    """A mask can limit any control to an area."""
+    masked_modalities: frozenset[Modality] = frozenset()
+    """The modalities that accept a mask even without `masks`, because it is part of the control (inpaint)."""
+    remedy: str = "Remove it or use one of these."
+    """What to do about a control of another modality."""
+    remedies: Mapping[Modality, str] = field(default_factory=dict)
+    """What to do about a control of one modality in particular; goes before `remedy`."""
+
+
+@dataclass(frozen=True)
+class ReferenceSupport:
+    """Which reference images (IP-Adapter) a target accepts. A reference of scale 0 does not count."""
+
+    kinds: frozenset[ReferenceKind] = frozenset()
+    """The accepted kinds."""
+    maximum: int = 0
+    """The most references of a request; 0: the target accepts none."""
+    scale: Range | None = None
+    """The range of a reference's scale; None: any."""
+    windows: bool = False
+    """A reference can start after the first step or end before the last."""
+    masks: bool = False
+    """A mask can limit a reference to an area."""
+
+
+@dataclass(frozen=True)
+class LoraSupport:
+    """How many LoRAs a target accepts. A LoRA of strength 0 does not count."""
+
+    maximum: int = 0
+    """The most LoRAs of a request; 0: the target accepts none."""
+    strength: Range | None = None
+    """The range of a LoRA's strength; None: any."""
+
+
+@dataclass(frozen=True)
+class InitImageSupport:
+    """Whether a run can start from an image."""
+
+    accepted: bool = False
+    """Image to image: an init_image is accepted."""
+    inpainting: bool = False
+    """A mask over the init_image is accepted."""
+    mask_required: bool = False
+    """The model only inpaints: it cannot run without a mask."""
+    denoise_unit: DenoiseUnit | None = None
+    """What `denoise` is a share of, where it shortens the run and must leave something of it."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """The table of one target. What a table does not mention, its target does not accept."""
 
     target: str
-    modalities: frozenset[Modality]
-    schedulers: frozenset[SchedulerName]
-    default_scheduler: SchedulerName | None = None
-    missing_schedulers: Mapping[SchedulerName, str] = field(default_factory=dict)
-    karras_sigmas: frozenset[SchedulerName] = frozenset()
-    algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(default_factory=dict)
-    max_steps: Mapping[SchedulerName, int] = field(default_factory=dict)
-    image_schedulers: frozenset[SchedulerName] = frozenset()
+    """The target's name in messages and in the support matrix."""
+    prompts: PromptSupport = PromptSupport()
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    """The range of each numeric field of GenerationRequest that the target limits."""
     sizes: tuple[tuple[int, int], ...] = ()
-    min_controls: int = 0
-    max_controls: int = UNLIMITED
-    max_references: int = 0
-    reference_kinds: frozenset[ReferenceKind] = frozenset()
-    max_loras: int = 0
-    detects: bool = False
-    control_windows: bool = True
-    control_masks: bool = False
-    masked_modalities: frozenset[Modality] = frozenset()
-    reference_windows: bool = False
-    reference_masks: bool = False
-    image_to_image: bool = False
-    inpainting: bool = False
+    """The only pairs of width and height, where the target has a fixed list."""
+    schedulers: SchedulerSupport = SchedulerSupport()
+    controls: ControlSupport = ControlSupport()
+    references: ReferenceSupport = ReferenceSupport()
+    loras: LoraSupport = LoraSupport()
+    init_images: InitImageSupport = InitImageSupport()
+    vae: bool = False
+    """Another VAE than the model's own can be chosen."""
     upscale: bool = False
-    own_vae: bool = False
-    needs_prompt: bool = False
-    negative_prompt: bool = True
-    denoise_share: Share | None = None
-    calls: Mapping[SchedulerName, Calls] = field(default_factory=dict)
-    needs_mask: bool = False
+    """The target can enlarge its results."""
     conflicts: tuple[Conflict, ...] = ()
-    control_remedy: str = "Remove it or use one of these."
-    control_remedies: Mapping[Modality, str] = field(default_factory=dict)
+    """Combinations of fields that the target does not accept."""

@@ -1,4 +1,4 @@
-"""What each kind of ControlNet was trained to see: the same map, adapted where it is used.
+"""How each kind of ControlNet expects its map, and the adaptation of maps to that.
 
 Sources: the ControlNet 1.1 README and its gradio scripts; xinsir's ControlNetPlus README and test scripts; the model
 cards of InstantX/FLUX.1-dev-Controlnet-Union and Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro and -Pro-2.0.
@@ -11,17 +11,24 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from .errors import InvalidRequest, Problem
+from .errors import InvalidRequest
 from .images import control_image, fit_mask, luminance, to_rgb
 from .modality import Modality
+from .problems import ProblemKind
 from .request import ControlUnit, Detect
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+INPAINT_WITHOUT_MASK = ProblemKind(
+    "inpaint_without_mask",
+    "mask is not connected. The Inpaint Control needs it to know which area to fill. Connect a mask.",
+)
+
+
 class NetKind(Enum):
-    """The families of nets that read maps by conventions of their own."""
+    """Kinds of ControlNets that differ in the maps they expect."""
 
     SD15 = "ControlNet 1.1 (SD 1.5)"
     SDXL = "ControlNet (SDXL)"
@@ -31,7 +38,8 @@ class NetKind(Enum):
     FLUX_UNION_PRO_2 = "ControlNet Union Pro 2.0 (FLUX)"
 
 
-# A net that was published with fewer modes than these (the first SDXL union has 0 to 5) cannot do the later ones.
+# The number by which a union net knows a modality. A net with fewer modes (the first SDXL union net has 0 to 5) lacks
+# the later ones.
 _MODES: Mapping[NetKind, Mapping[Modality, int]] = {
     NetKind.SDXL_UNION: {
         Modality.OPENPOSE: 0,
@@ -64,73 +72,73 @@ _MODES: Mapping[NetKind, Mapping[Modality, int]] = {
 
 
 def union_mode(kind: NetKind, modality: Modality) -> int | None:
-    """The number by which a union net is told the modality; None where the net takes none or cannot do it."""
+    """The mode number of a modality for a union net, or None if the net takes no mode or does not know the modality."""
     return _MODES.get(kind, {}).get(modality)
 
 
 def adapt_map(image: Tensor, unit: ControlUnit, kind: NetKind) -> Tensor:
-    """The map of a control as nets of this kind expect it.
+    """The map of a control as ControlNets of this kind expect it.
 
-    `image` is the unit's map as RGB at the picture's size, as `control_image` gives it: float32 [batch, height, width,
-    3] in 0..1. So is the result, except that masked pixels of an inpaint map may be -1. A map that needs nothing is
-    returned as it is. What pixels alone cannot give, `unmet` says. Raises InvalidRequest for inpaint without a mask.
+    `image` is the unit's map from `control_image`: float32 RGB [batch, height, width, 3] in 0..1 at the output size.
+    The result has the same format, except that masked pixels of an inpaint map may be -1. A map that needs no change is
+    returned as the same object. `limitation` describes what cannot be adapted. Raises InvalidRequest for an inpaint
+    control without a mask.
     """
     convention = _CONVENTIONS.get((kind, unit.modality))
     return convention.adapt(image, unit) if convention else image
 
 
-def unmet(kind: NetKind, modality: Modality) -> str:
-    """What a net of this kind expects of a map that `adapt_map` cannot give it, as a sentence; "" where nothing."""
+def limitation(kind: NetKind, modality: Modality) -> str:
+    """What `adapt_map` cannot adapt for this kind of ControlNet, as sentences for the user; "" if there is nothing."""
     convention = _CONVENTIONS.get((kind, modality))
-    return convention.unmet if convention else ""
+    return convention.limitation if convention else ""
 
 
-# The share of pixels brighter than half gray from which a map of lines is taken for a drawing on paper. Maps that are
-# made here of photos, which may be brought back, have up to 0.55; with the broadest strokes of all settings 0.76.
-_PAPER = 0.8
+# A line map with a larger share of pixels brighter than half gray is taken for a drawing on white paper. Maps that
+# detectors make from photos, which users may load again, reach 0.55, and 0.76 with the broadest strokes.
+_WHITE_PAPER_SHARE = 0.8
 
 
-def is_on_paper(unit: ControlUnit) -> bool:
-    """Whether the user brought dark lines on light paper where nets know light lines on black.
+def is_black_on_white(unit: ControlUnit) -> bool:
+    """Whether the user supplied a map with dark lines on white, where ControlNets expect white lines on black.
 
-    The batch is taken as a whole, so that no picture of it is turned round and its neighbour not. A map that a detector
-    made is never meant: it is light on black by contract, however much of it the lines cover.
+    The batch is judged as a whole, so that its images are either all inverted or none. This is never the case for maps
+    made by a detector: they are white on black, however much of them the lines cover.
     """
     if unit.modality not in _LINES or unit.detect is not Detect.NONE:
         return False
-    return float((to_rgb(unit.image).mean(-1) > 0.5).float().mean()) > _PAPER
+    return float((to_rgb(unit.image).mean(-1) > 0.5).float().mean()) > _WHITE_PAPER_SHARE
 
 
-def _as_it_is(image: Tensor, unit: ControlUnit) -> Tensor:
+def _unchanged(image: Tensor, unit: ControlUnit) -> Tensor:
     return image
 
 
-def _mark_masked(value: float) -> Callable[[Tensor, ControlUnit], Tensor]:
-    def mark(image: Tensor, unit: ControlUnit) -> Tensor:
+def _fill_masked(value: float) -> Callable[[Tensor, ControlUnit], Tensor]:
+    def fill(image: Tensor, unit: ControlUnit) -> Tensor:
         return image.masked_fill(_masked(unit, *image.shape[1:3])[..., None], value)
 
-    return mark
+    return fill
 
 
 def _masked(unit: ControlUnit, height: int, width: int) -> Tensor:
-    """Which pixels of the map at this size the mask touches: bool [batch, height, width].
+    """The pixels of the resized map that the mask touches: bool [batch, height, width].
 
-    A pixel of the mask counts from 0.5 on. What the marked area bled into when the map was resized counts as well, as
-    mask and map go through the same filter.
+    A mask pixel counts from 0.5 on. Map and mask are resized with the same filter, and every pixel that the masked area
+    bled into counts as masked.
     """
     if unit.mask is None:
-        missing = Problem("mask", "not connected", "it says what to fill in", "Connect a mask to the Inpaint Control.")
-        raise InvalidRequest(f"{unit.modality.title} Control", [missing])
+        raise InvalidRequest(f"{unit.modality.title} Control", [INPAINT_WITHOUT_MASK("mask")])
     return fit_mask((unit.mask >= 0.5).float(), unit.image, width, height, unit.resize)[..., 0] > 0
 
 
-def _white_on_black(image: Tensor, unit: ControlUnit) -> Tensor:
-    """Lines drawn on white paper, as a user may bring them, turned round.
+def _to_white_on_black(image: Tensor, unit: ControlUnit) -> Tensor:
+    """The map, inverted if it is black on white.
 
-    They are turned round before the map is fitted: the bars of `fit` are no paper, and the brightest pixel of a thin
-    black line is the paper beside it.
+    The original is inverted before it is resized: the black bars of `fit` must stay black, and reducing with
+    `thin_lines` would keep the white beside a thin black line.
     """
-    if not is_on_paper(unit):
+    if not is_black_on_white(unit):
         return image
     return control_image(replace(unit, image=1 - to_rgb(unit.image)), image.shape[2], image.shape[1])
 
@@ -139,30 +147,32 @@ def _gray(image: Tensor, unit: ControlUnit) -> Tensor:
     return luminance(image).expand_as(image)
 
 
-# Half the width of a limb as OpenPose draws it, and the factor on it by the longer side of the picture; 7 above these
-# (xinsir's README).
-_STICK = 4
-# A limb is an ellipse: its width on average is this share of that in its middle.
-_LIMB = 0.8
-_THICKER = ((500, 1), (1000, 2), (2000, 3), (3000, 4), (4000, 5), (5000, 6))
+# Half the width in pixels of a limb as OpenPose draws it, and the factors on it: (below this longer side, factor), and
+# 7 for larger images (xinsir's README).
+_OPENPOSE_HALF_WIDTH = 4
+_WIDTH_FACTORS = ((500, 1), (1000, 2), (2000, 3), (3000, 4), (4000, 5), (5000, 6))
 
 
-def stick_width(height: int, width: int) -> int:
-    """Half the width in pixels of the limbs that the SDXL union net was trained on, for a picture of this size."""
-    return _STICK * next((factor for below, factor in _THICKER if max(height, width) < below), 7)
+# A limb is drawn as an ellipse: its mean width is this share of the width in its middle.
+_MEAN_LIMB_WIDTH = 0.8
 
 
-def _thick_sticks(image: Tensor, unit: ControlUnit) -> Tensor:
-    """The skeleton with limbs as wide as the net knows them; each keeps its colour, which names it."""
-    wanted = stick_width(*image.shape[1:3])
-    return _grow(image, wanted - _half_width(image))
+def limb_half_width(height: int, width: int) -> int:
+    """Half the width in pixels of the limbs that the SDXL union net was trained on, for an image of this size."""
+    return _OPENPOSE_HALF_WIDTH * next((factor for below, factor in _WIDTH_FACTORS if max(height, width) < below), 7)
 
 
-def _half_width(image: Tensor) -> int:
-    """Half the width in pixels that the limbs of a skeleton map have in their middle; 0 where there is none.
+def _thicken_limbs(image: Tensor, unit: ControlUnit) -> Tensor:
+    """The skeleton with limbs as wide as the net was trained on. Each limb keeps its color, which identifies it."""
+    target = limb_half_width(*image.shape[1:3])
+    return _dilate(image, target - _measure_half_width(image))
 
-    It is measured, as maps come from anywhere and at any size: by how much of it one pixel at its rim is, on average
-    over all directions, since where joints crowd, as in every face, it is far wider than a limb.
+
+def _measure_half_width(image: Tensor) -> int:
+    """Half the width in pixels of the limbs of a skeleton map in their middle; 0 for a black map.
+
+    The width is measured because a map may come from anywhere, at any size. It is the area divided by the area of a rim
+    one pixel wide, averaged over all directions: joints that lie close together, as in a face, would distort a maximum.
     """
     from torch.nn import functional
 
@@ -170,57 +180,58 @@ def _half_width(image: Tensor) -> int:
     area = float((1 - black).sum())
     if area == 0:
         return 0
-    # A square takes more off a slanting line than off a straight one, and a cross (the two bars) less.
+    # A square window erodes a diagonal line more than a straight one, and a cross (the two bars) less.
     square = functional.max_pool2d(black, 3, stride=1, padding=1)
-    bars = [functional.max_pool2d(black, reach, 1, (reach[0] // 2, reach[1] // 2)) for reach in ((1, 3), (3, 1))]
+    bars = [functional.max_pool2d(black, (1, 3), 1, (0, 1)), functional.max_pool2d(black, (3, 1), 1, (1, 0))]
     cross = bars[0].maximum(bars[1])
     rim = float((square + cross).sum()) / 2 - float(black.sum())
-    return round(area / rim / _LIMB - 0.5) if rim else max(image.shape[1:3])
+    return round(area / rim / _MEAN_LIMB_WIDTH - 0.5) if rim else max(image.shape[1:3])
 
 
-def _grow(image: Tensor, radius: int) -> Tensor:
-    """Every bright thing wider by `radius` pixels, its colour kept; where two of the same brightness meet, both end."""
+def _dilate(image: Tensor, radius: int) -> Tensor:
+    """Widen everything bright by `radius` pixels in its own color; shapes of equal brightness stop where they meet."""
     planes = image.movedim(-1, 1)
     for ring in range(radius):
-        # A square and a cross in turn make an octagon, which is round enough for a limb.
-        reaches = ((3, 3),) if ring % 2 else ((1, 3), (3, 1))
-        for spread in [_brightest_near(planes, reach) for reach in reaches]:
+        # Alternating a square and a cross gives an octagon, which is round enough for a limb.
+        windows = ((3, 3),) if ring % 2 else ((1, 3), (3, 1))
+        for spread in [_brightest_near(planes, window) for window in windows]:
             planes = planes.where(planes.amax(1, keepdim=True) >= spread.amax(1, keepdim=True), spread)
     return planes.movedim(1, -1).contiguous()
 
 
-def _brightest_near(planes: Tensor, reach: tuple[int, int]) -> Tensor:
-    """For every pixel the colour of the brightest one in a window of this height and width around it."""
+def _brightest_near(planes: Tensor, window: tuple[int, int]) -> Tensor:
+    """For every pixel the color of the brightest pixel in a window (height, width) around it."""
     from torch.nn import functional
 
-    padding = (reach[0] // 2, reach[1] // 2)
+    padding = (window[0] // 2, window[1] // 2)
     brightness = planes.amax(1, keepdim=True)
-    _, where = functional.max_pool2d(brightness, reach, stride=1, padding=padding, return_indices=True)
+    _, where = functional.max_pool2d(brightness, window, stride=1, padding=padding, return_indices=True)
     return planes.flatten(2).gather(2, where.flatten(2).expand(-1, planes.shape[1], -1)).view_as(planes)
 
 
 @dataclass(frozen=True)
 class _Convention:
-    adapt: Callable[[Tensor, ControlUnit], Tensor] = _as_it_is
-    unmet: str = ""
+    adapt: Callable[[Tensor, ControlUnit], Tensor] = _unchanged
+    limitation: str = ""
 
 
 _LINES = (Modality.CANNY, Modality.HED, Modality.SOFTEDGE, Modality.LINEART, Modality.MLSD, Modality.SCRIBBLE)
 _CONVENTIONS: Mapping[tuple[NetKind, Modality], _Convention] = {
-    **{(kind, modality): _Convention(_white_on_black) for kind in NetKind for modality in _LINES},
-    (NetKind.SD15, Modality.INPAINT): _Convention(_mark_masked(-1.0)),
+    **{(kind, modality): _Convention(_to_white_on_black) for kind in NetKind for modality in _LINES},
+    (NetKind.SD15, Modality.INPAINT): _Convention(_fill_masked(-1.0)),
     (NetKind.SDXL, Modality.INPAINT): _Convention(
-        _mark_masked(-1.0),
-        "SDXL inpaint nets agree on no mark for the masked area; -1 is what diffusers documents. "
-        "For a net trained on another mark, paint it into the picture and set detect to 'none'.",
+        _fill_masked(-1.0),
+        "SDXL inpaint ControlNets use different values for the masked area; -1, which diffusers documents, was used. "
+        "If yours was trained with another value, paint that value into the image and set detect to 'none'.",
     ),
-    (NetKind.SDXL_UNION, Modality.INPAINT): _Convention(_mark_masked(0.0)),
-    (NetKind.SDXL_UNION, Modality.OPENPOSE): _Convention(_thick_sticks),
+    (NetKind.SDXL_UNION, Modality.INPAINT): _Convention(_fill_masked(0.0)),
+    (NetKind.SDXL_UNION, Modality.OPENPOSE): _Convention(_thicken_limbs),
     (NetKind.SDXL_UNION, Modality.POSE): _Convention(
-        _thick_sticks, "The net knows bodies only; hands and face in the map disturb it. Use an OpenPose Control."
+        _thicken_limbs,
+        "This ControlNet knows bodies only; hands and faces in the map disturb it. Use an OpenPose Control.",
     ),
     (NetKind.SDXL_UNION, Modality.SEGMENTATION): _Convention(
-        unmet="The net was trained on a colour for every object, as SAM draws them, not on the colours of ADE20K. "
+        limitation="This ControlNet was trained on one color per object, as SAM draws them, not on ADE20K's colors. "
         "Set colors to 'per region' in the Segmentation Control."
     ),
     (NetKind.FLUX_UNION, Modality.GRAY): _Convention(_gray),

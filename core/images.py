@@ -1,4 +1,4 @@
-"""Bringing images to three channels and to the size of the picture, the same way for every backend."""
+"""Conversion of images to RGB and to the output size, the same for every backend."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def to_rgb(image: Tensor) -> Tensor:
-    """[..., 1, 3 or 4] to [..., 3]; transparent parts become black.
+    """Convert [..., 1, 3 or 4] to [..., 3]; transparent parts become black.
 
-    A gray image stays in memory once, as in ComfyUI's own MaskToImage: its three channels are one.
+    The three channels of a gray image share memory (a view), as in ComfyUI's MaskToImage.
     """
     channels = image.shape[-1]
     if channels == 1:
@@ -24,15 +24,16 @@ def to_rgb(image: Tensor) -> Tensor:
 
 
 def luminance(image: Tensor) -> Tensor:
-    """[..., 3] to [..., 1], by the weights of ITU-R BT.601, as OpenCV's cvtColor has them."""
+    """Convert RGB [..., 3] to gray [..., 1] with the weights of ITU-R BT.601, as OpenCV's cvtColor does."""
     return (image @ image.new_tensor((0.299, 0.587, 0.114)))[..., None]
 
 
 def fit_image(image: Tensor, width: int, height: int, resize: Resize, thin_lines: bool = False) -> Tensor:
-    """Bring [batch, h, w, channel] to [batch, height, width, channel].
+    """Resize [batch, h, w, channel] to [batch, height, width, channel] (pixels).
 
-    Enlarges bilinearly and reduces with antialiasing; `thin_lines` reduces by the brightest pixel instead, so that a
-    line of one pixel stays one. Values stay in their range. An image that has the size already is returned as it is.
+    Enlarging is bilinear, reducing is bilinear with antialiasing. With `thin_lines`, reducing takes the brightest pixel
+    of each area instead, so that lines one pixel wide stay visible. Values stay in their range. An image that already
+    has the size is returned unchanged, as the same object.
     """
     from torch.nn import functional
 
@@ -48,22 +49,23 @@ def fit_image(image: Tensor, width: int, height: int, resize: Resize, thin_lines
         planes = functional.adaptive_max_pool2d(planes, size)
     else:
         planes = functional.interpolate(planes, size, mode="bilinear", antialias=True)
-    # Negative padding crops, so one call serves both ways.
-    spare_x, spare_y = width - size[1], height - size[0]
-    left, top = spare_x // 2, spare_y // 2
-    return functional.pad(planes, (left, spare_x - left, top, spare_y - top)).movedim(1, -1).contiguous()
+    # Negative padding crops, so one call both letterboxes and crops.
+    pad_x, pad_y = width - size[1], height - size[0]
+    left, top = pad_x // 2, pad_y // 2
+    return functional.pad(planes, (left, pad_x - left, top, pad_y - top)).movedim(1, -1).contiguous()
 
 
-def fit_mask(mask: Tensor, picture: Tensor, width: int, height: int, resize: Resize) -> Tensor:
-    """Bring a mask [batch, h, w] of a picture [batch, h, w, channel] to [batch, height, width, 1], as the picture is.
+def fit_mask(mask: Tensor, image: Tensor, width: int, height: int, resize: Resize) -> Tensor:
+    """Resize the mask [batch, h, w] of an image [batch, h, w, channel] as `fit_image` resizes the image.
 
-    A mask of another size than its picture is stretched over it first, so that it covers the same of it everywhere.
+    Returns [batch, height, width, 1]. A mask whose size differs from its image's is stretched over the image first, so
+    that it covers the same part of it.
     """
-    picture_height, picture_width = picture.shape[1:3]
-    on_picture = fit_image(mask[..., None], picture_width, picture_height, Resize.STRETCH)
-    return fit_image(on_picture, width, height, resize)
+    image_height, image_width = image.shape[1:3]
+    stretched = fit_image(mask[..., None], image_width, image_height, Resize.STRETCH)
+    return fit_image(stretched, width, height, resize)
 
 
 def control_image(control: ControlUnit, width: int, height: int) -> Tensor:
-    """The map (or picture) of a control as RGB at the picture's size."""
+    """The map (or photo) of a control as RGB [batch, height, width, 3] at the output size."""
     return fit_image(to_rgb(control.image), width, height, control.resize, control.modality.thin_lines)

@@ -1,7 +1,7 @@
-"""Where modules compute, and who decides what stays there.
+"""The memory of the device that modules compute on, and who manages it.
 
-ComfyUI manages the memory of the device for everybody in its process. `preprocessors` and `local` reach that management
-through `Memory`; scripts and tests use `PlainMemory`.
+Inside ComfyUI, ComfyUI manages the device for everything in its process, and `preprocessors` and `local` reach it
+through `Memory`. Scripts and tests use `PlainMemory`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Offload(StrEnum):
-    """How much of a model lies on the device at a time, from fastest to leanest.
+    """How much of a model is on the device at a time, from the fastest mode to the leanest.
 
-    `NONE`: all of it. `MODEL`: what the present stage needs (text encoders, then denoiser and nets, then VAE).
-    `SEQUENTIAL`: of the large networks only the layer that computes. `AUTO`: the first of these that fits.
+    `NONE`: the whole model. `MODEL`: the networks of one stage (text encoders, then denoiser and ControlNets, then
+    VAE). `SEQUENTIAL`: one layer at a time of the large networks. `AUTO`: the first of these modes that fits.
     """
 
     AUTO = "auto"
@@ -30,50 +30,53 @@ class Offload(StrEnum):
 
 
 class Managed(Protocol):
-    """A module under management: it lives as long as this is kept, and may be moved off between two uses."""
+    """A managed module: it is kept as long as this object is, and may be moved off the device between two uses."""
 
     @property
     def module(self) -> torch.nn.Module: ...
 
 
 class Memory(Protocol):
-    """The device to compute on and what lies on it."""
+    """The device to compute on, and the managed modules on it."""
 
     @property
     def device(self) -> torch.device: ...
 
     @property
     def offload(self) -> Offload:
-        """What the user asked for when the process was started (`--lowvram`, `--gpu-only`); AUTO when nothing."""
+        """The mode that the process was started with (`--lowvram`, `--gpu-only`), or AUTO."""
         ...
 
     def manage(self, module: torch.nn.Module) -> Managed:
-        """Put a module, which lies on the CPU, under management."""
+        """Manage a module that is on the CPU."""
         ...
 
     def load(self, modules: Sequence[Managed], room: int = 0) -> None:
-        """Bring modules to the device, with `room` bytes left beside them; what is needed less is moved off for it.
+        """Move modules to the device and leave `room` bytes free beside them, moving other modules off if necessary.
 
-        To be called before every use. Raises what `is_out_of_memory` knows when they do not fit.
+        Must be called before every use. If they do not fit, it raises an error that `is_out_of_memory` recognises.
         """
         ...
 
     def unload(self, modules: Sequence[Managed]) -> None:
-        """Move modules back to the CPU; those that are there already stay."""
+        """Move modules to the CPU. Modules that are on the CPU stay there."""
         ...
 
     def free(self) -> int:
-        """Bytes of the device that `load` could provide, counting what it would move off."""
+        """Bytes that `load` could make available on the device, including those of the modules it would move off."""
         ...
 
 
 def size_of(module: torch.nn.Module) -> int:
-    """Bytes of a module's parameters and buffers."""
+    """The size of a module's parameters and buffers in bytes."""
     return sum(tensor.nbytes for tensors in (module.parameters(), module.buffers()) for tensor in tensors)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether the device, or the computer, had too little memory; only CUDA has an error class of its own for it."""
+    """Whether an error says that the device or the computer ran out of memory.
+
+    Only CUDA has an exception class for it; other devices are recognised by their message.
+    """
     import torch
 
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
@@ -84,35 +87,35 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @dataclass(frozen=True, eq=False)
-class _Plain:
+class _PlainManaged:
     module: torch.nn.Module
 
 
 @dataclass
 class PlainMemory:
-    """A device that nobody else uses: modules stay on it until there is no room for others."""
+    """A device that nothing else uses: modules stay on it until others need the memory."""
 
     device: torch.device
     offload: Offload = Offload.AUTO
-    _loaded: list[weakref.ref[_Plain]] = field(default_factory=list)
-    """What lies on the device, the one used last at the end."""
+    _loaded: list[weakref.ref[_PlainManaged]] = field(default_factory=list)
+    """The modules on the device, the last used at the end."""
 
     def manage(self, module: torch.nn.Module) -> Managed:
-        return _Plain(module)
+        return _PlainManaged(module)
 
     def load(self, modules: Sequence[Managed], room: int = 0) -> None:
-        wanted = [managed for managed in modules if isinstance(managed, _Plain)]
-        there = self._there()
-        missing = sum(size_of(managed.module) for managed in wanted if managed not in there)
-        for managed in there:
-            if self._spare() >= missing + room:
+        wanted = [managed for managed in modules if isinstance(managed, _PlainManaged)]
+        loaded = self._on_device()
+        missing = sum(size_of(managed.module) for managed in wanted if managed not in loaded)
+        for managed in loaded:
+            if self._free_now() >= missing + room:
                 break
             if managed not in wanted:
                 self.unload([managed])
         for managed in wanted:
-            if managed not in there:
+            if managed not in loaded:
                 managed.module.to(self.device)
-        kept = [managed for managed in self._there() if managed not in wanted]
+        kept = [managed for managed in self._on_device() if managed not in wanted]
         self._loaded = [weakref.ref(managed) for managed in (*kept, *wanted)]
 
     def unload(self, modules: Sequence[Managed]) -> None:
@@ -120,20 +123,20 @@ class PlainMemory:
 
         for managed in modules:
             managed.module.to("cpu")
-        self._loaded = [weakref.ref(managed) for managed in self._there() if managed not in modules]
+        self._loaded = [weakref.ref(managed) for managed in self._on_device() if managed not in modules]
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def free(self) -> int:
-        return self._spare() + sum(size_of(managed.module) for managed in self._there())
+        return self._free_now() + sum(size_of(managed.module) for managed in self._on_device())
 
-    def _there(self) -> list[_Plain]:
+    def _on_device(self) -> list[_PlainManaged]:
         return [managed for reference in self._loaded if (managed := reference()) is not None]
 
-    def _spare(self) -> int:
+    def _free_now(self) -> int:
         import torch
 
         if self.device.type == "cuda":
             reserved = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
             return torch.cuda.mem_get_info(self.device)[0] + reserved
-        return 4 * 2**30  # what a CPU run may take without asking
+        return 4 * 2**30  # the CPU's memory is not measured; a run may take this much

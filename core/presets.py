@@ -1,4 +1,4 @@
-"""Stacks of controls that suit a kind of picture, so that nobody has to know which maps go together."""
+"""Presets: stacks of controls that suit a kind of image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Preset(StrEnum):
-    """What the picture shows, by the words that Scenario uses; what they expand to here is our own choice."""
+    """What the image shows. The names are Scenario's; the controls they expand to are chosen here."""
 
     CHARACTER = "character"
     LANDSCAPE = "landscape"
@@ -25,23 +25,23 @@ class Preset(StrEnum):
 
 @dataclass(frozen=True)
 class Layer:
-    """One control of a preset: its share of the preset's strength, and the share of the steps after which it ends."""
+    """One control of a preset: its strength as a share of the preset's, and the share of the steps where it ends."""
 
     modality: Modality
     strength: float
     end: float = 1.0
 
 
-# The first layer fixes what the picture stands or falls with, through all steps. The second carries the rest and is
-# weaker and ends earlier, so that the model can draw details of its own.
+# The first layer holds the structure that matters most, through all steps. The second adds the rest; it is weaker and
+# ends earlier, so that the model can draw its own details.
 PRESETS: Mapping[Preset, tuple[Layer, ...]] = {
-    # A pose is read off the skeleton; the silhouette of hair and clothes off soft edges.
+    # The skeleton gives the pose, soft edges give the silhouette of hair and clothes.
     Preset.CHARACTER: (Layer(Modality.OPENPOSE, 1.0), Layer(Modality.SOFTEDGE, 0.5, end=0.6)),
-    # Near and far make a landscape. Of its lines only the large ones matter: foliage would be noise to canny.
+    # Depth carries a landscape. Only its large lines matter: canny edges of foliage would be noise.
     Preset.LANDSCAPE: (Layer(Modality.DEPTH, 1.0), Layer(Modality.SOFTEDGE, 0.4, end=0.5)),
-    # Facades are straight lines; depth keeps the houses behind one another.
+    # Facades are straight lines; depth keeps the order of the buildings.
     Preset.CITY: (Layer(Modality.MLSD, 1.0), Layer(Modality.DEPTH, 0.6, end=0.7)),
-    # Walls are straight lines as well; what is a sofa and what a floor only segmentation tells (ADE20K knows rooms).
+    # Walls are straight lines. Only segmentation tells a sofa from a floor (ADE20K has classes for rooms).
     Preset.INTERIOR: (Layer(Modality.MLSD, 1.0), Layer(Modality.SEGMENTATION, 0.6, end=0.7)),
 }
 
@@ -49,9 +49,10 @@ PRESETS: Mapping[Preset, tuple[Layer, ...]] = {
 def expand(
     preset: Preset, strength: float, make_map: Callable[[Modality], Tensor]
 ) -> tuple[tuple[ControlUnit, ...], tuple[Modality, ...]]:
-    """The controls of a preset, and the modalities that are left out because `make_map` gave a black map.
+    """The controls of a preset, and the modalities left out because `make_map` returned a black map.
 
-    A black map in a stack is not nothing: it would tell the net that there is nobody, or no line, in the result.
+    `make_map` gives the map of a modality: float32 [batch, height, width, 3] in 0..1. A black map must not go into the
+    stack: it would tell the ControlNet that the result has no person, or no line.
     """
     units: list[ControlUnit] = []
     left_out: list[Modality] = []
@@ -66,7 +67,7 @@ def expand(
 
 
 def describe_expansion(units: tuple[ControlUnit, ...], left_out: tuple[Modality, ...]) -> str:
-    """What a preset became, a control a line."""
+    """The controls of an expanded preset as text, one control a line."""
     lines = [f"{unit.modality.title}: strength {unit.strength:g}, for {unit.end:.0%} of the steps" for unit in units]
-    lines += [f"{modality.title}: nothing found in the picture, left out" for modality in left_out]
+    lines += [f"{modality.title}: nothing found in the image, left out" for modality in left_out]
     return "\n".join(lines)

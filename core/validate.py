@@ -33,10 +33,10 @@ def validate(
 
 def calls_of(request: GenerationRequest, capabilities: Capabilities) -> int:
     """How often the network is called, which is what windows are shares of: for an init_image less than from noise."""
-    name = request.scheduler.name or capabilities.default_scheduler
-    calls = capabilities.calls.get(name, Calls()) if name else Calls()
-    share = None if request.init_image is None else capabilities.denoise_share
-    return calls.of(request.steps, request.denoise, share)
+    name = request.scheduler.name or capabilities.schedulers.default
+    calls = capabilities.schedulers.calls.get(name, Calls()) if name else Calls()
+    share = None if request.init_image is None else capabilities.init_images.denoise_unit
+    return calls.count(request.steps, request.denoise, share)
 
 
 def _fields(request: GenerationRequest, capabilities: Capabilities, starts: bool) -> Iterator[Problem]:
@@ -45,25 +45,28 @@ def _fields(request: GenerationRequest, capabilities: Capabilities, starts: bool
         value = getattr(request, name, None)
         if value is not None and value not in allowed:
             yield _out_of_range(name, value, str(allowed), allowed.minimum, allowed.maximum, allowed.multiple)
+    highest = Range(0, capabilities.prompts.max_clip_skip)
+    if request.clip_skip not in highest:
+        yield _out_of_range("clip_skip", request.clip_skip, str(highest), 0, highest.maximum)
     if capabilities.sizes and (request.width, request.height) not in capabilities.sizes:
         yield _wrong_size(request.width, request.height, capabilities)
-    if capabilities.needs_prompt and not request.prompt.strip():
+    if capabilities.prompts.required and not request.prompt.strip():
         yield Problem("prompt", "empty", f"{target} needs one", "Write what the picture shows.")
-    if request.negative_prompt.strip() and not capabilities.negative_prompt:
+    if request.negative_prompt.strip() and not capabilities.prompts.negative:
         yield Problem("negative_prompt", "set", f"{target} has none", "Leave it empty.")
     yield from _scheduler(request.scheduler, request.steps, capabilities)
     loras = acting(request.loras)
-    if len(loras) > capabilities.max_loras:
-        yield _too_many("loras", len(loras), capabilities.max_loras, target)
+    if len(loras) > capabilities.loras.maximum:
+        yield _too_many("loras", len(loras), capabilities.loras.maximum, target)
     for index, lora in loras:
-        yield from _weight(f"lora {index} strength", lora.strength, capabilities.ranges.get("lora_strength"))
+        yield from _weight(f"lora {index} strength", lora.strength, capabilities.loras.strength)
     for name, image in request.images():
         yield from _image(name, image, request)
-    if request.mask is not None and not capabilities.inpainting:
+    if request.mask is not None and not capabilities.init_images.inpainting:
         yield Problem("mask", "connected", f"{target} cannot inpaint", "Disconnect it.")
-    if request.init_image is not None and not capabilities.image_to_image:
+    if request.init_image is not None and not capabilities.init_images.accepted:
         yield Problem("init_image", "connected", f"{target} cannot start from an image", "Disconnect it.")
-    if request.mask is None and capabilities.needs_mask:
+    if request.mask is None and capabilities.init_images.mask_required:
         limit = f"{target} is an inpainting model, which redraws a part of a picture"
         yield Problem("mask", "not connected", limit, "Connect init_image and mask, or load another model.")
     if request.mask is not None and not starts:
@@ -85,7 +88,7 @@ def _fields(request: GenerationRequest, capabilities: Capabilities, starts: bool
             yield Problem(" with ".join(conflict.fields), "connected", conflict.reason, conflict.remedy)
     if request.upscale and not capabilities.upscale:
         yield Problem("upscale", "on", f"{target} cannot upscale", "Switch it off and use an upscale node behind it.")
-    if request.vae and not capabilities.own_vae:
+    if request.vae and not capabilities.vae:
         yield Problem("vae", f"'{request.vae}'", f"{target} has a fixed VAE", "Leave vae empty.")
 
 
@@ -96,20 +99,20 @@ def _least_denoise(request: GenerationRequest, capabilities: Capabilities) -> fl
 
 
 def _scheduler(choice: SchedulerChoice, steps: int, capabilities: Capabilities) -> Iterator[Problem]:
-    name, target = choice.name or capabilities.default_scheduler, capabilities.target
-    if name is not None and name not in capabilities.schedulers:
-        known = ", ".join(sorted(s.value for s in capabilities.schedulers)) or "none by name"
-        reason = capabilities.missing_schedulers.get(name, f"{target} does not have it")
+    name, target = choice.name or capabilities.schedulers.default, capabilities.target
+    if name is not None and name not in capabilities.schedulers.names:
+        known = ", ".join(sorted(s.value for s in capabilities.schedulers.names)) or "none by name"
+        reason = capabilities.schedulers.missing.get(name, f"{target} does not have it")
         yield Problem("scheduler", name.value, reason, f"Choose default or one of {known}.")
         return
     label = name.value if name else "the default scheduler"
-    most = capabilities.max_steps.get(name, UNLIMITED) if name else UNLIMITED
+    most = capabilities.schedulers.max_steps.get(name, UNLIMITED) if name else UNLIMITED
     if steps > most:
         yield Problem("steps", str(steps), f"{label} takes at most {most}", f"Set it to {most}.")
-    if choice.use_karras_sigmas and name not in capabilities.karras_sigmas:
-        able = ", ".join(sorted(s.value for s in capabilities.karras_sigmas)) or "no scheduler"
+    if choice.use_karras_sigmas and name not in capabilities.schedulers.karras_sigmas:
+        able = ", ".join(sorted(s.value for s in capabilities.schedulers.karras_sigmas)) or "no scheduler"
         yield Problem("use_karras_sigmas", "on", f"on {target} {able} can do that, not {label}", "Switch it off.")
-    kinds = capabilities.algorithm_types.get(name, frozenset()) if name else frozenset()
+    kinds = capabilities.schedulers.algorithm_types.get(name, frozenset()) if name else frozenset()
     if choice.algorithm_type is not None and choice.algorithm_type not in kinds:
         known = ", ".join(sorted(kind.value for kind in kinds)) or "no algorithm types"
         yield Problem("algorithm_type", choice.algorithm_type.value, f"{label} has {known}", "Choose default.")
@@ -117,7 +120,7 @@ def _scheduler(choice: SchedulerChoice, steps: int, capabilities: Capabilities) 
 
 def _scheduler_start(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     name = request.scheduler.name
-    if name is None or name not in capabilities.image_schedulers:
+    if name is None or name not in capabilities.schedulers.needs_init_image:
         return
     if request.init_image is None:
         yield Problem("scheduler", name.value, "it begins with a picture", "Connect init_image, or choose another.")
@@ -136,24 +139,24 @@ def _is_used(request: GenerationRequest, name: str) -> bool:
 def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
     controls = acting(request.controls)
-    if len(controls) < capabilities.min_controls:
-        limit = f"{target} needs at least {capabilities.min_controls} whose strength is not 0"
+    if len(controls) < capabilities.controls.minimum:
+        limit = f"{target} needs at least {capabilities.controls.minimum} whose strength is not 0"
         yield Problem("controls", str(len(controls)), limit, "Connect a control node to the request.")
-    if len(controls) > capabilities.max_controls:
-        yield _too_many("controls", len(controls), capabilities.max_controls, target)
+    if len(controls) > capabilities.controls.maximum:
+        yield _too_many("controls", len(controls), capabilities.controls.maximum, target)
     for index, control in controls:
         name = f"control {index} ({control.modality.value})"
-        if control.modality not in capabilities.modalities:
-            known = ", ".join(sorted(m.value for m in capabilities.modalities)) or "no control at all"
-            remedy = capabilities.control_remedies.get(control.modality, capabilities.control_remedy)
+        if control.modality not in capabilities.controls.modalities:
+            known = ", ".join(sorted(m.value for m in capabilities.controls.modalities)) or "no control at all"
+            remedy = capabilities.controls.remedies.get(control.modality, capabilities.controls.remedy)
             yield Problem(name, "not available", f"{target} has {known}", remedy)
-        yield from _weight(f"{name} strength", control.strength, capabilities.ranges.get("strength"))
+        yield from _weight(f"{name} strength", control.strength, capabilities.controls.strength)
         yield from _window(name, control, calls_of(request, capabilities))
-        if not capabilities.control_windows and (control.start > 0 or control.end < 1):
+        if not capabilities.controls.windows and (control.start > 0 or control.end < 1):
             yield Problem(f"{name} window", _span(control), f"{target} applies a control at every step", "Set 0 and 1.")
-        if control.detect is Detect.SERVICE and not capabilities.detects:
+        if control.detect is Detect.SERVICE and not capabilities.controls.detects:
             yield Problem(f"{name} detect", "service", f"{target} does not make maps", "Set detect to local or none.")
-        takes_mask = capabilities.control_masks or control.modality in capabilities.masked_modalities
+        takes_mask = capabilities.controls.masks or control.modality in capabilities.controls.masked_modalities
         if control.mask is not None and not takes_mask:
             yield Problem(f"{name} mask", "connected", f"{target} cannot limit a control to an area", "Disconnect it.")
         elif control.mask is not None and control.modality is Modality.INPAINT:
@@ -165,19 +168,19 @@ def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterato
 def _references(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
     references = acting(request.references)
-    if len(references) > capabilities.max_references:
-        yield _too_many("references", len(references), capabilities.max_references, target)
+    if len(references) > capabilities.references.maximum:
+        yield _too_many("references", len(references), capabilities.references.maximum, target)
         return
     for index, reference in references:
         name = f"reference {index}"
-        if reference.kind not in capabilities.reference_kinds:
-            known = ", ".join(sorted(kind.value for kind in capabilities.reference_kinds))
+        if reference.kind not in capabilities.references.kinds:
+            known = ", ".join(sorted(kind.value for kind in capabilities.references.kinds))
             yield Problem(f"{name} kind", reference.kind.value, f"{target} has {known}", "Choose one of these.")
-        yield from _weight(f"{name} scale", reference.scale, capabilities.ranges.get("scale"))
+        yield from _weight(f"{name} scale", reference.scale, capabilities.references.scale)
         yield from _window(name, reference, calls_of(request, capabilities))
-        if not capabilities.reference_windows and (reference.start > 0 or reference.end < 1):
+        if not capabilities.references.windows and (reference.start > 0 or reference.end < 1):
             yield Problem(f"{name} window", _span(reference), f"{target} applies it at every step", "Set 0 and 1.")
-        if reference.mask is not None and not capabilities.reference_masks:
+        if reference.mask is not None and not capabilities.references.masks:
             yield Problem(f"{name} mask", "connected", f"{target} cannot limit it to an area", "Disconnect it.")
         elif reference.mask is not None and len(reference.mask) not in (1, images := len(reference.image)):
             limit = f"the reference has {images} image{'s' if images > 1 else ''}"

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..core.capabilities import Capabilities, Conflict, Range, Share
+from ..core.capabilities import (
+    UNLIMITED,
+    Capabilities,
+    Conflict,
+    ControlSupport,
+    DenoiseUnit,
+    InitImageSupport,
+    LoraSupport,
+    PromptSupport,
+    Range,
+    ReferenceSupport,
+    SchedulerSupport,
+)
 from ..core.request import ReferenceKind
 from ..core.scheduler import SchedulerName
 from .families import Family
@@ -25,70 +37,72 @@ MOST_REFERENCES = 8
 
 SD15 = Capabilities(
     target="Local SD 1.5",
-    modalities=published(Family.SD15),
-    schedulers=frozenset(SchedulerName) - frozenset(UNSUPPORTED),
-    missing_schedulers=UNSUPPORTED,
-    karras_sigmas=KARRAS_SIGMAS,
-    algorithm_types=ALGORITHM_TYPES,
-    image_schedulers=frozenset({SchedulerName.DDIM_INVERSE}),
+    prompts=PromptSupport(negative=True, max_clip_skip=11),
     ranges={
         "width": Range(64, 2048, multiple=8),
         "height": Range(64, 2048, multiple=8),
         "steps": Range(1, 500),
         "guidance_scale": Range(1, 30),
         "batch_size": Range(1, 64),
-        "clip_skip": Range(0, 11),
         "denoise": Range(0, 1),
-        "strength": Range(0, 2),
-        "scale": Range(0, 1),
-        "lora_strength": Range(-4, 4),
     },
-    # diffusers picks LCM's steps out of 50 original ones.
-    max_steps={SchedulerName.LCM: 50},
-    max_references=MOST_REFERENCES,
-    reference_kinds=frozenset(ReferenceKind),
-    max_loras=MOST_LORAS,
-    control_masks=True,
-    reference_windows=True,
-    reference_masks=True,
-    image_to_image=True,
-    inpainting=True,
-    denoise_share=Share.STEPS,
-    calls=CALLS,
+    schedulers=SchedulerSupport(
+        names=frozenset(SchedulerName) - frozenset(UNSUPPORTED),
+        missing=UNSUPPORTED,
+        karras_sigmas=KARRAS_SIGMAS,
+        algorithm_types=ALGORITHM_TYPES,
+        # diffusers picks LCM's steps out of 50 original ones.
+        max_steps={SchedulerName.LCM: 50},
+        needs_init_image=frozenset({SchedulerName.DDIM_INVERSE}),
+        calls=CALLS,
+    ),
+    controls=ControlSupport(
+        modalities=published(Family.SD15),
+        maximum=UNLIMITED,
+        strength=Range(0, 2),
+        windows=True,
+        masks=True,
+        remedy="Remove it, or put its net into models/controlnet.",
+    ),
+    references=ReferenceSupport(
+        kinds=frozenset(ReferenceKind), maximum=MOST_REFERENCES, scale=Range(0, 1), windows=True, masks=True
+    ),
+    loras=LoraSupport(maximum=MOST_LORAS, strength=Range(-4, 4)),
+    init_images=InitImageSupport(accepted=True, inpainting=True, denoise_unit=DenoiseUnit.STEPS),
+    vae=True,
     upscale=True,
-    own_vae=True,
-    control_remedy="Remove it, or put its net into models/controlnet.",
 )
 
 SDXL = replace(
     SD15,
     target="Local SDXL",
-    modalities=published(Family.SDXL),
-    ranges={**SD15.ranges, "width": Range(64, 4096, 8), "height": Range(64, 4096, 8), "clip_skip": Range(0, 10)},
+    prompts=PromptSupport(negative=True, max_clip_skip=10),
+    ranges={**SD15.ranges, "width": Range(64, 4096, 8), "height": Range(64, 4096, 8)},
+    controls=replace(SD15.controls, modalities=published(Family.SDXL)),
 )
 
 FLUX_DEV = replace(
     SDXL,
     target="Local FLUX.1 dev",
-    modalities=published(Family.FLUX_DEV),
-    schedulers=frozenset(SchedulerName) - frozenset(FLOW_UNSUPPORTED),
-    missing_schedulers=FLOW_UNSUPPORTED,
-    algorithm_types=FLOW_ALGORITHM_TYPES,
-    image_schedulers=frozenset(),
-    max_steps={},
-    denoise_share=Share.CALLS,
-    calls=FLOW_CALLS,
+    # No negative prompt: the network was distilled to take the strength of guidance as an input, without a second run.
+    prompts=PromptSupport(),
     ranges={
         **SDXL.ranges,
         # Two latent pixels a side make one token.
         "width": Range(64, 4096, multiple=16),
         "height": Range(64, 4096, multiple=16),
         "guidance_scale": Range(0, 30),
-        "clip_skip": Range(0, 0),
     },
-    # The strength of guidance is an input of the network, which was distilled to need no second run.
-    negative_prompt=False,
-    reference_masks=False,
+    schedulers=SchedulerSupport(
+        names=frozenset(SchedulerName) - frozenset(FLOW_UNSUPPORTED),
+        missing=FLOW_UNSUPPORTED,
+        karras_sigmas=KARRAS_SIGMAS,
+        algorithm_types=FLOW_ALGORITHM_TYPES,
+        calls=FLOW_CALLS,
+    ),
+    controls=replace(SDXL.controls, modalities=published(Family.FLUX_DEV)),
+    references=replace(SDXL.references, masks=False),
+    init_images=replace(SDXL.init_images, denoise_unit=DenoiseUnit.CALLS),
     conflicts=(
         Conflict(
             ("controls", "references", "init_image"),

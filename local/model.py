@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ..core.capabilities import Capabilities, Range
+from ..core.capabilities import Capabilities
 from ..core.errors import ModelNotFound, Problem
 from ..core.memory import Managed, Memory, Offload
 from ..core.modality import Modality
@@ -214,7 +214,8 @@ class LocalModel:
         """What its family can do, and which scheduler a request without a choice gets."""
         own = self.scheduler_config["_class_name"]
         known = next((name for name in SchedulerName if name.value == own), None)
-        return replace(TABLES[self.family], default_scheduler=known)
+        table = TABLES[self.family]
+        return replace(table, schedulers=replace(table.schedulers, default=known))
 
     def find(self) -> Found:
         """What can be used with the model; nets and adapters are looked for here, once for a generation."""
@@ -227,14 +228,12 @@ class LocalModel:
         return replace(
             table,
             target=self.name,
-            modalities=frozenset(found.nets),
-            control_remedies=self._net_search().remedies(),
-            max_references=table.max_references if kinds else 0,
-            reference_kinds=kinds,
+            prompts=replace(table.prompts, max_clip_skip=self._most_clip_skip()),
+            controls=replace(table.controls, modalities=frozenset(found.nets), remedies=self._net_search().remedies()),
+            references=replace(table.references, kinds=kinds, maximum=table.references.maximum if kinds else 0),
             # A LoRA's layers would be made in the format the weights rest in, which cannot be computed with.
-            max_loras=0 if self.resting else table.max_loras,
-            ranges={**table.ranges, "clip_skip": Range(0, self._most_clip_skip())},
-            needs_mask=self.denoiser.config.in_channels == 9,
+            loras=replace(table.loras, maximum=0 if self.resting else table.loras.maximum),
+            init_images=replace(table.init_images, mask_required=self.denoiser.config.in_channels == 9),
         )
 
     def problems(self, request: GenerationRequest, found: Found | None = None) -> list[Problem]:

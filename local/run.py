@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.conventions import is_on_paper, unmet
+from ..core.conventions import is_black_on_white, limitation
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, acting
 from ..core.validate import calls_of
 from .adapter_search import Adapter
@@ -135,9 +135,9 @@ class Run:
     def notes(self) -> Iterator[str]:
         """What the user should know about how the request runs."""
         for control, net in zip(self.controls, self.nets, strict=True):
-            if is_on_paper(control):
+            if is_black_on_white(control):
                 yield f"{control.modality.title} Control: its map was turned round, as it is dark lines on light paper."
-            if text := unmet(net_kind(self.model, net), control.modality):
+            if text := limitation(net_kind(self.model, net), control.modality):
                 yield f"{control.modality.title} Control with {net.name}: {text}"
         if len(self.tiles) > 1:
             yield f"The model saw the picture in {len(self.tiles)} tiles of {self.tile_size} pixels at every step."

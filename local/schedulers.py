@@ -48,14 +48,14 @@ FLOW_UNSUPPORTED: Mapping[SchedulerName, str] = {
 
 # Schedulers that do not call the network once a step. PNDM takes its second step twice. Predictor-corrector methods
 # call it a second time in every step but the last; ScoreSdeVe in every step.
-_PREDICTOR_CORRECTOR = Calls(each=2, more=-1)
+_PREDICTOR_CORRECTOR = Calls(per_step=2, extra=-1)
 CALLS: Mapping[SchedulerName, Calls] = {
-    SchedulerName.PNDM: Calls(more=1),
+    SchedulerName.PNDM: Calls(extra=1),
     SchedulerName.HEUN: _PREDICTOR_CORRECTOR,
     SchedulerName.KDPM2: _PREDICTOR_CORRECTOR,
     SchedulerName.KDPM2_ANCESTRAL: _PREDICTOR_CORRECTOR,
     SchedulerName.KARRAS_VE: _PREDICTOR_CORRECTOR,
-    SchedulerName.SCORE_SDE_VE: Calls(each=2),
+    SchedulerName.SCORE_SDE_VE: Calls(per_step=2),
 }
 
 # Steps that a scheduler needs for images as good as DPMSolverMultistep's with 21. With fewer, the methods that

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from ..core.conventions import is_on_paper
+from ..core.conventions import is_black_on_white
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
 from ..preprocessors.parameters import Value
@@ -112,7 +112,7 @@ class ControlNode(io.ComfyNode):
             resize=choose(Resize, "resize", resize),
             mask=mask,
         )
-        if is_on_paper(unit):
+        if is_black_on_white(unit):
             host.warn(_ON_PAPER)
         if not host.warnings:
             return io.NodeOutput((*controls, unit), shown)

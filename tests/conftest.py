@@ -17,6 +17,24 @@ API_WORKFLOWS = ROOT / "workflows" / "api"
 ARTIFACTS = ROOT / ".artifacts"
 
 
+# The fixtures that start a ComfyUI server or a browser: a test that asks for one is marked by itself.
+SERVER_FIXTURES, BROWSER_FIXTURES = {"comfy", "remote_comfy"}, {"chromium"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `dev.py test --fast` leaves out, except the slow ones, which carry their own marker.
+
+    A test belongs to the server or the browser if it stands in that folder or uses such a fixture.
+    """
+    for item in items:
+        folder = item.path.relative_to(ROOT / "tests").parts[0]
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if folder == "server" or fixtures & SERVER_FIXTURES:
+            item.add_marker(pytest.mark.server)
+        if folder == "browser" or fixtures & BROWSER_FIXTURES:
+            item.add_marker(pytest.mark.browser)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The clone."""

@@ -104,3 +104,16 @@ def test_every_relative_link_resolves(path: Path) -> None:
         if fragment and found.suffix == ".md":
             headings = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.MULTILINE)
             assert fragment in {anchor(heading) for heading in headings}, link
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")), ids=lambda path: path.stem)
+def test_each_decision_has_a_title_a_date_and_three_parts(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.match(r"# \S.*\n\nDate: \d{4}-\d{2}-\d{2}\n\n## Context\n", text)
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
+    assert re.fullmatch(r"\d{4}-[a-z0-9-]+", path.stem)
+
+
+def test_decisions_are_numbered_without_a_gap() -> None:
+    numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))

@@ -1,16 +1,17 @@
-"""Draw docs/preprocessors.png: the nineteen maps of one photo.
+"""Draw docs/preprocessors.png: the nineteen control maps of one photo.
 
-    python -m controlstack.tools.draw_contact_sheet [folder with trained files] ...
+    python -m controlstack.tools.draw_contact_sheet [FOLDER ...]
 
-A detector whose files are not in these folders is drawn with a trained network that a package carries, where the tests
-know one. What is left is marked as such: no map is drawn with a network that was not trained.
+The folders may hold the published weights. A detector whose weights are in none of them is drawn with a trained
+network that some package contains, where the tests know one, and otherwise left blank with a note. An untrained
+network is never used. `python dev.py docs --images` draws the sheet without such folders.
 """
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,10 @@ def draw_sheet(tiles: list[Tile]) -> Image.Image:
     return sheet
 
 
-def main() -> None:
+def main(folders_with_weights: Sequence[Path] = ()) -> None:
     torch.manual_seed(0)
     sys.path.append(str(mediapipe_folder()))
-    folders = [*(Path(folder) for folder in sys.argv[1:]), face_task().parent]
+    folders = [*folders_with_weights, face_task().parent]
     host = PlainHost(PlainMemory(torch.device("cpu")), folders)
     # Twice the tiles' size: lines of one pixel stay visible when they are reduced.
     photo = fit_image(torch.from_numpy(data.astronaut()).float()[None] / 255, 2 * TILE, 2 * TILE, Resize.STRETCH)
@@ -142,4 +143,4 @@ def _reduce(picture: torch.Tensor, modality: Modality | None) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    main([Path(folder) for folder in sys.argv[1:]])

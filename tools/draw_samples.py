@@ -1,8 +1,7 @@
-"""Make the sample pictures of the example workflows: drawings of the demo model's own world, and a photo.
+"""Draw the sample images of the example graphs: scenes of the kind the demo model was trained on, and a photo.
 
-python -m controlstack.tools.draw_samples
-
-The photo is NASA's portrait of Eileen Collins, which is in the public domain, as scikit-image brings it.
+The photo is NASA's portrait of Eileen Collins, in the public domain, as scikit-image ships it. `python dev.py docs
+--images` writes the files.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ HELD_OUT = {"scene": 108, "style": 17}
 TRIANGLES = (700_007, 700_011, 700_013, 700_018)
 
 
-def sample_pictures() -> dict[str, np.ndarray]:
-    """The pictures by file name, RGB."""
+def sample_images() -> dict[str, np.ndarray]:
+    """The images by file name: uint8 [height, width, 3], RGB."""
     scene = demo_scenes.draw_scene(HELD_OUT["scene"])
     style = demo_scenes.draw_scene(HELD_OUT["style"])
     pink_on_white = demo_scenes.Palette("white", ("pink", "red", "blue"))
@@ -32,14 +31,18 @@ def sample_pictures() -> dict[str, np.ndarray]:
         "controlstack_depth.png": scene.depth,
         "controlstack_skeleton.png": scene.openpose,
         "controlstack_style.png": style.image,
-        # To be enlarged: only then are they as large as the demo model knows them.
+        # Half size: an example enlarges it to the size that the demo model was trained on.
         "controlstack_small.png": cv2.resize(large, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
         "controlstack_photo.jpg": data.astronaut(),
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
     SAMPLES.mkdir(parents=True, exist_ok=True)
-    for name, picture in sample_pictures().items():
+    for name, image in sample_images().items():
         options = [cv2.IMWRITE_JPEG_QUALITY, 88] if name.endswith(".jpg") else []
-        cv2.imwrite(str(SAMPLES / name), picture[..., ::-1], options)
+        cv2.imwrite(str(SAMPLES / name), image[..., ::-1], options)
+
+
+if __name__ == "__main__":
+    main()

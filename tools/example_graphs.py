@@ -1,6 +1,6 @@
 """The example graphs, once: as API prompts with the column of each node on the canvas.
 
-`write_workflows.py` makes the files in workflows/ from them.
+`python dev.py docs` writes the files in workflows/ from them.
 """
 
 from __future__ import annotations

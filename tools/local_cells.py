@@ -1,9 +1,7 @@
-"""What the local engine runs, case by case: every family, task and number of nets, with references, LoRAs and both.
+"""What the local engine supports, case by case: each family, task and kind of ControlNets, with references and LoRAs.
 
-    python -m controlstack.tools.local_cells        # writes the tables of docs/local.md
-
-The verdicts come from the capability tables; the tests of the engine run every case on a small model, and hold the
-engine and this page to the same verdict.
+The verdicts come from the capability tables. The engine's tests run every case on a small model and compare the
+outcome with the verdict. `python dev.py docs` writes the tables into docs/local.md.
 """
 
 from __future__ import annotations
@@ -121,12 +119,3 @@ def with_tables(page: str) -> str:
     before, _, rest = page.partition(START)
     _, _, after = rest.partition(END)
     return f"{before}{START}\n\n{case_tables()}\n\n{END}{after}"
-
-
-def main() -> None:
-    PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    print(PAGE)
-
-
-if __name__ == "__main__":
-    main()

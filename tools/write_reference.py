@@ -1,16 +1,11 @@
-"""Write what is derived from the code: help pages, the English locale, and two tables of the README.
+"""The reference, derived from nodes and capability tables: help pages, English locale, two tables of the README.
 
-    python dev.py serve            # in one terminal
-    python -m controlstack.tools.write_reference http://127.0.0.1:8188
-
-The nodes' own words stand in their schemas only. A test fails when a derived file is stale.
+The texts of the nodes are written once, in their schemas. `python dev.py docs` writes the files.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +13,7 @@ from typing import Any
 
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.registry import ENDPOINTS
-from ..core.capabilities import UNLIMITED, Capabilities
+from ..core.capabilities import UNLIMITED, Capabilities, Range
 from ..core.modality import Modality
 from ..core.scheduler import SchedulerName
 from ..local.capabilities import SD15, TABLES
@@ -31,18 +26,18 @@ from ..preprocessors.registry import detector_for
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_NETS = search_for(Family.SD15, read_config(DEMO_MODEL / "unet"), Library(), DEMO_MODEL / "controlnet", {}).nets()
-DEMO = replace(SD15, target="Demo model", modalities=frozenset(DEMO_NETS))
+DEMO = replace(SD15, target="Demo model", controls=replace(SD15.controls, modalities=frozenset(DEMO_NETS)))
 
 
 @dataclass(frozen=True)
 class Column:
-    """A target of the support matrix, with the table of each model family or app it has; one of them may be all."""
+    """A target of the support matrix, with the capability table of each of its model families or apps, by name."""
 
     title: str
     tables: Mapping[str, Capabilities]
 
     def cell(self, say: Callable[[Capabilities], bool | str]) -> str:
-        """What all families say; where they differ, which families say what, without those that have nothing."""
+        """The text for one row. Where families differ, each answer names its families; those with none are left out."""
         groups: dict[str, list[str]] = {}
         for family, table in self.tables.items():
             said = say(table)
@@ -58,7 +53,7 @@ LOCAL = (Column("Local", LOCAL_FAMILIES), Column(DEMO.target, {"": DEMO}))
 
 
 def reference_files(object_info: Mapping[str, Any], readme: str) -> dict[Path, str]:
-    """Every derived file with its text. `object_info` is what the server's /object_info says."""
+    """Every file of the reference with its text. `object_info` is the answer of the server's /object_info."""
     nodes = {name: node for name, node in sorted(object_info.items()) if name.startswith("ControlStack")}
     files = {ROOT / "web" / "docs" / f"{name}.md": help_page(node) for name, node in nodes.items()}
     locale = {name: _locale(node) for name, node in nodes.items()}
@@ -97,7 +92,7 @@ def help_page(node: Mapping[str, Any]) -> str:
 
 
 def with_tables(readme: str, tables: Mapping[str, str]) -> str:
-    """The README with the tables of today, each between the comments that bear its name."""
+    """The README with each table replaced, between the comments that carry its name."""
     for name, table in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, _, rest = readme.partition(start)
@@ -107,7 +102,7 @@ def with_tables(readme: str, tables: Mapping[str, str]) -> str:
 
 
 def map_table() -> str:
-    """What the map of each modality shows and how it is made, as a Markdown table."""
+    """A Markdown table: what the control map of each modality shows, and the methods that compute it."""
     lines = ["| modality | its map | made by |", "|---|---|---|"]
     for modality in Modality:
         detector = detector_for(modality)
@@ -117,27 +112,27 @@ def map_table() -> str:
 
 
 def _method(method: Method) -> str:
-    """A method with the size of its trained files."""
+    """The name of a method with the size of its weights."""
     size = sum(weights.size for weights in method.weights) / 1e6
     needs = f"{size:.{0 if size >= 10 else 1}f} MB" if size else "no trained file"
     return f"`{method.name}` ({needs})" if method.name else needs
 
 
 def support_matrix(columns: Sequence[Column]) -> str:
-    """Who can do what, and within which limits, as a Markdown table."""
+    """A Markdown table: what each target supports, and within which limits."""
 
     def row(label: str, cell: Callable[[Capabilities], bool | str]) -> str:
         return f"| {label} | {' | '.join(column.cell(cell) for column in columns)} |"
 
     lines = [f"|  | {' | '.join(column.title for column in columns)} |", "|---|" + "---|" * len(columns)]
-    lines += [row(f"`{m.value}`", lambda t, m=m: m in t.modalities) for m in Modality]
-    lines += [row(f"`{s.value}`", lambda t, s=s: s in t.schedulers) for s in SchedulerName]
+    lines += [row(f"`{m.value}`", lambda t, m=m: m in t.controls.modalities) for m in Modality]
+    lines += [row(f"`{s.value}`", lambda t, s=s: s in t.schedulers.names) for s in SchedulerName]
     lines += [row(label, cell) for label, cell in _ABILITIES.items()]
     return "\n".join(lines)
 
 
 def _endpoint_column(endpoint: Endpoint[Any]) -> Column:
-    """The table for an unknown model, which admits everything, says nothing here."""
+    """An endpoint's column, without its table for unknown models, which allows everything."""
 
     def family(title: str) -> str:
         """`SD 1.5` of `Scenario (SD 1.5)`, `Flux Dev` of `Qolaba Flux Dev`."""
@@ -148,18 +143,16 @@ def _endpoint_column(endpoint: Endpoint[Any]) -> Column:
     return Column(endpoint.target, {family(table.target): table for table in own})
 
 
-def _limit(name: str) -> Callable[[Capabilities], str]:
-    def cell(table: Capabilities) -> str:
-        allowed = table.ranges.get(name)
-        if allowed is None or (name == "strength" and not table.max_controls):
-            return "-"
-        return (
-            f"{allowed.minimum:g}"
-            if allowed.minimum == allowed.maximum
-            else f"{allowed.minimum:g} to {allowed.maximum:g}"
-        )
+def _span(allowed: Range | None) -> str:
+    if allowed is None:
+        return "-"
+    if allowed.minimum == allowed.maximum:
+        return f"{allowed.minimum:g}"
+    return f"{allowed.minimum:g} to {allowed.maximum:g}"
 
-    return cell
+
+def _limit(name: str) -> Callable[[Capabilities], str]:
+    return lambda table: _span(table.ranges.get(name))
 
 
 def _size(table: Capabilities) -> str:
@@ -171,25 +164,25 @@ def _count(most: int) -> str:
 
 
 def _references(table: Capabilities) -> str:
-    kinds = ", ".join(sorted(kind.value for kind in table.reference_kinds))
-    return f"{_count(table.max_references)}: {kinds}" if table.max_references else "-"
+    kinds = ", ".join(sorted(kind.value for kind in table.references.kinds))
+    return f"{_count(table.references.maximum)}: {kinds}" if table.references.maximum else "-"
 
 
 _ABILITIES: Mapping[str, Callable[[Capabilities], bool | str]] = {
-    "controls at once": lambda table: _count(table.max_controls),
-    "strength of a control": _limit("strength"),
-    "start and end of a control": lambda table: table.control_windows,
-    "makes maps itself (`detect: service`)": lambda table: table.detects,
+    "controls at once": lambda table: _count(table.controls.maximum),
+    "strength of a control": lambda table: _span(table.controls.strength if table.controls.maximum else None),
+    "start and end of a control": lambda table: table.controls.windows,
+    "makes maps itself (`detect: service`)": lambda table: table.controls.detects,
     "references (IP-Adapter)": _references,
-    "LoRAs": lambda table: _count(table.max_loras),
-    "image to image": lambda table: table.image_to_image,
-    "inpainting": lambda table: table.inpainting,
+    "LoRAs": lambda table: _count(table.loras.maximum),
+    "image to image": lambda table: table.init_images.accepted,
+    "inpainting": lambda table: table.init_images.inpainting,
     "upscale": lambda table: table.upscale,
-    "VAE of your choice": lambda table: table.own_vae,
+    "VAE of your choice": lambda table: table.vae,
     "width and height": _size,
     "steps": _limit("steps"),
     "guidance": _limit("guidance_scale"),
-    "pictures at once": _limit("batch_size"),
+    "images at once": _limit("batch_size"),
 }
 
 
@@ -222,19 +215,3 @@ def _locale(node: Mapping[str, Any]) -> dict[str, Any]:
         "inputs": {name: {"name": name, "tooltip": spec[1].get("tooltip", "")} for name, spec in _inputs(node)},
         "outputs": {str(i): {"name": name, "tooltip": tip or ""} for i, (name, tip) in enumerate(outputs)},
     }
-
-
-def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("Give the address of a running ComfyUI with the pack, such as http://127.0.0.1:8188")
-    with urllib.request.urlopen(f"{sys.argv[1]}/object_info") as answer:
-        object_info = json.load(answer)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for path, text in reference_files(object_info, readme).items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        print(path.relative_to(ROOT))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,7 @@
-"""Write workflows/*.json, their API twins and their pictures from tools/example_graphs.py.
+"""The files in workflows/, derived from tools/example_graphs.py: graphs for the editor, API twins, and images.
 
-    python dev.py fake-services    # in one terminal; sets out what the next one needs in its environment
-    python dev.py serve            # in another one
-    python -m controlstack.tools.write_workflows http://127.0.0.1:8188 [TITLE ...]
-
-Every graph that fetches nothing is run on that server for its picture: what goes in comes first, then what comes out.
+`python dev.py docs` writes the graphs; with `--images` it also runs them, for their images: the input images, then
+the results. A graph that downloads weights is not run; its image is the contact sheet.
 """
 
 from __future__ import annotations
@@ -25,6 +22,8 @@ from PIL import Image
 from .example_graphs import EXAMPLE_GRAPHS, ExampleGraph
 
 ROOT = Path(__file__).resolve().parent.parent
+WORKFLOWS = ROOT / "workflows"
+LONGEST_SIDE = 1200  # pixels of an image beside a graph
 COLUMN, GAP = 440, 80
 SIZES = {
     "ControlStackRequest": (380, 560),
@@ -121,8 +120,8 @@ def _widget_values(inputs: Mapping[str, Any], specs: Mapping[str, list]) -> list
 
 
 def run(server: str, graph: ExampleGraph) -> list[Image.Image]:
-    """The pictures that go in and those that come out."""
-    body = json.dumps({"prompt": graph.nodes, "client_id": "write_workflows"}).encode()
+    """Run the graph on the server at that address; the input images, then the results."""
+    body = json.dumps({"prompt": graph.nodes, "client_id": "dev.py docs"}).encode()
     ask = urllib.request.Request(f"{server}/prompt", body, {"Content-Type": "application/json"})
     prompt = json.load(urllib.request.urlopen(ask))["prompt_id"]
     while not (history := json.load(urllib.request.urlopen(f"{server}/history/{prompt}"))):
@@ -144,47 +143,41 @@ def _fetch(server: str, image: Mapping[str, str]) -> Image.Image:
     return Image.open(io.BytesIO(urllib.request.urlopen(f"{server}/view?{query}").read())).convert("RGB")
 
 
-def side_by_side(pictures: list[Image.Image], height: int = 256, row: int = 6) -> Image.Image:
-    """The pictures on white, up to `row` of them beside each other."""
-    scaled = [p.resize((round(p.width * height / p.height), height), Image.Resampling.LANCZOS) for p in pictures]
+def side_by_side(images: list[Image.Image], height: int = 256, row: int = 6) -> Image.Image:
+    """The images on white, at most `row` of them in a row."""
+    scaled = [p.resize((round(p.width * height / p.height), height), Image.Resampling.LANCZOS) for p in images]
     gap = 8
     rows = [scaled[start : start + row] for start in range(0, len(scaled), row)]
-    width = max(sum(picture.width + gap for picture in line) for line in rows) - gap
+    width = max(sum(image.width + gap for image in line) for line in rows) - gap
     sheet = Image.new("RGB", (width, len(rows) * (height + gap) - gap), "white")
     for number, line in enumerate(rows):
         left = 0
-        for picture in line:
-            sheet.paste(picture, (left, number * (height + gap)))
-            left += picture.width + gap
+        for image in line:
+            sheet.paste(image, (left, number * (height + gap)))
+            left += image.width + gap
     return sheet
 
 
-def picture_of(server: str, graph: ExampleGraph) -> Image.Image:
-    """What the graph shows; for one that fetches trained files, the contact sheet that tools/ drew of them."""
+def image_of(server: str, graph: ExampleGraph) -> Image.Image:
+    """The input images and the results; for a graph that downloads weights, the contact sheet."""
     if graph.fetches:
         return Image.open(ROOT / "docs" / "preprocessors.png").convert("RGB")
     return side_by_side(run(server, graph))
 
 
-def main() -> None:
-    if len(sys.argv) < 2:
-        sys.exit("Give the address of a running ComfyUI with the pack, such as http://127.0.0.1:8188")
-    server, titles = sys.argv[1], sys.argv[2:]
-    object_info = json.load(urllib.request.urlopen(f"{server}/object_info"))
-    folder = ROOT / "workflows"
-    (folder / "api").mkdir(parents=True, exist_ok=True)
+def graph_files(object_info: Mapping[str, Any]) -> dict[Path, str]:
+    """Each graph as the editor saves it, and its API twin. `object_info` is the answer of the server's /object_info."""
+    files: dict[Path, str] = {}
     for graph in EXAMPLE_GRAPHS:
-        if titles and graph.title not in titles:
-            continue
-        api = json.dumps(graph.nodes, indent=2) + "\n"
-        (folder / "api" / f"{graph.name}.json").write_text(api, encoding="utf-8")
-        workflow = json.dumps(to_workflow(graph, object_info), indent=1) + "\n"
-        (folder / f"{graph.title}.json").write_text(workflow, encoding="utf-8")
-        picture = picture_of(server, graph)
-        picture.thumbnail((1200, 1200))
-        picture.save(folder / f"{graph.title}.jpg", quality=90)
-        print(graph.title)
+        files[WORKFLOWS / "api" / f"{graph.name}.json"] = json.dumps(graph.nodes, indent=2) + "\n"
+        files[WORKFLOWS / f"{graph.title}.json"] = json.dumps(to_workflow(graph, object_info), indent=1) + "\n"
+    return files
 
 
-if __name__ == "__main__":
-    main()
+def save_image(server: str, graph: ExampleGraph) -> Path:
+    """Run the graph on the server at that address and save its image; the file."""
+    image = image_of(server, graph)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    file = WORKFLOWS / f"{graph.title}.jpg"
+    image.save(file, quality=90)
+    return file

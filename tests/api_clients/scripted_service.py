@@ -23,7 +23,7 @@ from controlstack.api_clients.journal import Entry, Journal
 from controlstack.api_clients.messages import Answer, Call, Carrier, ImageSlot
 from controlstack.api_clients.transport import Limits
 from controlstack.api_clients.waiting import Clock
-from controlstack.core.capabilities import Capabilities
+from controlstack.core.capabilities import UNLIMITED, Capabilities, ControlSupport, PromptSupport
 from controlstack.core.errors import Problem, ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
@@ -97,7 +97,13 @@ class Toy(Endpoint[ToyOptions]):
     url_variable = "CONTROLSTACK_TOY_URL"
     pace = Pace(first=1, shortest=2, longest=5, deadline=60)
     options_type = ToyOptions
-    tables = (Capabilities("Toy", frozenset({Modality.CANNY}), frozenset(), needs_prompt=True),)
+    tables = (
+        Capabilities(
+            "Toy",
+            prompts=PromptSupport(required=True),
+            controls=ControlSupport(modalities=frozenset({Modality.CANNY}), maximum=UNLIMITED, windows=True),
+        ),
+    )
 
     def capabilities(self, options: ToyOptions) -> Capabilities:
         return self.tables[0]

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from controlstack.core.capabilities import Capabilities, Range
+from controlstack.core.capabilities import (
+    Capabilities,
+    ControlSupport,
+    InitImageSupport,
+    LoraSupport,
+    Range,
+    SchedulerSupport,
+)
 from controlstack.core.modality import Modality
-from controlstack.core.request import ControlUnit, GenerationRequest, Lora
+from controlstack.core.request import ControlUnit, Detect, GenerationRequest, ImageReference, Lora
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 from controlstack.core.validate import validate
 
 ANY = Capabilities(
     "Any",
-    modalities=frozenset(Modality),
-    schedulers=frozenset(SchedulerName),
-    max_loras=4,
-    image_to_image=True,
-    inpainting=True,
+    schedulers=SchedulerSupport(names=frozenset(SchedulerName)),
+    controls=ControlSupport(modalities=frozenset(Modality), maximum=4),
+    loras=LoraSupport(maximum=4),
+    init_images=InitImageSupport(accepted=True, inpainting=True),
 )
 IMAGE, MASK = torch.rand(1, 16, 16, 3), torch.ones(1, 16, 16)
 CANNY = ControlUnit(Modality.CANNY, IMAGE)
 PLAIN = GenerationRequest(prompt="a cat")
+
+
+def with_schedulers(**columns: Any) -> Capabilities:
+    return replace(ANY, schedulers=replace(ANY.schedulers, **columns))
 
 
 def complaints(table: Capabilities, request: GenerationRequest = PLAIN) -> str:
@@ -51,7 +62,7 @@ def test_fixed_sizes_are_refused_as_a_pair_and_the_nearest_shape_is_offered() ->
 
 
 def test_a_target_may_need_a_control_and_one_of_strength_0_does_not_count() -> None:
-    table = replace(ANY, min_controls=1)
+    table = replace(ANY, controls=replace(ANY.controls, minimum=1))
     assert complaints(table, replace(PLAIN, controls=(CANNY,))) == ""
     for controls in ((), (replace(CANNY, strength=0.0),)):
         assert "controls is 0: Any needs at least 1" in complaints(table, replace(PLAIN, controls=controls))
@@ -59,15 +70,17 @@ def test_a_target_may_need_a_control_and_one_of_strength_0_does_not_count() -> N
 
 def test_the_default_scheduler_decides_about_options_where_none_is_chosen() -> None:
     karras = SchedulerChoice(use_karras_sigmas=True)
-    able = replace(ANY, karras_sigmas=frozenset({SchedulerName.EULER}))
+    able = with_schedulers(karras_sigmas=frozenset({SchedulerName.EULER}))
     assert "not the default scheduler" in complaints(able, replace(PLAIN, scheduler=karras))
-    assert complaints(replace(able, default_scheduler=SchedulerName.EULER), replace(PLAIN, scheduler=karras)) == ""
-    wrong = complaints(replace(able, default_scheduler=SchedulerName.DDIM), replace(PLAIN, scheduler=karras))
+    euler = replace(able, schedulers=replace(able.schedulers, default=SchedulerName.EULER))
+    assert complaints(euler, replace(PLAIN, scheduler=karras)) == ""
+    ddim = replace(able, schedulers=replace(able.schedulers, default=SchedulerName.DDIM))
+    wrong = complaints(ddim, replace(PLAIN, scheduler=karras))
     assert "EulerDiscreteScheduler can do that, not DDIMScheduler" in wrong
 
 
 def test_algorithm_types_belong_to_their_schedulers() -> None:
-    table = replace(ANY, algorithm_types={SchedulerName.DPM_MULTISTEP: frozenset({AlgorithmType.DPMSOLVER_PP})})
+    table = with_schedulers(algorithm_types={SchedulerName.DPM_MULTISTEP: frozenset({AlgorithmType.DPMSOLVER_PP})})
     fine = SchedulerChoice(SchedulerName.DPM_MULTISTEP, algorithm_type=AlgorithmType.DPMSOLVER_PP)
     assert complaints(table, replace(PLAIN, scheduler=fine)) == ""
     told = complaints(table, replace(PLAIN, scheduler=replace(fine, name=SchedulerName.EULER)))
@@ -75,7 +88,7 @@ def test_algorithm_types_belong_to_their_schedulers() -> None:
 
 
 def test_some_schedulers_take_fewer_steps_than_the_range_allows() -> None:
-    table = replace(ANY, ranges={"steps": Range(1, 150)}, max_steps={SchedulerName.LCM: 50})
+    table = replace(with_schedulers(max_steps={SchedulerName.LCM: 50}), ranges={"steps": Range(1, 150)})
     lcm = replace(PLAIN, scheduler=SchedulerChoice(SchedulerName.LCM), steps=50)
     assert complaints(table, lcm) == ""
     assert complaints(table, replace(lcm, steps=51)) == "steps is 51: LCMScheduler takes at most 50. Set it to 50."
@@ -83,17 +96,41 @@ def test_some_schedulers_take_fewer_steps_than_the_range_allows() -> None:
 
 
 def test_a_mask_may_be_a_part_of_a_kind_of_control_alone() -> None:
-    table = replace(ANY, masked_modalities=frozenset({Modality.INPAINT}))
+    table = replace(ANY, controls=replace(ANY.controls, masked_modalities=frozenset({Modality.INPAINT})))
     inpaint = ControlUnit(Modality.INPAINT, IMAGE, mask=MASK)
     assert complaints(table, replace(PLAIN, controls=(inpaint,))) == ""
     told = complaints(table, replace(PLAIN, controls=(replace(CANNY, mask=MASK),)))
     assert told.startswith("control 1 (canny) mask is connected: Any cannot limit a control to an area.")
-    assert complaints(replace(table, control_masks=True), replace(PLAIN, controls=(replace(CANNY, mask=MASK),))) == ""
+    able = replace(table, controls=replace(table.controls, masks=True))
+    assert complaints(able, replace(PLAIN, controls=(replace(CANNY, mask=MASK),))) == ""
 
 
 def test_the_strength_of_a_lora_has_a_range_that_0_need_not_be_in() -> None:
-    table = replace(ANY, ranges={"lora_strength": Range(0.1, 1)})
+    table = replace(ANY, loras=LoraSupport(maximum=4, strength=Range(0.1, 1)))
     assert complaints(table, replace(PLAIN, loras=(Lora("x", strength=1.0), Lora("y", strength=0.0)))) == ""
     told = complaints(table, replace(PLAIN, loras=(Lora("x"), Lora("y", strength=1.5))))
     assert told == "lora 2 strength is 1.5: it must be from 0.1 to 1. Set it to 1."
     assert "at most 4" in complaints(table, replace(PLAIN, loras=(Lora("x"),) * 5))
+
+
+def test_a_table_that_says_nothing_denies_everything() -> None:
+    """A field that is added to GenerationRequest, or to a table, must not be open by default."""
+    bare = Capabilities("Bare")
+    assert complaints(bare) == ""
+    asked: dict[str, Any] = {
+        "negative_prompt": "blurred",
+        "clip_skip": 1,
+        "scheduler": SchedulerChoice(SchedulerName.DDIM),
+        "controls": (CANNY,),
+        "references": (ImageReference(IMAGE),),
+        "loras": (Lora("x"),),
+        "init_image": IMAGE,
+        "upscale": True,
+        "vae": "x.safetensors",
+    }
+    for name, value in asked.items():
+        assert complaints(bare, replace(PLAIN, **{name: value})), name
+    one = replace(bare, controls=ControlSupport(modalities=frozenset({Modality.CANNY}), maximum=1))
+    assert complaints(one, replace(PLAIN, controls=(CANNY,))) == ""
+    for change in ({"start": 0.5}, {"mask": MASK}, {"detect": Detect.SERVICE}):
+        assert complaints(one, replace(PLAIN, controls=(replace(CANNY, **change),))), change

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from controlstack.core.conventions import NetKind, adapt_map, is_on_paper, stick_width, union_mode, unmet
+from controlstack.core.conventions import NetKind, adapt_map, is_black_on_white, limb_half_width, limitation, union_mode
 from controlstack.core.errors import InvalidRequest
 from controlstack.core.images import control_image
 from controlstack.core.modality import Modality
@@ -105,9 +105,9 @@ def test_drawings_on_paper_are_turned_round_for_every_net(kind: NetKind, modalit
     lines = torch.zeros(2, 48, 64, 3)
     lines[:, 20] = 1
     on_paper = ControlUnit(modality, 1 - lines)
-    assert is_on_paper(on_paper)
+    assert is_black_on_white(on_paper)
     assert torch.equal(adapted(on_paper, kind), lines)
-    assert not is_on_paper(ControlUnit(modality, lines))
+    assert not is_black_on_white(ControlUnit(modality, lines))
     assert adapted(ControlUnit(modality, lines), kind) is lines, "a map that is right is not touched"
 
 
@@ -120,7 +120,7 @@ def test_a_map_that_was_detected_here_is_never_turned_round(kind: NetKind, modal
     )
     detected = ControlUnit(modality, dense, Detect.LOCAL)
     assert adapted(detected, kind) is dense
-    assert not is_on_paper(detected)
+    assert not is_black_on_white(detected)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,11 @@ def test_a_map_that_was_detected_here_is_never_turned_round(kind: NetKind, modal
 def test_a_map_the_user_brings_is_a_drawing_where_most_of_it_is_paper(light: float, on_paper: bool) -> None:
     """Dense scribbles reach 0.61. Gray paper, as a photo shows it, is paper."""
     pixels = torch.rand(1, 100, 100, 1, generator=torch.Generator().manual_seed(1)) < light
-    assert is_on_paper(ControlUnit(Modality.SCRIBBLE, torch.where(pixels, 0.95, 0.1).expand(-1, -1, -1, 3))) == on_paper
-    assert is_on_paper(ControlUnit(Modality.SCRIBBLE, torch.where(pixels, 0.6, 0.1))) == on_paper
+    assert (
+        is_black_on_white(ControlUnit(Modality.SCRIBBLE, torch.where(pixels, 0.95, 0.1).expand(-1, -1, -1, 3)))
+        == on_paper
+    )
+    assert is_black_on_white(ControlUnit(Modality.SCRIBBLE, torch.where(pixels, 0.6, 0.1))) == on_paper
 
 
 def test_a_batch_is_turned_round_as_a_whole_or_not_at_all() -> None:
@@ -139,7 +142,7 @@ def test_a_batch_is_turned_round_as_a_whole_or_not_at_all() -> None:
     drawing[:, :4] = 0
     drawing[2, :16] = 0
     unit = ControlUnit(Modality.LINEART, drawing)
-    assert not is_on_paper(ControlUnit(Modality.LINEART, drawing[2:3]))
+    assert not is_black_on_white(ControlUnit(Modality.LINEART, drawing[2:3]))
     assert torch.equal(adapted(unit, NetKind.SD15), 1 - drawing)
     maps = 1 - drawing
     maps[1] = 1
@@ -161,7 +164,7 @@ def test_black_lines_on_paper_are_what_white_ones_on_black_are_at_any_size(modal
     ("longer", "factor"), [(499, 1), (500, 2), (1024, 3), (2048, 4), (3000, 5), (4999, 6), (5000, 7)]
 )
 def test_sticks_widen_with_the_picture(longer: int, factor: int) -> None:
-    assert stick_width(longer, 100) == stick_width(100, longer) == 4 * factor
+    assert limb_half_width(longer, 100) == limb_half_width(100, longer) == 4 * factor
 
 
 @pytest.mark.parametrize("modality", [Modality.OPENPOSE, Modality.POSE])
@@ -218,11 +221,11 @@ def test_a_flux_net_of_unknown_habits_gets_what_it_is_given() -> None:
 
 
 def test_what_pixels_cannot_give_is_said() -> None:
-    assert "SAM" in unmet(NetKind.SDXL_UNION, Modality.SEGMENTATION)
-    assert "bodies only" in unmet(NetKind.SDXL_UNION, Modality.POSE)
-    assert unmet(NetKind.SDXL, Modality.INPAINT)
-    assert unmet(NetKind.SD15, Modality.CANNY) == ""
-    assert unmet(NetKind.SD15, Modality.SHUFFLE) == "", "the engine averages the net's outputs when it loads it"
+    assert "SAM" in limitation(NetKind.SDXL_UNION, Modality.SEGMENTATION)
+    assert "bodies only" in limitation(NetKind.SDXL_UNION, Modality.POSE)
+    assert limitation(NetKind.SDXL, Modality.INPAINT)
+    assert limitation(NetKind.SD15, Modality.CANNY) == ""
+    assert limitation(NetKind.SD15, Modality.SHUFFLE) == "", "the engine averages the net's outputs when it loads it"
 
 
 @pytest.mark.parametrize("kind", NetKind)

@@ -40,5 +40,5 @@ def test_a_black_map_is_left_out_and_said() -> None:
     assert left_out == (Modality.OPENPOSE,)
     assert describe_expansion(units, left_out).splitlines() == [
         "Soft Edge: strength 0.5, for 60% of the steps",
-        "OpenPose: nothing found in the picture, left out",
+        "OpenPose: nothing found in the image, left out",
     ]

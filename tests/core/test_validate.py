@@ -6,7 +6,17 @@ from dataclasses import replace
 
 import pytest
 import torch
-from controlstack.core.capabilities import Capabilities, Conflict, Range, Share
+from controlstack.core.capabilities import (
+    Capabilities,
+    Conflict,
+    ControlSupport,
+    DenoiseUnit,
+    InitImageSupport,
+    PromptSupport,
+    Range,
+    ReferenceSupport,
+    SchedulerSupport,
+)
 from controlstack.core.errors import InvalidRequest
 from controlstack.core.modality import Modality
 from controlstack.core.request import (
@@ -23,16 +33,19 @@ from controlstack.core.validate import validate
 
 TARGET = Capabilities(
     target="Test Target",
-    modalities=frozenset({Modality.CANNY, Modality.DEPTH}),
-    schedulers=frozenset({SchedulerName.DDIM, SchedulerName.EULER}),
-    missing_schedulers={SchedulerName.KARRAS_VE: "it has another step interface"},
-    karras_sigmas=frozenset({SchedulerName.EULER}),
-    algorithm_types={SchedulerName.EULER: frozenset({AlgorithmType.DPMSOLVER_PP})},
-    max_steps={SchedulerName.DDIM: 40},
-    ranges={"width": Range(64, 1024, 8), "steps": Range(1, 50), "strength": Range(0, 2), "scale": Range(0, 1)},
-    max_controls=2,
-    max_references=1,
-    reference_kinds=frozenset({ReferenceKind.STYLE}),
+    prompts=PromptSupport(negative=True),
+    ranges={"width": Range(64, 1024, 8), "steps": Range(1, 50)},
+    schedulers=SchedulerSupport(
+        names=frozenset({SchedulerName.DDIM, SchedulerName.EULER}),
+        missing={SchedulerName.KARRAS_VE: "it has another step interface"},
+        karras_sigmas=frozenset({SchedulerName.EULER}),
+        algorithm_types={SchedulerName.EULER: frozenset({AlgorithmType.DPMSOLVER_PP})},
+        max_steps={SchedulerName.DDIM: 40},
+    ),
+    controls=ControlSupport(
+        modalities=frozenset({Modality.CANNY, Modality.DEPTH}), maximum=2, strength=Range(0, 2), windows=True
+    ),
+    references=ReferenceSupport(kinds=frozenset({ReferenceKind.STYLE}), maximum=1, scale=Range(0, 1)),
 )
 IMAGE = torch.rand(1, 16, 16, 3)
 CANNY = ControlUnit(Modality.CANNY, IMAGE)
@@ -124,11 +137,11 @@ def test_each_mistake_is_one_sentence_with_field_value_and_remedy(case: str) -> 
 def test_an_empty_prompt_is_a_problem_only_where_one_is_needed() -> None:
     empty = replace(GOOD, prompt=" ")
     assert messages(empty) == []
-    assert "prompt is empty" in messages(empty, replace(TARGET, needs_prompt=True))[0]
+    assert "prompt is empty" in messages(empty, replace(TARGET, prompts=PromptSupport(required=True)))[0]
 
 
 def test_a_mask_needs_an_initial_image() -> None:
-    able = replace(TARGET, inpainting=True, image_to_image=True)
+    able = replace(TARGET, init_images=InitImageSupport(accepted=True, inpainting=True))
     masked = replace(GOOD, mask=torch.ones(1, 8, 8))
     assert "Connect init_image" in messages(masked, able)[0]
     assert messages(replace(masked, init_image=IMAGE), able) == []
@@ -136,12 +149,10 @@ def test_a_mask_needs_an_initial_image() -> None:
 
 LATENT = replace(
     TARGET,
-    image_to_image=True,
-    inpainting=True,
-    denoise_share=Share.STEPS,
-    negative_prompt=False,
-    reference_windows=True,
-    image_schedulers=frozenset({SchedulerName.DDIM}),
+    prompts=PromptSupport(),
+    schedulers=replace(TARGET.schedulers, needs_init_image=frozenset({SchedulerName.DDIM})),
+    references=replace(TARGET.references, windows=True),
+    init_images=InitImageSupport(accepted=True, inpainting=True, denoise_unit=DenoiseUnit.STEPS),
     conflicts=(Conflict(("controls", "init_image"), "it has no net for pictures", "Disconnect one of them."),),
 )
 
@@ -175,7 +186,7 @@ def test_what_a_latent_model_lacks_is_said(changes: dict[str, object], parts: tu
 
 
 def test_a_reference_takes_one_mask_or_one_for_each_image() -> None:
-    able = replace(TARGET, reference_masks=True)
+    able = replace(TARGET, references=replace(TARGET.references, masks=True))
     for count in range(1, 5):
         reference = replace(STYLE, image=torch.rand(3, 16, 16, 3), mask=torch.ones(count, 16, 16))
         found = messages(replace(GOOD, references=(reference,)), able)
@@ -195,7 +206,11 @@ def test_controls_of_strength_zero_conflict_with_nothing() -> None:
 def test_an_empty_mask_is_no_mask(batch: int) -> None:
     """ComfyUI's Load Image gives 64x64 zeros for a picture without transparency."""
     zeros, faint = torch.zeros(batch, 64, 64), torch.full((batch, 64, 64), 0.4)
-    able = replace(TARGET, image_to_image=True, inpainting=True, modalities=frozenset(Modality), control_masks=True)
+    able = replace(
+        TARGET,
+        controls=replace(TARGET.controls, modalities=frozenset(Modality), masks=True),
+        init_images=InitImageSupport(accepted=True, inpainting=True),
+    )
     begun = replace(GOOD, init_image=IMAGE, batch_size=batch)
     inpaint = ControlUnit(Modality.INPAINT, IMAGE)
     for mask in (zeros, faint):
@@ -212,7 +227,9 @@ def test_an_empty_mask_is_no_mask(batch: int) -> None:
 
 
 def test_an_inpainting_model_asks_for_a_mask() -> None:
-    (message,) = messages(replace(GOOD, controls=()), replace(LATENT, needs_mask=True))
+    (message,) = messages(
+        replace(GOOD, controls=()), replace(LATENT, init_images=replace(LATENT.init_images, mask_required=True))
+    )
     assert "mask is not connected" in message
     assert "Connect init_image and mask" in message
 

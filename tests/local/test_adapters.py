@@ -26,6 +26,8 @@ from controlstack.tests.local.tiny_models import WIDTH, clip_vision, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV]

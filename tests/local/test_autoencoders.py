@@ -21,6 +21,8 @@ from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 # An SDXL VAE in small: its first layers give numbers that fp16 has not, and the norms behind them bring them back.
 FAR = 2e5
 REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2, guidance_scale=1)

@@ -23,6 +23,8 @@ from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)

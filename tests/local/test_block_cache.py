@@ -26,6 +26,8 @@ from controlstack.tests.local.tiny_models import tiny_model
 from diffusers.hooks import FirstBlockCacheConfig
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 STEPS = 6

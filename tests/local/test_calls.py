@@ -24,6 +24,8 @@ from controlstack.local.schedulers import make_scheduler
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import scheduler as own_scheduler
 
+pytestmark = pytest.mark.slow
+
 STEPS = (1, 2, 3, 4, 5, 8, 15, 20, 21, 28, 30, 31, 50)
 SHARES = [hundredth / 100 for hundredth in range(101)]
 PICTURE = picture(3)
@@ -34,7 +36,7 @@ def samplers(family: Family) -> Iterator[tuple[SchedulerName | None, Any]]:
     """Every scheduler of a family, with the one that a request without a choice gets."""
     own = own_scheduler(family)
     config = {**own.config, "_class_name": type(own).__name__}
-    for name in (None, *sorted(TABLES[family].schedulers - {SchedulerName.DDIM_INVERSE})):
+    for name in (None, *sorted(TABLES[family].schedulers.names - {SchedulerName.DDIM_INVERSE})):
         yield name, make_scheduler(SchedulerChoice(name), config)
 
 
@@ -49,7 +51,9 @@ def begin(sampler: Any, family: Family, steps: int) -> int:
 
 @pytest.mark.parametrize("family", list(FACTS))
 def test_the_calls_of_a_run_are_those_of_the_pipelines(family: Family) -> None:
-    table = replace(TABLES[family], default_scheduler=SchedulerName.PNDM if family is Family.SD15 else None)
+    schedulers = TABLES[family].schedulers
+    default = SchedulerName.PNDM if family is Family.SD15 else None
+    table = replace(TABLES[family], schedulers=replace(schedulers, default=default))
     kinds = [getattr(diffusers, pipeline_kind(family, *kind).name) for kind in FROM_PICTURE]
     for name, sampler in samplers(family):
         pipeline = SimpleNamespace(scheduler=sampler)

@@ -14,6 +14,8 @@ from controlstack.local.model import LocalModel
 from controlstack.local.pipelines import Task
 from controlstack.tools.local_cells import PAGE, SIZE, Cell, cells, with_tables
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("cell", cells(), ids=str)
 def test_the_case_runs_or_is_refused_in_words(stocked: Callable[[Family], LocalModel], cell: Cell) -> None:

@@ -24,6 +24,8 @@ from controlstack.tests.local.test_plain_pipelines import plain, shown
 from controlstack.tests.local.tiny_models import control_net, flux_transformer, tiny_model, xlabs_net
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV]

@@ -9,6 +9,8 @@ import pytest
 from controlstack.local.model import LocalModel
 from controlstack.tools.demo_figures import DemoFigures
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def figures(demo: LocalModel) -> DemoFigures:

@@ -23,6 +23,8 @@ from controlstack.tools.demo_scenes import Scene, draw_scene, edges
 from safetensors.torch import save_file
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 SCENES = [draw_scene(500_000 + number) for number in range(3)]
 SIZE = 128
 LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)

@@ -20,6 +20,8 @@ from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, make_s
 from controlstack.tools.demo_scenes import draw_scene
 from safetensors.torch import load_file, save_file
 
+pytestmark = pytest.mark.slow
+
 SCENE = draw_scene(7, person=True)
 MAPS = {Modality.CANNY: SCENE.canny, Modality.DEPTH: SCENE.depth, Modality.OPENPOSE: SCENE.openpose}
 

@@ -22,6 +22,8 @@ from controlstack.tests.local.tiny_models import tiny_model
 from safetensors.torch import save_file
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV]

@@ -76,7 +76,7 @@ def test_nets_come_from_the_controlnet_folders_and_are_found_when_they_are_added
     (shared / "sd15").mkdir()
     added = (shared / "unused").rename(shared / "sd15" / "control_v11p_sd15_canny")
     assert model.nets()[Modality.CANNY].path == added
-    assert model.capabilities().modalities == {Modality.CANNY}
+    assert model.capabilities().controls.modalities == {Modality.CANNY}
 
 
 def test_a_net_whose_file_was_replaced_is_read_again_and_the_old_one_forgotten(copy: Path) -> None:

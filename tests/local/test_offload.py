@@ -11,6 +11,8 @@ from controlstack.core.memory import Managed, Offload, PlainMemory, size_of
 from controlstack.local.offload import Stage, choose_offload, decoding_room, denoising_room, run_offloaded
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 MODES = (Offload.NONE, Offload.MODEL, Offload.SEQUENTIAL)
 

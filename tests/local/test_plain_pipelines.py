@@ -23,6 +23,8 @@ from controlstack.local.schedulers import make_scheduler
 from controlstack.tests.local.stocked import SIZE, picture
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV, Family.FLUX_SCHNELL]

@@ -18,6 +18,8 @@ from controlstack.local.generate import generate
 from controlstack.local.model import LocalModel
 from controlstack.tests.local.stocked import SIZE, picture
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 BATCHED = {"_UNetStack": BatchedUNetStack, "_FluxStack": BatchedFluxStack}

@@ -28,6 +28,8 @@ from diffusers.image_processor import VaeImageProcessor
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 REQUEST = GenerationRequest("a red circle", width=64, height=64, steps=2, guidance_scale=3.5, seed=3)
 CHECKED = Options(safety_check=True)
 

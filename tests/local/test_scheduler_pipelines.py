@@ -27,6 +27,8 @@ from controlstack.tests.local.test_schedulers import (
 )
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 SIDE = 256  # pixels; 32 x 32 latents of 4 channels are 4096 numbers
 
 

@@ -25,6 +25,8 @@ from controlstack.tools.demo_figures import (
 )
 from controlstack.tools.demo_scenes import draw_scene
 
+pytestmark = pytest.mark.slow
+
 SCENES = [draw_scene(HELD_OUT + number, objects=1, person=False) for number in range(3)]
 START = draw_scene(HELD_OUT + 500)  # what DDIMInverse begins with: another picture
 

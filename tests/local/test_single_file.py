@@ -32,6 +32,8 @@ from controlstack.tests.local.tiny_models import clip_text, components, schedule
 from controlstack.workshop.comfyui import find_comfyui
 from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 
+pytestmark = pytest.mark.slow
+
 CPU = PlainMemory(torch.device("cpu"))
 
 
@@ -152,7 +154,7 @@ def test_an_inpainting_checkpoint_keeps_its_nine_channels(own: Library) -> None:
     parts = components(in_channels=9)
     model = load(write(own, "checkpoints/inpaint.safetensors", stored(checkpoint(Family.SD15, parts))), own)
     assert model.denoiser.config.in_channels == 9
-    assert model.capabilities().needs_mask
+    assert model.capabilities().init_images.mask_required
 
 
 def test_marks_of_velocity_prediction_reach_the_scheduler(own: Library) -> None:

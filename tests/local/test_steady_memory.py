@@ -6,6 +6,7 @@ import gc
 from dataclasses import replace
 
 import psutil
+import pytest
 import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
@@ -13,6 +14,8 @@ from controlstack.core.request import ControlUnit, GenerationRequest, ImageRefer
 from controlstack.local.generate import generate
 from controlstack.local.model import DEMO_MODEL, load_model
 from controlstack.tools.demo_scenes import draw_scene
+
+pytestmark = pytest.mark.slow
 
 RUNS = 50
 WARM = 10

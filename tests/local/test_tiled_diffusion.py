@@ -29,6 +29,8 @@ from controlstack.tests.local.stocked import picture
 from controlstack.tests.local.tiny_models import control_net, tiny_model
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 UNETS = [Family.SD15, Family.SDXL]

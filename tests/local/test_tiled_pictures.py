@@ -17,6 +17,8 @@ from controlstack.local.options import Options
 from controlstack.tools.demo_figures import edge_f1, overlap, to_tensor
 from controlstack.tools.demo_scenes import SIZE, Palette, draw_scene, edges
 
+pytestmark = pytest.mark.slow
+
 LARGE = 2 * SIZE
 PALETTE = Palette("white", ("pink", "red", "blue"))  # on white, what does not fit together shows most
 REQUEST = GenerationRequest(

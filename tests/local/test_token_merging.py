@@ -19,6 +19,8 @@ from controlstack.local.options import Options
 from controlstack.tests.local.stocked import picture
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 Models = Callable[[Family], LocalModel]
 
 REQUEST = GenerationRequest("a red circle", width=64, height=64, steps=2, guidance_scale=3.5, seed=3)

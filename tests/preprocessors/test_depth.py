@@ -22,6 +22,8 @@ from torch import nn
 from torchvision import transforms
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
 
+pytestmark = pytest.mark.slow
+
 
 def depth(method: Depth, image: torch.Tensor, host: PlainHost, **given: object) -> torch.Tensor:
     """The map [batch, height, width] of a detector that has this method only."""

@@ -19,6 +19,8 @@ from controlstack.tests.preprocessors.packaged_networks import openpose
 from skimage import data
 from torch.nn.functional import interpolate
 
+pytestmark = pytest.mark.slow
+
 RIGHT_IRIS, LEFT_IRIS, LIPS, OVAL = (250, 200, 10), (10, 200, 250), (10, 180, 10), (10, 200, 10)
 
 

@@ -23,6 +23,8 @@ from controlstack.preprocessors.softedge import HED, SOFTEDGE, quantised
 from controlstack.tests.preprocessors.line_networks import LINE_NETWORKS, LineNetwork
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 EVERY = pytest.mark.parametrize("name", LINE_NETWORKS)
 SHADES = ["hed", "pidinet", "teed", "realistic", "coarse", "anime"]
 

@@ -20,6 +20,8 @@ from controlstack.preprocessors.networks import open_network
 from controlstack.preprocessors.weights import load_state, read_state
 from torch import Tensor, nn
 
+pytestmark = pytest.mark.slow
+
 BUILT: list[Path] = []
 
 

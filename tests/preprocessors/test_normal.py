@@ -16,6 +16,8 @@ from controlstack.tests.preprocessors.stand_in import hollow, with_network
 from skimage import data
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 RED, GREEN, BLUE = range(3)
 
 

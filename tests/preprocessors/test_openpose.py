@@ -36,6 +36,8 @@ from skimage import data
 from torch import nn
 from torch.nn.functional import avg_pool2d
 
+pytestmark = pytest.mark.slow
+
 # Where they are in scikit-image's astronaut, 512x512, as one sees them. She is seen from the front: her right is left.
 ASTRONAUT = {
     NOSE: (226, 122),

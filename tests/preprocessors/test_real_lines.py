@@ -23,6 +23,8 @@ from controlstack.tests.preprocessors.real_hed import real_hed_file
 from skimage import data
 from torch import nn
 
+pytestmark = pytest.mark.slow
+
 SIZE = 256
 PHOTOS = {"astronaut": data.astronaut, "camera": data.camera, "coffee": data.coffee}
 

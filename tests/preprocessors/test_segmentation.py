@@ -34,6 +34,8 @@ from transformers import (
     UperNetForSemanticSegmentation,
 )
 
+pytestmark = pytest.mark.slow
+
 WALL, SKY, PERSON = 0, 2, 12
 PALETTE = torch.tensor(list(COLORS)).view(150, 3)
 

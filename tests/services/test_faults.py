@@ -38,6 +38,8 @@ from controlstack.tests.services.double import Double, Step
 from controlstack.tests.services.drawing import one_colour
 from controlstack.tests.services.running import Services
 
+pytestmark = pytest.mark.slow
+
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
 ONE_OF_EACH_SERVICE = pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3]], ids=str)
 HTML = {"Content-Type": "text/html"}

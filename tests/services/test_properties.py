@@ -17,6 +17,8 @@ from controlstack.tests.services.running import Services
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.slow
+
 BASES = (
     GOOD,
     replace(GOOD, controls=(ControlUnit(Modality.INPAINT, PICTURE, mask=MASK),)),
