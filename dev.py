@@ -66,7 +66,7 @@ def serve(port: int) -> int:
 
 def fake_services(port: int) -> int:
     """Run the test doubles of the services in the foreground."""
-    return _run_module("controlstack.tests.services", "--port", str(port))
+    return _run_module("controlstack.tools.fake_services", "--port", str(port))
 
 
 def test(fast: bool, arguments: Sequence[str]) -> int:

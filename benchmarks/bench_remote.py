@@ -24,10 +24,10 @@ from controlstack.api_clients.run import run_job
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
-from controlstack.tests.services.double import Double
-from controlstack.tests.services.drawing import Wish, draw
-from controlstack.tests.services.running import Services, running_services
 from controlstack.tools.example_graphs import node
+from controlstack.tools.fake_services.double import Double
+from controlstack.tools.fake_services.drawing import Wish, draw
+from controlstack.tools.fake_services.running import Services, running_services
 
 LATENCY = 2.0
 SIDE = 1024

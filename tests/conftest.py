@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
-from controlstack.tests.services.running import Services, running_services
+from controlstack.tools.fake_services.running import Services, running_services
 from controlstack.workshop.browser import find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,7 +22,7 @@ from controlstack.api_clients.scenario_tables import NAMES
 from controlstack.core.capabilities import Capabilities, Range
 from controlstack.core.errors import OutcomeUnknown, ServiceError
 from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS
-from controlstack.tests.services.contracts import modelslab, qolaba, scenario
+from controlstack.tools.fake_services.contracts import modelslab, qolaba, scenario
 from pydantic import BaseModel
 
 DOCUMENTS = Path(__file__).resolve().parent.parent / "docs" / "services"

@@ -17,12 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..tests.services.running import running_services
 from ..workshop.comfyui import find_comfyui, free_port, running_server
 from ..workshop.environment import shared_environment
 from ..workshop.web import call
 from . import decision_index, draw_brand, draw_contact_sheet, draw_samples, local_cells
 from .example_graphs import EXAMPLE_GRAPHS
+from .fake_services.running import running_services
 from .golden_inputs import GOLDEN, golden_text, with_additions
 from .write_reference import reference_files
 from .write_workflows import WORKFLOWS, graph_files, save_image

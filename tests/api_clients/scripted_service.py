@@ -27,7 +27,7 @@ from controlstack.core.capabilities import UNLIMITED, Capabilities, ControlSuppo
 from controlstack.core.errors import Problem, ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
-from controlstack.tests.loopback_server import LoopbackServer, Reply
+from controlstack.tools.fake_services.loopback_server import LoopbackServer, Reply
 from PIL import Image
 
 KEY = "sk-toy-0123456789-abcdefghij"

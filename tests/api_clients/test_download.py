@@ -26,7 +26,7 @@ from controlstack.tests.api_clients.scripted_service import (
     service,
 )
 from controlstack.tests.api_clients.socks_proxy import SocksProxy
-from controlstack.tests.loopback_server import Fault, Reply
+from controlstack.tools.fake_services.loopback_server import Fault, Reply
 
 PUBLIC = "https://api.example/v1"
 

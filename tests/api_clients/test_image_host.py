@@ -16,8 +16,8 @@ from controlstack.api_clients.credentials import Secret, store_credentials
 from controlstack.api_clients.image_host import S3Host, find_image_host
 from controlstack.core.errors import ControlStackError, CredentialsMissing, ServiceError, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import image_file, loopback_only
-from controlstack.tests.loopback_server import Fault, Reply
-from controlstack.tests.services.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, BucketDouble
+from controlstack.tools.fake_services.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, BucketDouble
+from controlstack.tools.fake_services.loopback_server import Fault, Reply
 
 PNG = image_file()
 BOTO_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_DEFAULT_REGION")

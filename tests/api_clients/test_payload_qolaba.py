@@ -31,7 +31,7 @@ from controlstack.tests.api_clients.payload_cases import (
     wild_requests,
     wire_call,
 )
-from controlstack.tests.services.contracts import qolaba as contract
+from controlstack.tools.fake_services.contracts import qolaba as contract
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -34,7 +34,7 @@ from controlstack.tests.api_clients.payload_cases import (
     wild_requests,
     wire_call,
 )
-from controlstack.tests.services.contracts import scenario as contract
+from controlstack.tools.fake_services.contracts import scenario as contract
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

@@ -56,7 +56,7 @@ from controlstack.tests.api_clients.scripted_service import (
     service,
     settings,
 )
-from controlstack.tests.loopback_server import Fault, Reply
+from controlstack.tools.fake_services.loopback_server import Fault, Reply
 
 QUEUED = Reply({"id": 7, "state": "queued", "meta": {"seed": 42}})
 RUNNING = Reply({"state": "running", "progress": 0.5})

@@ -21,7 +21,7 @@ from controlstack.tests.api_clients.scripted_service import (
     loopback_only,
     service,
 )
-from controlstack.tests.loopback_server import Fault, Reply
+from controlstack.tools.fake_services.loopback_server import Fault, Reply
 
 GET = Call("GET", "/x")
 PAY = Call("POST", "/generate", body={"a": 1}, paid=True)

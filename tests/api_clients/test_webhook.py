@@ -30,7 +30,7 @@ from controlstack.tests.api_clients.scripted_service import (
     service,
     settings,
 )
-from controlstack.tests.loopback_server import Reply
+from controlstack.tools.fake_services.loopback_server import Reply
 
 HERE = {VARIABLE: "https://comfy.example/editor/"}
 

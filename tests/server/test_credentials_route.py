@@ -13,9 +13,9 @@ import requests
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.remote_graphs import info, remote_graph
 from controlstack.tests.server.test_errors import failure
-from controlstack.tests.services.double import Step
-from controlstack.tests.services.running import Services
-from controlstack.tests.services.scenario import KEY, SECRET
+from controlstack.tools.fake_services.double import Step
+from controlstack.tools.fake_services.running import Services
+from controlstack.tools.fake_services.scenario import KEY, SECRET
 
 ROUTE = "/controlstack/credentials"
 WRONG = {"api_key": "fake-wrong-key-2Jx6Lm9", "api_secret": "fake-wrong-secret-7Yt3"}

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from controlstack.tests.comfy_server import ComfyServer
-from controlstack.tests.services.running import Services
 from controlstack.tools.example_graphs import (
     EXAMPLE_GRAPHS,
     LOCAL_GRAPHS,
@@ -17,6 +16,7 @@ from controlstack.tools.example_graphs import (
     SIDE,
     ExampleGraph,
 )
+from controlstack.tools.fake_services.running import Services
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,8 +9,8 @@ import pytest
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.remote_graphs import NODES, SIZE, info, remote_graph, request_graph
 from controlstack.tests.server.test_errors import failure
-from controlstack.tests.services.running import Services
 from controlstack.tools.example_graphs import node
+from controlstack.tools.fake_services.running import Services
 
 TARGETS = {
     "ModelsLab": "ControlStackModelsLab",

@@ -12,7 +12,7 @@ import pytest
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
 from controlstack.tests.server.graphs import Graph
 from controlstack.tests.server.remote_graphs import NODES, info, remote_nodes, request_graph
-from controlstack.tests.services.running import Services
+from controlstack.tools.fake_services.running import Services
 
 BOUGHT = [2, 1, 2]  # jobs of the two ModelsLab nodes, of Scenario's, and of the two of Qolaba
 

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from controlstack.tests.comfy_server import ComfyServer, GraphRejectedError, RunResult
-from controlstack.tests.loopback_server import Reply
 from controlstack.tests.server.graphs import canny_graph
 from controlstack.tests.server.remote_graphs import NODES, SIZE, info, remote_graph, remote_nodes, request_graph, shown
 from controlstack.tests.server.test_errors import failure
-from controlstack.tests.services.double import Double, Step
-from controlstack.tests.services.running import Services
 from controlstack.tools.example_graphs import node
+from controlstack.tools.fake_services.double import Double, Step
+from controlstack.tools.fake_services.loopback_server import Reply
+from controlstack.tools.fake_services.running import Services
 from PIL import Image
 
 EVERY = pytest.mark.parametrize("kind", NODES)

@@ -9,7 +9,7 @@ from controlstack.api_clients.options import declared
 from controlstack.api_clients.registry import find_endpoint
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS
-from controlstack.tests.services.contracts import modelslab, qolaba, scenario
+from controlstack.tools.fake_services.contracts import modelslab, qolaba, scenario
 
 EVERY = pytest.mark.parametrize("kind", DOCUMENTED_FIELDS)
 

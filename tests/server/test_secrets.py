@@ -13,12 +13,12 @@ from urllib.parse import quote
 import pytest
 import requests
 from controlstack.tests.comfy_server import ComfyServer
-from controlstack.tests.loopback_server import AS_USUAL, Fault, Reply, Seen
 from controlstack.tests.server.remote_graphs import NODES, remote_graph
-from controlstack.tests.services import bucket, modelslab, qolaba, scenario
-from controlstack.tests.services.double import Double, Step
-from controlstack.tests.services.running import Services
 from controlstack.tools.example_graphs import node
+from controlstack.tools.fake_services import bucket, modelslab, qolaba, scenario
+from controlstack.tools.fake_services.double import Double, Step
+from controlstack.tools.fake_services.loopback_server import AS_USUAL, Fault, Reply, Seen
+from controlstack.tools.fake_services.running import Services
 
 FILED = {
     "modelslab": {"api_key": modelslab.KEY},

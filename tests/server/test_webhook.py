@@ -8,8 +8,8 @@ import time
 import requests
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.remote_graphs import info, remote_graph
-from controlstack.tests.services.double import Step
-from controlstack.tests.services.running import Services
+from controlstack.tools.fake_services.double import Step
+from controlstack.tools.fake_services.running import Services
 
 
 def notify(comfy: ComfyServer, token: str) -> requests.Response:

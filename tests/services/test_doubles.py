@@ -21,11 +21,11 @@ from controlstack.api_clients.journal import Status
 from controlstack.core.errors import ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, ImageReference, Lora, ReferenceKind
-from controlstack.tests.services import modelslab, qolaba, scenario
-from controlstack.tests.services.__main__ import main
 from controlstack.tests.services.cases import CASES, PICTURE, REQUEST, Account, Case
-from controlstack.tests.services.double import CONTROL, Step
-from controlstack.tests.services.running import Services
+from controlstack.tools.fake_services import modelslab, qolaba, scenario
+from controlstack.tools.fake_services.__main__ import main
+from controlstack.tools.fake_services.double import CONTROL, Step
+from controlstack.tools.fake_services.running import Services
 
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
 
@@ -156,7 +156,7 @@ def test_a_double_refuses_what_its_contract_does_not_have(services: Services) ->
 
 def test_fake_services_say_how_to_reach_them_and_can_be_upset_from_outside(tmp_path: Path) -> None:
     port = _four_free_ports()
-    command = [sys.executable, "-I", "-m", "controlstack.tests.services", "--port", str(port), "--latency", "0"]
+    command = [sys.executable, "-I", "-m", "controlstack.tools.fake_services", "--port", str(port), "--latency", "0"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

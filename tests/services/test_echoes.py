@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import pytest
 from controlstack.core.errors import ControlStackError
-from controlstack.tests.loopback_server import Reply, Seen
-from controlstack.tests.services.bucket import ACCESS_KEY
 from controlstack.tests.services.cases import CASES, Account, Case
-from controlstack.tests.services.double import Step
-from controlstack.tests.services.running import Services
+from controlstack.tools.fake_services.bucket import ACCESS_KEY
+from controlstack.tools.fake_services.double import Step
+from controlstack.tools.fake_services.loopback_server import Reply, Seen
+from controlstack.tools.fake_services.running import Services
 
 QOLABA = pytest.mark.parametrize("case", CASES[3:], ids=str)
 SPELLINGS: dict[str, Callable[[str], str]] = {

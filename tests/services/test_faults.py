@@ -32,11 +32,11 @@ from controlstack.core.errors import (
     ServiceUnreachable,
 )
 from controlstack.tests.api_clients.scripted_service import QUICK, resolver
-from controlstack.tests.loopback_server import AS_USUAL, Fault, Reply
 from controlstack.tests.services.cases import CASES, Account, Case
-from controlstack.tests.services.double import Double, Step
-from controlstack.tests.services.drawing import one_colour
-from controlstack.tests.services.running import Services
+from controlstack.tools.fake_services.double import Double, Step
+from controlstack.tools.fake_services.drawing import one_colour
+from controlstack.tools.fake_services.loopback_server import AS_USUAL, Fault, Reply
+from controlstack.tools.fake_services.running import Services
 
 pytestmark = pytest.mark.slow
 
@@ -208,9 +208,9 @@ def test_a_redirect_of_the_paid_call_is_not_followed(account: Account, services:
 
 def shapes(step: Step) -> list[Any]:
     """(case, name) of every error that a double knows for this step."""
-    from controlstack.tests.services.modelslab import ModelsLabDouble
-    from controlstack.tests.services.qolaba import QolabaDouble
-    from controlstack.tests.services.scenario import ScenarioDouble
+    from controlstack.tools.fake_services.modelslab import ModelsLabDouble
+    from controlstack.tools.fake_services.qolaba import QolabaDouble
+    from controlstack.tools.fake_services.scenario import ScenarioDouble
 
     known = {"scenario": ScenarioDouble.errors, "qolaba": QolabaDouble.errors}
     return [

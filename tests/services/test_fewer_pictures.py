@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.tests.loopback_server import Reply, Seen
 from controlstack.tests.services.cases import CASES, Account, Case
-from controlstack.tests.services.double import Step
-from controlstack.tests.services.running import Services
+from controlstack.tools.fake_services.double import Step
+from controlstack.tools.fake_services.loopback_server import Reply, Seen
+from controlstack.tools.fake_services.running import Services
 
 BATCHES = tuple(replace(case, request=replace(case.request, batch_size=3)) for case in CASES)
 

@@ -12,8 +12,8 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, ImageReference, ReferenceKind
 from controlstack.tests.api_clients.payload_cases import GOOD, MASK, PICTURE, QUICK, any_of, wild_options, wild_requests
 from controlstack.tests.services.cases import CASES, Account, Case
-from controlstack.tests.services.drawing import one_colour
-from controlstack.tests.services.running import Services
+from controlstack.tools.fake_services.drawing import one_colour
+from controlstack.tools.fake_services.running import Services
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 

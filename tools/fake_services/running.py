@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
-from controlstack.tests.services.bucket import ACCESS_KEY, SECRET_KEY, BucketDouble
-from controlstack.tests.services.double import Double
-from controlstack.tests.services.modelslab import ModelsLabDouble
-from controlstack.tests.services.qolaba import QolabaDouble
-from controlstack.tests.services.scenario import ScenarioDouble
+from .bucket import ACCESS_KEY, SECRET_KEY, BucketDouble
+from .double import Double
+from .modelslab import ModelsLabDouble
+from .qolaba import QolabaDouble
+from .scenario import ScenarioDouble
 
 
 class Services:

@@ -12,9 +12,8 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from controlstack.tests.loopback_server import Reply
-from controlstack.tests.services.contracts import modelslab as contract
-from controlstack.tests.services.double import (
+from .contracts import modelslab as contract
+from .double import (
     Asked,
     Double,
     ErrorShape,
@@ -26,7 +25,8 @@ from controlstack.tests.services.double import (
     checked,
     numbers,
 )
-from controlstack.tests.services.drawing import Wish
+from .drawing import Wish
+from .loopback_server import Reply
 
 KEY = "fake-modelslab-7Hq2Zt9XbW4m"
 ENTERPRISE_KEY = "fake-enterprise-3Kd8Vr6YnP1s"

@@ -18,9 +18,10 @@ from enum import StrEnum
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
-from controlstack.tests.loopback_server import AS_USUAL, Fault, LoopbackServer, Reply, Seen
-from controlstack.tests.services.drawing import Colour, Wish, draw
 from pydantic import BaseModel, ValidationError
+
+from .drawing import Colour, Wish, draw
+from .loopback_server import AS_USUAL, Fault, LoopbackServer, Reply, Seen
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from controlstack.tests.services.double import CONTROL
-from controlstack.tests.services.running import Services
+from .double import CONTROL
+from .running import Services
 
 PORT = 9301
 _LATENCY = 4.0

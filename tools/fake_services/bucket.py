@@ -8,7 +8,7 @@ import hmac
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from controlstack.tests.loopback_server import LoopbackServer, Reply, Seen
+from .loopback_server import LoopbackServer, Reply, Seen
 
 NAME = "controlstack-pictures"
 REGION = "eu-test-1"

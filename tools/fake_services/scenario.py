@@ -14,9 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from controlstack.tests.loopback_server import Reply
-from controlstack.tests.services.contracts import scenario as contract
-from controlstack.tests.services.double import (
+from .contracts import scenario as contract
+from .double import (
     Asked,
     Double,
     ErrorShape,
@@ -28,7 +27,8 @@ from controlstack.tests.services.double import (
     checked,
     numbers,
 )
-from controlstack.tests.services.drawing import Wish
+from .drawing import Wish
+from .loopback_server import Reply
 
 KEY = "fake-scenario-5Tb7Mx1QcL9j"
 SECRET = "fake-secret-8Wg4Ra2ZkE6u"

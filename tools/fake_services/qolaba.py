@@ -12,11 +12,12 @@ import time
 import uuid
 from typing import Any
 
-from controlstack.tests.loopback_server import Reply
-from controlstack.tests.services.contracts import qolaba as contract
-from controlstack.tests.services.double import Asked, Double, ErrorShape, Job, Refused, Route, Stage, Step, checked
-from controlstack.tests.services.drawing import Wish
 from PIL import Image
+
+from .contracts import qolaba as contract
+from .double import Asked, Double, ErrorShape, Job, Refused, Route, Stage, Step, checked
+from .drawing import Wish
+from .loopback_server import Reply
 
 KEY = "fake-qolaba-2Np6Jy8HvS3f"
 
