@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..core.errors import OutcomeUnknown, RateLimited, ServiceError
-from .credentials import in_terminal
 from .messages import Answer, seconds_to_wait
+from .specs import in_terminal
 
 # Asking again later may bring another answer: time-out, conflict, too early, too many requests, and server trouble.
 _TRANSIENT = frozenset({408, 409, 425, 429})

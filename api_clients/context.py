@@ -9,13 +9,13 @@ from typing import Any
 
 from ..core.errors import ControlStackError, InvalidRequest
 from .concurrency import MAX_JOBS
-from .credentials import Credentials
 from .download import Resolver, resolve
 from .endpoint import Endpoint, JobState, Phase
 from .image_host import ImageHost
 from .images import MAX_PIXELS
 from .journal import Journal
 from .redaction import label_images, redact_json, remove_signatures
+from .store import Credentials
 from .transport import Limits, Transport, service_url
 from .waiting import Clock, Detached, StopCheck, never_stop
 from .webhook import Webhook
@@ -189,7 +189,7 @@ class JobContext:
 
     def new_transport(self, should_stop: StopCheck) -> Transport:
         """A connection to the service with the account's credentials, for one thread."""
-        secrets = self.account.credentials.reveal()
+        secrets = self.account.credentials.secrets
         return Transport(
             self.base_url,
             lambda call: self.endpoint.authorize(call, secrets),

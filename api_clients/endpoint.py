@@ -7,7 +7,7 @@ about a service's contract is in one place and is tested without a network.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
@@ -18,6 +18,7 @@ from ..core.request import GenerationRequest
 from ..core.validate import validate
 from .messages import Answer, Call, ImageSlot, Json
 from .options import kind_problems
+from .redaction import Secret
 
 
 class Phase(StrEnum):
@@ -187,5 +188,5 @@ class Endpoint(ABC, Generic[Options]):
         raise NotImplementedError
 
     @abstractmethod
-    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
-        """The call with the credentials, in the body or in a header as the service requires."""
+    def authorize(self, call: Call, secrets: Mapping[str, Secret]) -> Call:
+        """The call with the secrets, by the names of the service's CredentialSpec, in the body or in a header."""

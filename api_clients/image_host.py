@@ -11,11 +11,14 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..core.errors import CredentialsMissing, ServiceError, ServiceUnreachable
-from .credentials import DEFAULT_PROFILE, Secret, look_up_credentials, where_to_enter
+from .redaction import Secret
+from .specs import DEFAULT_PROFILE, where_to_enter
+from .store import look_up_credentials
 from .transport import is_loopback_name
 
 SERVICE = "image_host"
 LINK_SECONDS = 2 * 3600
+_UNSET = Secret("")
 
 
 class ImageHost(Protocol):
@@ -42,8 +45,8 @@ class S3Host:
     bucket: str
     endpoint_url: str = ""
     region: str = ""
-    access_key: Secret | None = None
-    secret_key: Secret | None = None
+    access_key: Secret = _UNSET
+    secret_key: Secret = _UNSET
     link_seconds: int = LINK_SECONDS
     prefix: str = "controlstack/"
 
@@ -63,10 +66,9 @@ class S3Host:
                 "environment, or enter the image's address instead."
             ) from None
         key = f"{self.prefix}{hashlib.sha256(data).hexdigest()}.{extension}"
-        access_key, secret_key = (secret.reveal() if secret else "" for secret in (self.access_key, self.secret_key))
         bucket = f"bucket '{self.bucket}'" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
         try:
-            client = _client(self.endpoint_url, self.region, access_key, secret_key)
+            client = _client(self.endpoint_url, self.region, self.access_key.reveal(), self.secret_key.reveal())
             client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=media_type)
             return client.generate_presigned_url(
                 "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=self.link_seconds
@@ -122,11 +124,16 @@ def find_image_host(file: Path, environ: Mapping[str, str] | None = None) -> Ima
     found = look_up_credentials(SERVICE, DEFAULT_PROFILE, file, environ)
     if found is None:
         return None
-    bucket, endpoint_url, region, access_key, secret_key = found.secrets
-    if bool(access_key) != bool(secret_key):
+    secrets = found.secrets
+    if bool(secrets["access_key"]) != bool(secrets["secret_key"]):
         raise CredentialsMissing(
             f"Only one of access_key and secret_key is set for the image host. Set both or neither. "
             f"{where_to_enter(SERVICE)}"
         )
-    keys = {"access_key": access_key, "secret_key": secret_key} if access_key else {}
-    return S3Host(bucket.reveal(), endpoint_url.reveal(), region.reveal(), **keys)
+    return S3Host(
+        secrets["bucket"].reveal(),
+        secrets["endpoint_url"].reveal(),
+        secrets["region"].reveal(),
+        secrets["access_key"],
+        secrets["secret_key"],
+    )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urlsplit
@@ -51,6 +51,7 @@ from .modelslab_tables import (
     SharedOptions,
     family_of,
 )
+from .redaction import Secret
 
 _HOSTS = ("modelslab.com", "www.modelslab.com", "stablediffusionapi.com", "www.stablediffusionapi.com")
 _FETCH_PATH = re.compile(r"/fetch/([\w-]+)/?$", re.ASCII)
@@ -177,9 +178,9 @@ class _ModelsLab(Endpoint[Options]):
             raise refusal(self.target, answer, said)
         return _waiting(answer, job)
 
-    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
+    def authorize(self, call: Call, secrets: Mapping[str, Secret]) -> Call:
         """The key is a field of the JSON body (docs/services/modelslab.md 1)."""
-        return replace(call, body={"key": secrets[0], **(call.body or {})})
+        return replace(call, body={"key": secrets["api_key"].reveal(), **(call.body or {})})
 
 
 class ModelsLab(_ModelsLab[ModelsLabOptions]):

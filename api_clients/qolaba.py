@@ -45,6 +45,7 @@ from .qolaba_apps import (
     table,
     union,
 )
+from .redaction import Secret
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -184,8 +185,8 @@ class _Qolaba(Endpoint[Options]):
             raise refusal(self.target, answer, said)
         return JobState(Phase.QUEUED, task, message=said, wait=seconds_to_wait(answer, said))
 
-    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
-        return replace(call, headers={**call.headers, "Authorization": f"Bearer {secrets[0]}"})
+    def authorize(self, call: Call, secrets: Mapping[str, Secret]) -> Call:
+        return replace(call, headers={**call.headers, "Authorization": f"Bearer {secrets['api_key'].reveal()}"})
 
 
 class QolabaControlNet(_Qolaba[QolabaControlNetOptions]):

@@ -11,7 +11,7 @@ Where the documents and observed code disagree:
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +23,7 @@ from .answers import field, identifier, message, refusal, strings, unclear, word
 from .checks import acting_controls, fitted_control, service_detects
 from .endpoint import Endpoint, JobState, Pace, Phase
 from .messages import Answer, Call, Carrier, ImageSlot, Json, number, seconds_to_wait
+from .redaction import Secret
 from .scenario_rules import (
     CONTROL_KEY,
     INLINE_BYTES,
@@ -219,9 +220,10 @@ class Scenario(Endpoint[ScenarioOptions]):
         """The query that names the project (docs/services/scenario.md 2, 7.2, 7.3)."""
         return {"projectId": self.project} if self.project else {}
 
-    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
+    def authorize(self, call: Call, secrets: Mapping[str, Secret]) -> Call:
         """HTTP Basic with key and secret (docs/services/scenario.md 1)."""
-        pair = base64.b64encode(":".join(secrets[:2]).encode()).decode()
+        text = f"{secrets['api_key'].reveal()}:{secrets['api_secret'].reveal()}"
+        pair = base64.b64encode(text.encode()).decode()
         return replace(call, headers={**call.headers, "Authorization": f"Basic {pair}"})
 
 

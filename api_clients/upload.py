@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 from ..core.errors import ServiceError, ServiceUnreachable
 from ..core.problems import Problem, ProblemKind
-from .credentials import where_to_enter
 from .image_host import SERVICE as IMAGE_HOST
 from .image_host import ImageHost
 from .images import Encoded, digest, encode_cached, pixels
 from .messages import Answer, Call, Carrier, ImageSlot
+from .specs import where_to_enter
 from .transport import Transport
 from .waiting import StopCheck, interruptible
 

@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..api_clients.credentials import VAULTS, credentials_file
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.options import declared
-from ..api_clients.redaction import REDACTED
+from ..api_clients.redaction import REDACTED, Secret
 from ..api_clients.registry import ENDPOINTS
 from ..api_clients.run import RemoteRequest, image_host_for, preview_body
+from ..api_clients.specs import SPECS
+from ..api_clients.store import credentials_file
 from ..api_clients.transport import service_url
 from ..api_clients.webhook import ADDRESS_LABEL, public_address
 from ..core.capabilities import Capabilities
@@ -114,7 +115,7 @@ def explain_remote(request: GenerationRequest, endpoint: Endpoint[Any], fields: 
     call = endpoint.submit(endpoint.with_webhook(body, ADDRESS_LABEL) if public_address() else body, options)
     query = "&".join(f"{name}={value}" for name, value in call.query.items())
     address = service_url(endpoint.base_url, endpoint.url_variable) + call.path + (f"?{query}" if query else "")
-    shown = endpoint.authorize(call, [REDACTED] * len(VAULTS[endpoint.service].fields)).body
+    shown = endpoint.authorize(call, dict.fromkeys(SPECS[endpoint.service].fields, Secret(REDACTED))).body
     lines = [
         f"{endpoint.target} can run this request. It would be sent with {call.method} to {address}:",
         *(f"Note: {note}" for note in endpoint.notes(request, options)),

@@ -6,13 +6,14 @@ import json
 from typing import Any, ClassVar
 
 from ..api_clients.context import Account, Caller
-from ..api_clients.credentials import DEFAULT_PROFILE, credentials_file, find_credentials
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.journal import Journal, journal_file
 from ..api_clients.options import Option, declared
 from ..api_clients.registry import ENDPOINTS, find_endpoint
 from ..api_clients.results import JobResult
 from ..api_clients.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
+from ..api_clients.specs import DEFAULT_PROFILE
+from ..api_clients.store import credentials_file, find_credentials
 from ..core.errors import UnknownChoice
 from ..core.request import GenerationRequest
 from .comfy import ExecutionBlocker, io, user_folder

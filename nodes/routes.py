@@ -15,11 +15,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from ..api_clients.credentials import (
-    VAULTS,
+from ..api_clients.specs import SPECS, in_terminal
+from ..api_clients.store import (
     ProfileStatus,
     credentials_file,
-    in_terminal,
     list_profiles,
     remove_credentials,
     store_credentials,
@@ -50,11 +49,11 @@ async def list_credentials(request: web.Request) -> web.Response:
     services = [
         {
             "service": service,
-            "title": vault.title,
-            "fields": [{"name": name, "optional": name in vault.optional} for name in vault.fields],
+            "title": spec.title,
+            "fields": [{"name": name, "optional": name in spec.optional} for name in spec.fields],
             "profiles": [_profile_json(status) for status in profiles if status.service == service],
         }
-        for service, vault in VAULTS.items()
+        for service, spec in SPECS.items()
     ]
     return web.json_response({"services": services})
 
@@ -125,10 +124,10 @@ def _parse(value: Any) -> tuple[str, str, dict[str, str]]:
     service, profile, values = value.get("service"), value.get("profile"), value.get("values") or {}
     if not isinstance(service, str) or not isinstance(profile, str) or not isinstance(values, dict):
         raise ValueError(form)
-    if service not in VAULTS:
-        raise ValueError(f"There is no service with that name. The services are {', '.join(VAULTS)}.")
-    if not all(name in VAULTS[service].fields and isinstance(text, str) for name, text in values.items()):
-        raise ValueError(f"The fields of {service} are {', '.join(VAULTS[service].fields)}, with strings as values.")
+    if service not in SPECS:
+        raise ValueError(f"There is no service with that name. The services are {', '.join(SPECS)}.")
+    if not all(name in SPECS[service].fields and isinstance(text, str) for name, text in values.items()):
+        raise ValueError(f"The fields of {service} are {', '.join(SPECS[service].fields)}, with strings as values.")
     return service, profile, {name: text.strip() for name, text in values.items()}
 
 

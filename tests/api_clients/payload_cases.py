@@ -9,6 +9,7 @@ import torch
 from controlstack.api_clients.endpoint import Endpoint
 from controlstack.api_clients.messages import Answer, Carrier
 from controlstack.api_clients.options import declared
+from controlstack.api_clients.redaction import Secret
 from controlstack.core.modality import Modality
 from controlstack.core.request import (
     ControlUnit,
@@ -57,12 +58,17 @@ def complaints(endpoint: Endpoint[Any], request: GenerationRequest = GOOD, **opt
     return "\n".join(str(problem) for problem in endpoint.check(request, endpoint.options_type(**options)))
 
 
-def wire_call(endpoint: Endpoint[Any], request: GenerationRequest, options: Any, secrets: tuple[str, ...]) -> Any:
+def wire_call(endpoint: Endpoint[Any], request: GenerationRequest, options: Any, secrets: dict[str, Secret]) -> Any:
     """The call as it goes over the wire, or None where problems keep it from being built."""
     if endpoint.check(request, options):
         return None
     payload = endpoint.build_payload(request, options, carried(endpoint, request, options))
     return endpoint.authorize(endpoint.submit(payload, options), secrets)
+
+
+def secret(**values: str) -> dict[str, Secret]:
+    """Values by field, as an endpoint gets them."""
+    return {name: Secret(value) for name, value in values.items()}
 
 
 def said(json: dict[str, Any] | None, status: int = 200, text: str = "") -> Answer:

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from controlstack.api_clients.answers import refusal
 from controlstack.api_clients.context import Settings
-from controlstack.api_clients.credentials import Credentials, Secret
 from controlstack.api_clients.endpoint import Endpoint, JobState, Pace, Phase
 from controlstack.api_clients.journal import Entry, Journal
 from controlstack.api_clients.messages import Answer, Call, Carrier, ImageSlot
+from controlstack.api_clients.redaction import Secret
+from controlstack.api_clients.store import Credentials
 from controlstack.api_clients.transport import Limits
 from controlstack.api_clients.waiting import Clock
 from controlstack.core.capabilities import UNLIMITED, Capabilities, ControlSupport, PromptSupport
@@ -164,11 +165,11 @@ class Toy(Endpoint[ToyOptions]):
     def read_location(self, answer: Answer) -> str:
         return str((answer.json or {})["url"])
 
-    def authorize(self, call: Call, secrets: Sequence[str]) -> Call:
-        return replace(call, headers={**call.headers, "Authorization": f"Bearer {secrets[0]}"})
+    def authorize(self, call: Call, secrets: Mapping[str, Secret]) -> Call:
+        return replace(call, headers={**call.headers, "Authorization": f"Bearer {secrets['api_key'].reveal()}"})
 
 
-CREDENTIALS = Credentials("toy", "default", (Secret(KEY),))
+CREDENTIALS = Credentials("toy", "default", {"api_key": Secret(KEY)})
 PICTURE = torch.linspace(0, 1, 32 * 24 * 3).reshape(1, 24, 32, 3)
 REQUEST = GenerationRequest(prompt="a cat", width=32, height=24, controls=(ControlUnit(Modality.CANNY, PICTURE),))
 

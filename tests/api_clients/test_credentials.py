@@ -16,19 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients import credentials as module
-from controlstack.api_clients.credentials import (
-    VAULTS,
-    Secret,
+from controlstack.api_clients import command
+from controlstack.api_clients.redaction import Secret, redact, redact_json
+from controlstack.api_clients.specs import SPECS
+from controlstack.api_clients.store import (
     credentials_file,
     find_credentials,
     list_profiles,
-    main,
     read_profiles,
     remove_credentials,
     store_credentials,
 )
-from controlstack.api_clients.redaction import redact, redact_json
 from controlstack.core.errors import CredentialsMissing
 
 KEY, OTHER = "api_0123456789abcdef", "sec_ZYXWVUTSRQ98765"
@@ -112,13 +110,40 @@ def test_a_file_written_by_hand_is_read(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["api_key = 'x'", "[a.b]\napi_key = x", "[a]\n", '[a.b]\nk = "\\q"', "[a.b]\nk = '''x'''"]
+    "text", ["api_key = 'x'", "[a.b]\napi_key = x", "[a]\n", '[a.b]\nk = "\\q"', "[a.b]\nk = 1", "[a.b]\n'k l' = 'x'"]
 )
 def test_a_broken_file_is_named_by_line_and_never_quoted(file: Path, text: str) -> None:
     file.parent.mkdir(parents=True)
     file.write_text(text)
     with pytest.raises(CredentialsMissing, match=r"line \d"):
         find_credentials("qolaba", "default", file, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (f"[qolaba.default]\n\napi_key = {KEY}\n", 3),
+        (f"[qolaba.default]\napi_key = '{KEY}\n[a.b]\n", 2),
+        (f"[qolaba.default]\n{KEY} = 'x'\n{KEY} = 'y'\n", 3),
+        (f"[a.b]\nk = '''\nx'''\n[qolaba.default]\napi_key = ['{KEY}']\n", 5),
+        (f'[qolaba.default]\napi_key = "{KEY}', 2),
+        (f"[qolaba.default]\napi_key = 'x'\n[qolaba.{KEY}.default]\n", 3),
+    ],
+    ids=["no quotes", "open quotes", "twice", "a list", "the end", "a table too deep"],
+)
+def test_the_line_that_is_wrong_is_named_and_no_key_in_it(file: Path, text: str, line: int) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    with pytest.raises(CredentialsMissing, match=rf"credentials\.toml, line {line} is not valid") as caught:
+        read_profiles(file)
+    assert KEY not in str(caught.value) and caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_what_a_user_wrote_beside_the_keys_survives_a_rewrite(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    file.write_text("[mine.note]\ntext = 'caf\u00e9 \U0001f600 \\ \"'\n", encoding="utf-8")
+    store_credentials("qolaba", "default", {"api_key": KEY}, file)
+    assert read_profiles(file)["mine", "note"] == {"text": 'caf\u00e9 \U0001f600 \\ "'}
 
 
 def test_a_secret_cannot_be_shown_by_accident() -> None:
@@ -151,7 +176,7 @@ def test_redaction_finds_the_key_in_every_dress() -> None:
 def test_the_list_says_set_or_not_and_nothing_else(file: Path) -> None:
     store_credentials("qolaba", "studio", {"api_key": KEY}, file)
     statuses = {(s.service, s.profile): s for s in list_profiles(file, {"SCENARIO_API_KEY": OTHER})}
-    assert {service for service, _ in statuses} == set(VAULTS)
+    assert {service for service, _ in statuses} == set(SPECS)
     assert statuses["qolaba", "studio"].is_set and not statuses["qolaba", "default"].is_set
     assert not statuses["scenario", "default"].is_set and "SECRET is not set" in statuses["scenario", "default"].origin
     assert KEY not in repr(statuses) and OTHER not in repr(statuses)
@@ -160,16 +185,16 @@ def test_the_list_says_set_or_not_and_nothing_else(file: Path) -> None:
 def test_the_command_stores_lists_and_removes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in (name for vault in VAULTS.values() for names in vault.variables for name in names):
+    for name in (name for spec in SPECS.values() for names in spec.variables for name in names.values()):
         monkeypatch.delenv(name, raising=False)
     answers = iter([KEY, OTHER])
-    monkeypatch.setattr(module.getpass, "getpass", lambda prompt: next(answers))
+    monkeypatch.setattr(command.getpass, "getpass", lambda prompt: next(answers))
     here = ["--user-directory", str(tmp_path)]
-    assert main([*here, "set", "scenario", "--profile", "studio"]) == 0
-    assert main(here) == 0
-    assert main([*here, "remove", "scenario", "--profile", "studio"]) == 0
-    monkeypatch.setattr(module.getpass, "getpass", lambda prompt: "not a key")
-    assert main([*here, "set", "qolaba"]) == 1
+    assert command.main([*here, "set", "scenario", "--profile", "studio"]) == 0
+    assert command.main(here) == 0
+    assert command.main([*here, "remove", "scenario", "--profile", "studio"]) == 0
+    monkeypatch.setattr(command.getpass, "getpass", lambda prompt: "not a key")
+    assert command.main([*here, "set", "qolaba"]) == 1
     said = capsys.readouterr()
     assert "scenario              studio          set" in said.out
     assert "qolaba                default         not set" in said.out
@@ -180,7 +205,7 @@ def test_every_error_about_keys_names_the_settings_and_a_command_that_runs_where
     """In a folder of another name, as a download has it."""
     pack = tmp_path / "ComfyUI" / "custom_nodes" / "ControlStack-main"
     pack.parent.mkdir(parents=True)
-    pack.symlink_to(Path(module.__file__).parents[1], target_is_directory=True)
+    pack.symlink_to(Path(command.__file__).parents[1], target_is_directory=True)
     environment = {**os.environ, "QOLABA_API_KEY": "two words", "PYTHONDONTWRITEBYTECODE": "1"}
     run: dict[str, Any] = {"cwd": pack.parent, "env": environment, "capture_output": True, "text": True}
     listed = subprocess.run([sys.executable, "-m", f"{pack.name}.credentials"], **run)
@@ -191,10 +216,10 @@ def test_every_error_about_keys_names_the_settings_and_a_command_that_runs_where
     assert subprocess.run([sys.executable, "-m", found[1], "remove", "qolaba"], **run).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["controlstack.credentials", "controlstack.api_clients.credentials"])
+@pytest.mark.parametrize("name", ["controlstack.credentials", "controlstack.api_clients.command"])
 def test_the_documented_command_runs(tmp_path: Path, name: str) -> None:
-    command = [sys.executable, "-I", "-W", "error", "-m", name, "--user-directory", str(tmp_path), "list"]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    listing = [sys.executable, "-I", "-W", "error", "-m", name, "--user-directory", str(tmp_path), "list"]
+    result = subprocess.run(listing, capture_output=True, text=True, check=True)
     assert "modelslab" in result.stdout and result.stderr == ""
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import requests
-from controlstack.api_clients.credentials import Secret, store_credentials
 from controlstack.api_clients.image_host import S3Host, find_image_host
+from controlstack.api_clients.redaction import Secret
+from controlstack.api_clients.store import store_credentials
 from controlstack.core.errors import ControlStackError, CredentialsMissing, ServiceError, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import image_file, loopback_only
 from controlstack.tools.fake_services.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, BucketDouble
@@ -110,7 +111,9 @@ def test_a_connection_that_breaks_is_a_sentence_and_a_passing_failure_is_repeate
 
 
 def test_without_keys_anywhere_it_says_so(host: S3Host) -> None:
-    assert "No keys were found" in fails(CredentialsMissing, replace(host, access_key=None, secret_key=None))
+    assert "No keys were found" in fails(
+        CredentialsMissing, replace(host, access_key=Secret(""), secret_key=Secret(""))
+    )
 
 
 def test_without_boto3_it_says_how_to_get_it(host: S3Host, monkeypatch: pytest.MonkeyPatch) -> None:

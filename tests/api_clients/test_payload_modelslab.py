@@ -30,6 +30,7 @@ from controlstack.tests.api_clients.payload_cases import (
     body,
     complaints,
     said,
+    secret,
     wild_options,
     wild_requests,
     wire_call,
@@ -394,7 +395,7 @@ def test_options_that_cannot_be_sent_are_problems(options: dict[str, Any]) -> No
 
 
 def accepts(endpoint: Any, request: Any, options: Any) -> bool:
-    call = wire_call(endpoint, request, options, ("key-1",))
+    call = wire_call(endpoint, request, options, secret(api_key="key-1"))
     if call is None:
         return False
     MODELS[endpoint.service].model_validate(call.body)
@@ -613,10 +614,10 @@ def test_an_advertisement_is_not_about_the_account() -> None:
 
 
 def test_jobs_are_asked_for_by_id_with_the_key_in_the_body() -> None:
-    call = V5.authorize(V5.poll("12/3"), ("secret-key",))
+    call = V5.authorize(V5.poll("12/3"), secret(api_key="secret-key"))
     assert (call.method, call.path, call.body) == ("POST", "/api/v6/images/fetch/12%2F3", {"key": "secret-key"})
     contract.FetchRequest.model_validate(call.body)
-    call = ENTERPRISE.authorize(ENTERPRISE.poll("77"), ("secret-key",))
+    call = ENTERPRISE.authorize(ENTERPRISE.poll("77"), secret(api_key="secret-key"))
     assert call.path == "/api/v1/enterprise/fetch"
     contract.EnterpriseFetchRequest.model_validate(call.body)
     assert V5.cancel("1") is None
@@ -624,11 +625,11 @@ def test_jobs_are_asked_for_by_id_with_the_key_in_the_body() -> None:
 
 
 def test_uploads_follow_the_contract_and_their_answers_are_read() -> None:
-    call = V5.authorize(V5.upload(b"\x89PNG", "image/png", "x.png"), ("k",))
+    call = V5.authorize(V5.upload(b"\x89PNG", "image/png", "x.png"), secret(api_key="k"))
     assert call.path == "/api/v6/base64_to_url"
     contract.UploadRequest.model_validate(call.body)
     assert V5.read_upload(said({"status": "success", "id": 1047, "output": [LINK]})) == LINK
-    call = ENTERPRISE.authorize(ENTERPRISE.upload(b"\x89PNG", "image/png", "x.png"), ("k",))
+    call = ENTERPRISE.authorize(ENTERPRISE.upload(b"\x89PNG", "image/png", "x.png"), secret(api_key="k"))
     assert call.path == "/api/v1/enterprise/upload_image"
     contract.EnterpriseUploadRequest.model_validate(call.body)
     assert ENTERPRISE.read_upload(said({"status": "success", "message": "image uploaded", "image_url": LINK})) == LINK

@@ -27,6 +27,7 @@ from controlstack.tests.api_clients.payload_cases import (
     body,
     complaints,
     said,
+    secret,
     wild_options,
     wild_requests,
     wire_call,
@@ -317,7 +318,7 @@ def test_problems_are_not_told_twice() -> None:
 
 
 def accepts(endpoint: Any, request: Any, options: Any) -> bool:
-    call = wire_call(endpoint, request, options, ("key",))
+    call = wire_call(endpoint, request, options, secret(api_key="key"))
     if call is None:
         return False
     assert not options.swap_size if hasattr(options, "swap_size") else True
@@ -464,7 +465,7 @@ def test_calls_follow_the_contract() -> None:
     call = IMAGE.submit({}, IMAGE.options_type())
     assert (call.method, call.path, call.paid) == ("POST", "/getImagetoImage", True)
     assert IMAGE.submit({}, IMAGE.options_type(route="/getImageToImage")).path == "/getImageToImage"
-    call = IMAGE.authorize(IMAGE.poll("2c5e-1"), ("key",))
+    call = IMAGE.authorize(IMAGE.poll("2c5e-1"), secret(api_key="key"))
     assert (call.method, call.path, call.headers) == ("POST", "/getImage", {"Authorization": "Bearer key"})
     contract.StatusRequest.model_validate(call.body)
     assert IMAGE.cancel("1") is None

@@ -30,6 +30,7 @@ from controlstack.tests.api_clients.payload_cases import (
     body,
     complaints,
     said,
+    secret,
     wild_options,
     wild_requests,
     wire_call,
@@ -341,7 +342,7 @@ def test_what_the_contract_forbids_has_problems(change: dict[str, Any], options:
 
 
 def accepts(request: Any, options: Any) -> bool:
-    call = wire_call(SCENARIO, request, options, ("key", "secret"))
+    call = wire_call(SCENARIO, request, options, secret(api_key="key", api_secret="secret"))
     if call is None:
         return False
     contract.GenerateRequest.model_validate(call.body)
@@ -510,7 +511,7 @@ def test_a_vanished_job_is_an_error() -> None:
 
 
 def test_key_and_secret_go_into_the_basic_header_only() -> None:
-    call = SCENARIO.authorize(SCENARIO.poll("job_1"), ("key", "secret"))
+    call = SCENARIO.authorize(SCENARIO.poll("job_1"), secret(api_key="key", api_secret="secret"))
     assert (call.method, call.path, call.body) == ("GET", "/jobs/job_1", None)
     assert call.headers == {"Authorization": "Basic " + base64.b64encode(b"key:secret").decode()}
     assert "Basic" not in repr(call)

@@ -13,7 +13,7 @@ from controlstack.core.capabilities import Capabilities
 from controlstack.core.errors import UnknownChoice
 from controlstack.core.modality import Modality
 from controlstack.core.request import Detect, GenerationRequest, ImageReference
-from controlstack.tests.api_clients.payload_cases import CANNY, GOOD, PICTURE, carried
+from controlstack.tests.api_clients.payload_cases import CANNY, GOOD, PICTURE, carried, secret
 
 EVERY = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.target)
 
@@ -72,7 +72,7 @@ def test_every_option_is_declared_with_a_tooltip_and_a_default_within_its_limits
 @EVERY
 def test_authorizing_leaves_the_call_it_was_given_alone(endpoint: Any) -> None:
     call = endpoint.submit({"prompt": "x"}, endpoint.options_type())
-    endpoint.authorize(call, ("key", "secret"))
+    endpoint.authorize(call, secret(api_key="key", api_secret="secret"))
     assert "key" not in str(call.body) and not call.headers
 
 

@@ -20,11 +20,11 @@ import pytest
 import torch
 from controlstack.api_clients import transport
 from controlstack.api_clients.context import Account, Caller, Report
-from controlstack.api_clients.credentials import Secret
 from controlstack.api_clients.endpoint import Phase
 from controlstack.api_clients.image_host import S3Host
 from controlstack.api_clients.journal import Journal, Status
 from controlstack.api_clients.messages import Carrier
+from controlstack.api_clients.redaction import Secret
 from controlstack.api_clients.results import JobResult
 from controlstack.api_clients.run import RemoteRequest, RunMode, fetch_job, preview_body, run_job
 from controlstack.api_clients.transport import Limits
@@ -166,10 +166,10 @@ def test_what_opens_a_signed_link_and_echoed_pictures_are_not_told(toy: Service,
 
 
 def test_every_service_has_its_place_for_a_key() -> None:
-    from controlstack.api_clients.credentials import VAULTS
     from controlstack.api_clients.registry import ENDPOINTS
+    from controlstack.api_clients.specs import SPECS
 
-    assert {endpoint.service for endpoint in ENDPOINTS} <= set(VAULTS)
+    assert {endpoint.service for endpoint in ENDPOINTS} <= set(SPECS)
 
 
 def test_pictures_of_different_sizes_come_as_a_list_and_equal_ones_as_a_batch(toy: Service, journal: Journal) -> None:
