@@ -217,7 +217,7 @@ def test_clip_skip_counts_from_one_at_the_service(node: str) -> None:
     (row,) = (row for row in rows(f"fields {node}") if row["field"] == "`clip_skip`")
     minimum, maximum, _ = limits(row["range"])
     for table in tables(node):
-        assert (table.ranges["clip_skip"].minimum + 1, table.ranges["clip_skip"].maximum + 1) == (minimum, maximum)
+        assert (1, table.prompts.max_clip_skip + 1) == (minimum, maximum)
 
 
 def family_table(node: str, family: str) -> Capabilities:
@@ -229,7 +229,7 @@ def family_table(node: str, family: str) -> Capabilities:
 @pytest.mark.parametrize("node", ["ControlStackModelsLab", "ControlStackModelsLabEnterprise", "ControlStackScenario"])
 def test_each_family_takes_the_controls_of_the_document(node: str) -> None:
     for row in rows(f"controls {node}"):
-        taken = family_table(node, row["family"]).modalities
+        taken = family_table(node, row["family"]).controls.modalities
         names = {NAMES[modality] if node == "ControlStackScenario" else modality.value for modality in taken}
         assert names == set(words(row["controls"])), row["family"]
 
@@ -268,7 +268,7 @@ def test_the_schedulers_are_those_of_the_document(name: str, field: str, own: se
         (enum,) = (part["enum"] for part in leaves(schemas(node)[field]))
         assert set(enum) == documented, "the double's contract"
         for table in tables(node):
-            assert {scheduler.value for scheduler in table.schedulers} == documented - own, table.target
+            assert {scheduler.value for scheduler in table.schedulers.names} == documented - own, table.target
 
 
 STRENGTH = {Strength.CLOSER: "closer", Strength.FARTHER: "farther", Strength.IGNORED: "ignored"}
