@@ -1,8 +1,8 @@
-"""What the engine could do otherwise, each against what it does: the time, and whether the picture stays the same.
+"""Alternatives for the engine, each compared with the engine as it is: the time, and whether the image is the same.
 
-SD 1.5 of real size and a FLUX.1 of real width but few blocks, with random weights. On a CPU the pictures are small, the
-steps few and the numbers fp32; on a GPU everything is real, in bf16. A whole generation is timed, the decoder included,
-but not the switching over. What is not worth it on what it was measured on is not in the engine: docs/performance.md.
+Models are SD 1.5 of real size and FLUX.1 of real width with few blocks, with random weights. On a CPU images are small,
+steps few and the dtype fp32; on a GPU all sizes are real, in bf16. The whole generation is timed with the decoder, but
+not switching an alternative on and off. docs/performance.md has the results; the engine has only what was worth it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 
 import torch
-from controlstack.benchmarks.batched_stacks import BatchedFluxStack, BatchedUNetStack
+from controlstack.benchmarks.batched_stacks import batched_stacks
 from controlstack.benchmarks.random_models import (
     MODALITIES,
     SHALLOW_FLUX,
@@ -42,12 +41,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 THREADS = 2
 FAMILIES = (Family.SD15, Family.FLUX_DEV)
-HEADS = ("model", "nets", "choice", "as it is", "with it", "ratio", "first run", "same picture")
+HEADS = ("model", "nets", "choice", "engine", "alternative", "ratio", "first run", "same image")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured; `side` 0 is the size a family was trained for."""
+    """What is measured; `side` is the side of the images in pixels, 0 for the size that a family was trained for."""
 
     device: torch.device
     dtype: torch.dtype
@@ -59,13 +58,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Choice:
-    """Something that can be switched on around a generation and off again, without a trace."""
+    """An alternative that can be switched on for a generation, and off again without side effects."""
 
     name: str
     around: Callable[[RandomModel], AbstractContextManager[object]]
 
 
-def denoising(model: RandomModel) -> list[Any]:
+def denoising_networks(model: RandomModel) -> list[Any]:
     return [model.denoiser, *dict.fromkeys(model.networks.values())]
 
 
@@ -85,8 +84,8 @@ def channels_last(modules: Sequence[Any]) -> Iterator[None]:
 
 @contextmanager
 def processed_by(processor: Any, model: RandomModel) -> Iterator[None]:
-    """Another attention processor: that of UNets calls PyTorch's attention itself and asks for no backend."""
-    before = [(network, network.attn_processors) for network in denoising(model)]
+    """Use another attention processor. The UNets' own calls PyTorch's attention directly, whatever the backend."""
+    before = [(network, network.attn_processors) for network in denoising_networks(model)]
     for network, _ in before:
         network.set_attn_processor(processor)
     try:
@@ -103,13 +102,13 @@ def by_xformers(model: RandomModel) -> AbstractContextManager[None]:
 
 
 def compiled(**options: Any) -> Callable[[RandomModel], AbstractContextManager[None]]:
-    """The repeated blocks compiled once, and switched on and off."""
+    """Compile the repeated blocks once, and switch the compiled code on and off."""
     calls: dict[Any, Any] = {}
 
     @contextmanager
     def around(model: RandomModel) -> Iterator[None]:
         if not calls:
-            for network in denoising(model):
+            for network in denoising_networks(model):
                 network._repeated_blocks = model.denoiser._repeated_blocks  # diffusers names none for nets
                 network.compile_repeated_blocks(fullgraph=True, **options)
                 calls.update({m: m._compiled_call_impl for m in network.modules() if m._compiled_call_impl})
@@ -126,7 +125,7 @@ def compiled(**options: Any) -> Callable[[RandomModel], AbstractContextManager[N
 
 def layouts() -> list[Choice]:
     return [
-        Choice("channels_last: denoiser and nets", lambda model: channels_last(denoising(model))),
+        Choice("channels_last: denoiser and nets", lambda model: channels_last(denoising_networks(model))),
         Choice("channels_last: VAE", lambda model: channels_last([model.components["vae"]])),
     ]
 
@@ -150,16 +149,14 @@ def unet_attention() -> list[Choice]:
 
 
 def flux_attention() -> list[Choice]:
-    # Those called "hub" would download code.
+    # Backends called "hub" would download code.
     names = [name.value for name in AttentionBackendName if "hub" not in name.value and name.value != "native"]
     return [Choice(f"set_attention_backend: {name}", lambda _, name=name: attention_backend(name)) for name in names]
 
 
 BATCHED = Choice(
     "two controls of one net in one call",
-    lambda model: patch.multiple(
-        "controlstack.local.controlnets", _UNetStack=BatchedUNetStack, _FluxStack=BatchedFluxStack
-    ),
+    lambda _: batched_stacks(),
 )
 
 
@@ -167,14 +164,14 @@ BATCHED = Choice(
 
 
 def choices(flow: bool) -> Iterator[tuple[Choice, int]]:
-    """Everything that is measured on a family, with the number of controls."""
+    """All alternatives for a family, each with the number of controls."""
     yield from ((choice, 1) for choice in (flux_attention() if flow else [*layouts(), *unet_attention()]))
     yield BATCHED, 2
     yield Choice("the repeated blocks compiled", compiled()), 1
 
 
 class Bench:
-    """A model whose two controls have the same net, and the pictures it makes as the engine is."""
+    """A model whose two controls share a ControlNet, and the images that the engine makes with it."""
 
     def __init__(self, family: Family, plan: Plan) -> None:
         self.family, self.plan = family, plan
@@ -203,29 +200,29 @@ class Bench:
         )
 
     def measure(self, choice: Choice, controls: int) -> list[str]:
-        """A row of the table."""
+        """Measure an alternative; returns its row of the table."""
         request = self.request(controls)
 
-        def picture() -> Tensor:
+        def make_image() -> Tensor:
             return generate(self.model, request).images
 
         if controls not in self.known:
-            self.known[controls] = picture()
-        as_it_is, with_it = [self.known[controls]], []
+            self.known[controls] = make_image()
+        expected, changed = [self.known[controls]], []
         with choice.around(self.model):
-            first = seconds(lambda: with_it.append(picture()))
+            first = seconds(lambda: changed.append(make_image()))
         result = interleaved(
-            lambda: as_it_is.append(picture()),
-            lambda: with_it.append(picture()),
+            lambda: expected.append(make_image()),
+            lambda: changed.append(make_image()),
             self.plan.rounds,
             lambda: choice.around(self.model),
         )
-        if all(torch.equal(image, as_it_is[0]) for image in as_it_is):
-            same = compared(as_it_is[0], with_it)
+        if all(torch.equal(image, expected[0]) for image in expected):
+            same = compared(expected[0], changed)
         else:
-            # On a CPU nothing is left to chance: then the choice has left something behind.
-            assert self.plan.device.type != "cpu", f"{choice.name} leaves a trace"
-            same = "no run repeats another"
+            # A CPU is deterministic: the alternative was not switched off completely.
+            assert self.plan.device.type != "cpu", f"{choice.name} has side effects"
+            same = "not repeatable"
         times = [f"{value:.2f} s" for value in (result.theirs, result.ours)]
         return [self.family.value, str(controls), choice.name, *times, f"{result.ratio:.3f}", f"{first:.1f} s", same]
 
@@ -236,7 +233,7 @@ def compared(before: Tensor, after: Sequence[Tensor]) -> str:
     return f"no, by up to {max(float((before - image).abs().max()) for image in after) * 255:.2g} of 255"
 
 
-def rows(plan: Plan, only: str, left_out: list[str]) -> Iterator[list[str]]:
+def rows(plan: Plan, only: str, skipped: list[str]) -> Iterator[list[str]]:
     for family in FAMILIES:
         wanted = [(c, controls) for c, controls in choices(FACTS[family].flow) if only in f"{family.value} {c.name}"]
         bench = Bench(family, plan) if wanted else None
@@ -246,7 +243,7 @@ def rows(plan: Plan, only: str, left_out: list[str]) -> Iterator[list[str]]:
                 yield bench.measure(choice, controls)
             except (ControlStackError, ImportError, RuntimeError, TypeError, ValueError) as error:
                 lines = str(error).strip().splitlines() or [type(error).__name__]
-                left_out.append(f"Left out on {family.value}: {choice.name}: {lines[0][:150]}")
+                skipped.append(f"Skipped on {family.value}: {choice.name}: {lines[0][:150]}")
         del bench
         torch.compiler.reset()
         gc.collect()
@@ -256,24 +253,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plan, only = planned(arguments)
     if plan.device.type == "cpu":
         torch.set_num_threads(THREADS)
-    warnings.filterwarnings("ignore", category=UserWarning)  # PyTorch explains each kernel that it cannot take
+    warnings.filterwarnings("ignore", category=UserWarning)  # PyTorch warns about each kernel that it cannot use
     set_verbosity_error()
     where = torch.cuda.get_device_name() if plan.device.type == "cuda" else f"CPU with {THREADS} threads"
     side = f"{plan.side}x{plan.side}" if plan.side else "the families' own sizes"
     print(
         f"{where}, {plan.dtype}, {side}, {plan.steps} steps, medians of {plan.rounds} pairs, torch {torch.__version__}"
     )
-    left_out: list[str] = []
-    print_table(HEADS, rows(plan, only, left_out))
-    print("\n".join(left_out))
+    skipped: list[str] = []
+    print_table(HEADS, rows(plan, only, skipped))
+    print("\n".join(skipped))
 
 
 def planned(arguments: Sequence[str] | None) -> tuple[Plan, str]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--side", type=int, help="of the picture, in pixels")
-    parser.add_argument("--rounds", type=int, help="pairs of runs per choice")
-    parser.add_argument("--only", default="", help="the choices with this in their family or name")
-    parser.add_argument("--rehearse", action="store_true", help="tiny networks: shows that it runs, measures nothing")
+    parser.add_argument("--side", type=int, help="side of the images in pixels")
+    parser.add_argument("--rounds", type=int, help="pairs of runs per alternative")
+    parser.add_argument("--only", default="", help="measure only alternatives with this text in their family or name")
+    parser.add_argument("--rehearse", action="store_true", help="use tiny networks, to check that the script runs")
     options = parser.parse_args(arguments)
     gpu = torch.cuda.is_available()
     plan = Plan(torch.device("cpu"), torch.float32, rounds=3, steps=2, side=128)

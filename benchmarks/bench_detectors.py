@@ -1,4 +1,4 @@
-"""Detectors against the bare network, against OpenCV and against the packages others use: same pictures and weights."""
+"""Detectors compared with the bare network, OpenCV and other packages, on the same images and weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from pathlib import Path
 from controlstack.core.errors import ModelNotFound
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.softedge import Hed
-from controlstack.preprocessors.weights import obtain
+from controlstack.preprocessors.weight_store import obtain
 started = time.perf_counter()
 try:
     obtain(Hed.weights[0], PlainHost(None, [Path("nowhere")]))
@@ -57,7 +57,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def medians(*runs: Callable[[], object]) -> list[float]:
-    """Of interleaved rounds, so that a busy machine troubles all alike."""
+    """The median seconds of each run, in interleaved rounds, so that a busy machine affects all alike."""
     for run in runs:
         run()
     rounds = [[seconds(run) for run in runs] for _ in range(ROUNDS)]
@@ -71,7 +71,7 @@ def photos() -> np.ndarray:
 
 
 def second_run(network: LineNetwork, image: Tensor, host: PlainHost) -> tuple[float, float]:
-    """Seconds of a detector whose weights were used before, and of its network alone."""
+    """The seconds of a detector whose weights are loaded, and of its network alone."""
     method = network.random_method()
     detector = Detector(Modality.SOFTEDGE, "", (method,))
     values = {parameter.name: parameter.default for parameter in method.parameters}
@@ -101,16 +101,16 @@ def bench_networks(folder: Path, image: Tensor) -> None:
     print("The bar is 1.1.\n")
 
 
-def bench_peers(folder: Path, pictures: np.ndarray, image: Tensor) -> None:
-    file = folder / "pictures.npy"
-    np.save(file, pictures)
+def bench_peers(folder: Path, images: np.ndarray, single: Tensor) -> None:
+    file = folder / "images.npy"
+    np.save(file, images)
     host = PlainHost(PlainMemory(torch.device("cpu")), [folder])
-    batch = torch.from_numpy(pictures).float() / 255
+    batch = torch.from_numpy(images).float() / 255
     hed = Detector(Modality.HED, "", (LINE_NETWORKS["hed"].random_method(),))
     ours, opencv = medians(
-        lambda: CANNY.detect(batch, host, {}), lambda: [cv2.Canny(picture, 100, 200) for picture in pictures]
+        lambda: CANNY.detect(batch, host, {}), lambda: [cv2.Canny(image, 100, 200) for image in images]
     )
-    (our_hed,) = medians(lambda: hed.detect(image, host, {"safe": False}))
+    (our_hed,) = medians(lambda: hed.detect(single, host, {"safe": False}))
     package = controlnet_aux(file, folder, ROUNDS, THREADS)
     pack = comfyui_controlnet_aux(file, folder, ROUNDS, THREADS)
     print("| | ControlStack | OpenCV alone | controlnet_aux | comfyui_controlnet_aux |")
@@ -123,7 +123,7 @@ def bench_peers(folder: Path, pictures: np.ndarray, image: Tensor) -> None:
     theirs = f"{pack['hed anew'] * 1000:.0f} ms, reloads each time" if pack else "skipped"
     print(
         f"| HED, one of 512x512, again | {our_hed * 1000:.0f} ms | | {package['hed'] * 1000:.0f} ms kept, "
-        f"{package['hed anew'] * 1000:.0f} ms loaded anew | {theirs} |"
+        f"{package['hed anew'] * 1000:.0f} ms reloaded | {theirs} |"
     )
     print(
         f"Canny takes {ours / opencv:.2f} x OpenCV's time (bar 1.2) and is {package['canny'] / ours:.2f} x as fast as "
@@ -134,7 +134,7 @@ def bench_peers(folder: Path, pictures: np.ndarray, image: Tensor) -> None:
 def bench_offline() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        hub = f"http://127.0.0.1:{free.getsockname()[1]}"  # where nobody listens
+        hub = f"http://127.0.0.1:{free.getsockname()[1]}"  # nothing listens there
     result = subprocess.run(
         [sys.executable, "-I", "-c", OFFLINE],
         capture_output=True,
@@ -151,11 +151,11 @@ def bench_offline() -> None:
 def main() -> None:
     torch.set_num_threads(THREADS)
     cv2.setNumThreads(THREADS)
-    pictures = photos()
-    image = torch.from_numpy(pictures[:1, :512, :512]).float() / 255
+    images = photos()
+    image = torch.from_numpy(images[:1, :512, :512]).float() / 255
     with tempfile.TemporaryDirectory() as home:
         bench_networks(Path(home), image)
-        bench_peers(Path(home), pictures, image)
+        bench_peers(Path(home), images, image)
     bench_offline()
 
 

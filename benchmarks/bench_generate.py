@@ -1,6 +1,6 @@
-"""Overhead of the local engine over the plain diffusers pipeline: same weights, seed and steps, identical image.
+"""The overhead of the local engine over the plain diffusers pipeline: same weights, seed and steps, same image.
 
-The engine reports every step with a preview, as the node does; the pipeline reports nothing. Every run has the same
+The engine reports every step with a preview, as the node does; the pipeline reports nothing. All runs have the same
 prompt, which the engine encodes once.
 """
 
@@ -47,7 +47,7 @@ def compare_with_the_plain_pipeline(model: LocalModel) -> None:
     for count, windows in [(0, "whole"), (1, "whole"), (1, "windows"), (2, "windows"), (3, "whole"), (3, "windows")]:
         request = request_with(count, windows)
         plain = plain_pipeline(model, request)
-        assert torch.equal(plain(), run_with_previews(model, request)), "the two must make the same image"
+        assert torch.equal(plain(), run_with_previews(model, request)), "both must make the same image"
         result = interleaved(plain, lambda request=request: run_with_previews(model, request), ROUNDS)
         spans = ", ".join(f"{control.start:g}-{control.end:g}" for control in request.controls) or "-"
         rows.append([str(count), spans, f"{result.theirs:.2f} s", f"{result.ours:.2f} s", f"{result.ratio:.3f}"])
@@ -55,7 +55,7 @@ def compare_with_the_plain_pipeline(model: LocalModel) -> None:
 
 
 def measure_a_second_run(model: LocalModel) -> None:
-    """What a run with another seed spends outside of the pipeline's steps and its decoder, and what it repeats."""
+    """The time that a second run with another seed spends outside the pipeline; it must not load or encode again."""
     request = request_with(1)
     generate(model, request, lambda step: step.preview())
     encoder = model.components["text_encoder"]

@@ -1,8 +1,8 @@
-"""Steps per second and peak memory on a GPU, against the plain diffusers pipeline.
+"""Steps per second and peak memory on a GPU, compared with the plain diffusers pipeline.
 
-Models of real size with random weights in bf16, at the size each family was trained for; nets act at every step, so
-that nothing is gained by windows. Says so and ends where there is no GPU. `--rehearse` goes the same way with tiny
-networks on whatever device there is: it shows that the script runs, and measures nothing.
+Models have real size, random weights and bf16, at the image size that each family was trained for. ControlNets act at
+every step, so that windows save nothing. Without a GPU it prints a message and ends. `--rehearse` runs the same code
+with tiny networks on any device: it shows that the script works, and measures nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NETS = (0, 1, 3)
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured; `side` 0 is the size a family was trained for."""
+    """What is measured; `side` is the side of the images in pixels, 0 for the size that a family was trained for."""
 
     rounds: int = 3
     steps: int = 20
@@ -46,7 +46,7 @@ def measure(family: Family, device: torch.device, plan: Plan) -> list[list[str]]
     rows = []
     for count in sorted(NETS, reverse=True):
         idle = [model.managed(model.networks[modality]) for modality in MODALITIES[count:]]
-        memory.unload(idle)  # a peak shall have nothing that takes no part
+        memory.unload(idle)  # networks that are not used must not count for the peak
         request = GenerationRequest(
             "a circle",
             width=side,
@@ -57,7 +57,7 @@ def measure(family: Family, device: torch.device, plan: Plan) -> list[list[str]]
         )
         pipeline = plain_pipeline(model, request)
 
-        # The copy waits for the device, which the pipeline does not; the engine's images are on the CPU already.
+        # The pipeline does not wait for the device, but the copy does. The engine's images are on the CPU already.
         def plain(run: Callable[[], torch.Tensor] = pipeline) -> torch.Tensor:
             return run().float().cpu()
 
@@ -83,11 +83,11 @@ def peak_of(run: Callable[[], object], device: torch.device) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rehearse", action="store_true", help="tiny networks on any device: shows that it runs")
+    parser.add_argument("--rehearse", action="store_true", help="use tiny networks, to check that the script runs")
     plan = REHEARSAL if parser.parse_args(arguments).rehearse else Plan()
     gpu = torch.cuda.is_available()
     if not gpu and not plan.tiny:
-        print("No GPU is at hand: the figures of docs/performance.md that need one are not measured.")
+        print("There is no GPU: the figures of docs/performance.md that need one are not measured.")
         return
     device = torch.device("cuda" if gpu else "cpu")
     name = torch.cuda.get_device_name() if gpu else "CPU"
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:
             rows += measure(family, device, plan)
         except torch.OutOfMemoryError as error:
-            print(f"{family.value} is left out: it does not fit this GPU ({str(error).partition('.')[0]}).")
+            print(f"{family.value} is skipped: it does not fit this GPU ({str(error).partition('.')[0]}).")
         gc.collect()
         torch.cuda.empty_cache()
     sides = ["diffusers", "ControlStack"]

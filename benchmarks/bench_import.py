@@ -1,4 +1,4 @@
-"""What it costs ComfyUI to load the pack: time, and the modules that come with it."""
+"""The cost of loading the pack into ComfyUI: the time, and the modules it imports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from controlstack.workshop.comfyui import find_comfyui
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = {"cv2", "diffusers", "transformers", "controlnet_aux", "accelerate", "peft", "scipy", "timm"}
 
-# Runs inside ComfyUI's folder. Everything ComfyUI itself imports is there before the clock starts.
+# Runs in ComfyUI's folder. Everything that ComfyUI itself imports is imported before the clock starts.
 PROBE = """
 import asyncio, importlib.util, json, sys, time, types
 sys.argv = ["main.py", "--cpu"]
@@ -38,7 +38,7 @@ print(json.dumps({{"seconds": seconds, "new": new}}))
 
 
 def measure() -> dict:
-    """Seconds to load the pack into a ComfyUI that is loaded already, and the top-level modules that brought."""
+    """The seconds to load the pack into a running ComfyUI, and the top-level modules that were imported with it."""
     comfyui = find_comfyui()
     code = PROBE.format(comfyui=str(comfyui), init=str(ROOT / "__init__.py"), root=str(ROOT))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=comfyui)

@@ -1,6 +1,6 @@
-"""What a remote node costs beyond the service's own time, in a real ComfyUI, against doubles on this machine.
+"""The overhead of a remote node beyond the service's own time, in a real ComfyUI, with doubles on this machine.
 
-A job of a double takes two seconds from its acceptance. 1024x1024 pictures go in and come out.
+A double finishes a job two seconds after it accepted it. Input and output images are 1024x1024.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ KINDS = {
 
 
 def graph(seeds: range, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """One remote node for each seed, all of one picture."""
+    """One remote node for each seed, all with the same image."""
     control = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "resize": "crop", "enabled": True}
     plain = {"negative_prompt": "", "steps": 21, "guidance_scale": 4.0, "batch_size": 1, "clip_skip": 0, "denoise": 1.0}
     nodes = {
@@ -65,7 +65,7 @@ def graph(seeds: range, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def seconds_of_remote_nodes(comfy: ComfyServer, nodes: Mapping[str, Any]) -> float:
-    """From the first remote node's start to the last one's result."""
+    """The seconds from the start of the first remote node to the result of the last one."""
     moments: list[float] = []
 
     def note(kind: str, data: Mapping[str, Any]) -> None:
@@ -81,13 +81,13 @@ def seconds_of_remote_nodes(comfy: ComfyServer, nodes: Mapping[str, Any]) -> flo
 
 
 def processor_seconds(comfy: ComfyServer) -> float:
-    """What ComfyUI's process has computed so far, whatever else the machine does."""
+    """The CPU seconds that ComfyUI's process has used so far."""
     times = psutil.Process(comfy.server.process.pid).cpu_times()
     return times.user + times.system
 
 
-def prepare_pictures(double: Double) -> None:
-    """Draw once, so that the machine's time goes to the nodes and not to the service."""
+def draw_once(double: Double) -> None:
+    """Let the double draw one image and return it every time, so that CPU time goes to the nodes and not to it."""
     wish = Wish("a lighthouse", SIDE, SIDE, 1)
     drawn = draw(double.name, double.colour, wish, double.image_kind)
     double.draw = lambda *_: drawn
@@ -95,7 +95,8 @@ def prepare_pictures(double: Double) -> None:
 
 def overheads(comfy: ComfyServer) -> None:
     if hasattr(os, "getloadavg"):
-        print(f"Other work wants {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores: a busy machine measures itself.")
+        load = f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        print(f"The load average is {load}. On a busy machine the figures are too high.")
     print(f"One node, {SIDE}x{SIDE} in and out, the service takes {LATENCY:g} s; median and best of {ROUNDS} runs")
     print("| node | overhead | best | of ComfyUI's processor time |\n|---|---|---|---|")
     worst = 0.0
@@ -131,22 +132,22 @@ def side_by_side(comfy: ComfyServer) -> None:
 
 
 def resumed(services: Services, folder: Path) -> None:
-    """Jobs that a process bought and another one takes up from the journal."""
+    """Jobs that one process submitted and another one resumes from the journal."""
     endpoint, environ = find_endpoint("ModelsLab"), dict(services.environment)
-    picture = torch.linspace(0, 1, 128 * 128 * 3).reshape(1, 128, 128, 3)
-    request = GenerationRequest("a lighthouse", width=128, height=128, controls=(ControlUnit(Modality.CANNY, picture),))
+    image = torch.linspace(0, 1, 128 * 128 * 3).reshape(1, 128, 128, 3)
+    request = GenerationRequest("a lighthouse", width=128, height=128, controls=(ControlUnit(Modality.CANNY, image),))
     credentials = find_credentials(endpoint.service, "default", folder / "none", environ)
     account, settings = Account(credentials, Journal(folder / "jobs")), Settings(environ=environ)
     remotes = [RemoteRequest(endpoint, replace(request, seed=seed), endpoint.options_type()) for seed in range(RESUMED)]
     for remote in remotes:
         run_job(remote, account, RunMode(async_only=True), settings=settings)
-    bought = services.modelslab.paid
+    paid_before = services.modelslab.paid
     time.sleep(LATENCY)
     began = time.perf_counter()
     results = [run_job(remote, account, settings=settings) for remote in remotes]
     taken = time.perf_counter() - began
     assert all(result.images and result.info["resumed"] for result in results)
-    paid = services.modelslab.paid - bought
+    paid = services.modelslab.paid - paid_before
     print(f"{RESUMED} jobs resumed from the journal: {paid} paid requests, {taken / RESUMED * 1000:.0f} ms each.")
     print(f"The bar is none: {'kept' if paid == 0 else 'MISSED'}.")
 
@@ -156,7 +157,7 @@ def main() -> None:
         folder = Path(name)
         for double in services.doubles:
             double.latency, double.pending_polls = LATENCY, 0
-            prepare_pictures(double)
+            draw_once(double)
         with comfy_server(folder / "comfyui", environment=services.environment) as comfy:
             overheads(comfy)
             side_by_side(comfy)

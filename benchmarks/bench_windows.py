@@ -1,7 +1,6 @@
-"""What windows save: nets of SD 1.5's real size, which the plain pipeline runs at every step, times zero or not.
+"""The time that windows save: the plain pipeline runs every ControlNet at every step, outside its window too.
 
-A small picture and few steps, so that it ends on a CPU; the shares of the work are those of a denoising loop at that
-size, without text encoding. Needs 9 GB of memory.
+Networks have SD 1.5's real size; the image is small and the steps few, so that it runs on a CPU. Needs 9 GB of memory.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def main() -> None:
         )
         request = GenerationRequest("a circle", width=SIDE, height=SIDE, steps=STEPS, controls=controls)
         plain = plain_pipeline(model, request)
-        assert torch.equal(plain(), generate(model, request).images), "the two must make the same image"
+        assert torch.equal(plain(), generate(model, request).images), "both must make the same image"
         result = interleaved(plain, lambda request=request: generate(model, request), ROUNDS)
         rows.append([name, f"{result.theirs:.2f} s", f"{result.ours:.2f} s", f"{result.ratio:.3f}", f"{bar:.2f}"])
     print_table(["nets and windows", "diffusers", "ControlStack", "ratio", "bar"], rows)

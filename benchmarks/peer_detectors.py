@@ -1,4 +1,4 @@
-"""The detectors others use, each in a process of its own: what they import changes a process for good."""
+"""Other packages' detectors, each in a process of its own, because their imports change the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACK_VARIABLE = "COMFYUI_CONTROLNET_AUX_PATH"
 _CLOCK = """
 import json, statistics, sys, time
 import numpy as np, torch, cv2
-pictures, folder, rounds = np.load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+images, folder, rounds = np.load(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(int(sys.argv[4])); cv2.setNumThreads(int(sys.argv[4]))
 
 def seconds(run):
@@ -27,12 +27,12 @@ def seconds(run):
 
 _CONTROLNET_AUX = """
 from controlnet_aux import CannyDetector, HEDdetector
-side, canny = pictures.shape[1], CannyDetector()
+side, canny = images.shape[1], CannyDetector()
 size = {"detect_resolution": side, "image_resolution": side}
-answer = {"canny": seconds(lambda: [canny(picture, output_type="np", **size) for picture in pictures])}
+answer = {"canny": seconds(lambda: [canny(image, output_type="np", **size) for image in images])}
 hed = HEDdetector.from_pretrained(folder)
-answer["hed"] = seconds(lambda: hed(pictures[0][:512, :512], output_type="np"))
-answer["hed anew"] = seconds(lambda: HEDdetector.from_pretrained(folder)(pictures[0][:512, :512], output_type="np"))
+answer["hed"] = seconds(lambda: hed(images[0][:512, :512], output_type="np"))
+answer["hed anew"] = seconds(lambda: HEDdetector.from_pretrained(folder)(images[0][:512, :512], output_type="np"))
 """
 
 # Run in ComfyUI's folder, as a node of the pack is.
@@ -46,7 +46,7 @@ comfy.options.enable_args_parsing()
 spec = importlib.util.spec_from_file_location("aux_pack", home + "/__init__.py", submodule_search_locations=[home])
 pack = sys.modules["aux_pack"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(pack)
-image = torch.from_numpy(pictures).float() / 255
+image = torch.from_numpy(images).float() / 255
 
 def node(name, image, **inputs):
     node = pack.NODE_CLASS_MAPPINGS[name]()
@@ -70,29 +70,29 @@ answer = {"offline": time.perf_counter() - started}
 """
 
 
-def controlnet_aux(pictures: Path, weights: Path, rounds: int, threads: int) -> dict[str, float]:
-    """Seconds of the package's Canny on all pictures, and of its HED on one of 512x512, kept and built anew."""
-    return _run(_CLOCK + _CONTROLNET_AUX, pictures, weights / "lllyasviel" / "Annotators", rounds, threads)
+def controlnet_aux(images: Path, weights: Path, rounds: int, threads: int) -> dict[str, float]:
+    """Seconds of the package's Canny on all images, and of its HED on one of 512x512, kept and reloaded."""
+    return _run(_CLOCK + _CONTROLNET_AUX, images, weights / "lllyasviel" / "Annotators", rounds, threads)
 
 
-def comfyui_controlnet_aux(pictures: Path, weights: Path, rounds: int, threads: int) -> dict[str, float]:
-    """The same of the pack in the folder COMFYUI_CONTROLNET_AUX_PATH names; nothing where none is named."""
+def comfyui_controlnet_aux(images: Path, weights: Path, rounds: int, threads: int) -> dict[str, float]:
+    """The same for the pack in the folder COMFYUI_CONTROLNET_AUX_PATH; empty if that is not set."""
     home = os.environ.get(PACK_VARIABLE)
     if not home:
         return {}
     code = _CLOCK + _PACK.format(home=str(Path(home).resolve()), comfyui=str(find_comfyui()))
-    return _run(code, pictures, weights, rounds, threads, AUX_ANNOTATOR_CKPTS_PATH=str(weights))
+    return _run(code, images, weights, rounds, threads, AUX_ANNOTATOR_CKPTS_PATH=str(weights))
 
 
 def controlnet_aux_offline(hub: str) -> float:
-    """Seconds until the package gives up on a hub that does not answer."""
+    """Seconds until the package gives up on a hub that cannot be reached."""
     return _run(_OFFLINE, HF_ENDPOINT=hub)["offline"]
 
 
 def _run(code: str, *arguments: object, **environment: str) -> dict[str, float]:
     command = [sys.executable, "-c", f"{code}\nimport json; print(json.dumps(answer))", *map(str, arguments)]
     settings = {**os.environ, "PYTHONWARNINGS": "ignore", **environment}
-    # Not this clone's folder: its `nodes` would shadow ComfyUI's.
+    # Not in this clone's folder: its `nodes` would shadow ComfyUI's.
     result = subprocess.run(command, capture_output=True, text=True, env=settings, cwd=find_comfyui())
     if result.returncode:
         raise SystemExit(f"A peer failed:\n{result.stderr[-2000:]}")

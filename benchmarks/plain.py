@@ -1,4 +1,4 @@
-"""The plain diffusers pipeline, called as a script would call it: what the local engine is compared with."""
+"""The plain diffusers pipeline, called as in a script: the baseline for the local engine."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from controlstack.local.model import LocalModel
 from controlstack.local.schedulers import make_scheduler
 from torch import Tensor
 
-# The class without nets, the one with them, and its name for the maps.
-KINDS = {
+# The pipeline class without ControlNets, the class with them, and its argument for the maps.
+PIPELINES = {
     Family.SD15: ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline", "image"),
     Family.SDXL: ("StableDiffusionXLPipeline", "StableDiffusionXLControlNetPipeline", "image"),
     Family.FLUX_DEV: ("FluxPipeline", "FluxControlNetPipeline", "control_image"),
@@ -24,15 +24,15 @@ KINDS = {
 _OPTIONS = {"requires_safety_checker": False, "add_watermarker": False, "safety_checker": None}
 
 
-def _shown(image: Tensor, flux: bool) -> Tensor:
-    """A map as a pipeline takes a tensor: FLUX's want -1..1."""
+def _as_pipeline_input(image: Tensor, flux: bool) -> Tensor:
+    """A map [batch, height, width, 3] as a pipeline takes it: [batch, 3, height, width], for FLUX in -1..1."""
     planes = image.movedim(-1, 1)
     return 2 * planes - 1 if flux else planes
 
 
 def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[], Tensor]:
-    """A function that makes the request's images [batch, height, width, 3] from text; the pipeline is built before."""
-    without, controlled, maps = KINDS[model.family.compatible_family]
+    """Build the pipeline; returns a function that makes the images [batch, height, width, 3] of the request."""
+    without, controlled, maps = PIPELINES[model.family.compatible_family]
     kind = getattr(diffusers, controlled if request.controls else without)
     scheduler = make_scheduler(SchedulerChoice(), model.scheduler_config)
     parts: dict[str, Any] = {**_OPTIONS, **model.components, "scheduler": scheduler}
@@ -43,7 +43,7 @@ def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[]
         stack = diffusers.FluxMultiControlNetModel if model.facts.flow else diffusers.MultiControlNetModel
         parts["controlnet"] = stack(nets)
         inputs = {
-            maps: [_shown(control.image, model.facts.flow) for control in request.controls],
+            maps: [_as_pipeline_input(control.image, model.facts.flow) for control in request.controls],
             "controlnet_conditioning_scale": [control.strength for control in request.controls],
             "control_guidance_start": [control.start for control in request.controls],
             "control_guidance_end": [control.end for control in request.controls],

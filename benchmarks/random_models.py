@@ -1,6 +1,6 @@
-"""Models of real size with random weights: what they draw is noise, what they cost is what the real ones cost.
+"""Models of real size with random weights: they draw noise, and cost as much as the real ones.
 
-The text encoders are the exception: two layers of the right width, since no benchmark here measures them.
+Only the text encoders are smaller, with two layers of the right width, because no benchmark measures them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FLUX_NET = {"num_layers": 5, "num_single_layers": 10}
 
 @dataclass(frozen=True)
 class Usual:
-    """What the card of a family's model suggests: the picture's side in pixels, and the guidance."""
+    """The recommendation of a family's model card: the side of the image in pixels, and the guidance scale."""
 
     side: int
     guidance: float
@@ -42,9 +42,9 @@ class Usual:
 USUAL = {Family.SD15: Usual(512, 7.5), Family.SDXL: Usual(1024, 5.0), Family.FLUX_DEV: Usual(1024, 3.5)}
 
 Changes = Mapping[str, Mapping[str, Any]]
-"""What is another in the configurations of a model's components, by the components' names."""
+"""Changed entries in the configurations of a model's components, by the names of the components."""
 
-# FLUX's 12 billion numbers fit no ordinary computer; these few blocks are as wide as its own.
+# FLUX's 12 billion parameters do not fit an ordinary computer. These few blocks are as wide as its own.
 SHALLOW_FLUX: Changes = {"transformer": {"num_layers": 1, "num_single_layers": 1}}
 
 _TINY_VAE = {"block_out_channels": (32,) * 4}
@@ -56,12 +56,12 @@ TINY: Mapping[Family, Changes] = {
     Family.SDXL: {"unet": _TINY_XL, "vae": _TINY_VAE},
     Family.FLUX_DEV: {"transformer": _TINY_FLUX, "vae": _TINY_VAE, "text_encoder_2": _TINY_T5},
 }
-"""For rehearsals: every way through the code in seconds, and no figure that means anything."""
+"""For rehearsals: all code paths in seconds. The figures mean nothing."""
 
 
 @dataclass(repr=False)
 class RandomModel(LocalModel):
-    """A model whose nets are in memory instead of on a disk."""
+    """A model whose ControlNets are in memory instead of in files."""
 
     networks: dict[Modality, Any] = field(default_factory=dict)
 
@@ -75,7 +75,7 @@ class RandomModel(LocalModel):
 def random_model(
     family: Family, memory: Memory, dtype: torch.dtype, nets: int, changes: Changes | None = None
 ) -> RandomModel:
-    """A model on the memory's device, with `nets` ControlNets that act: for canny, depth and openpose."""
+    """A model on the memory's device, with `nets` (0..3) ControlNets that act: for canny, depth and openpose."""
     torch.manual_seed(0)
     facts, configs = FACTS[family], family_configs(family, Library())
     scheduler = configs.pop("scheduler")
@@ -94,7 +94,7 @@ def random_model(
         scheduler_config=scheduler,
         networks={m: _net(networks[facts.denoiser], memory.device, dtype) for m in MODALITIES[:nets]},
     )
-    # What the memory does not know of would count as taken by others, and the engine would offload.
+    # Modules that the memory does not manage would count as used by others, and the engine would offload.
     memory.load([model.managed(module) for module in (*networks.values(), *model.networks.values())])
     return model
 
@@ -102,7 +102,7 @@ def random_model(
 def _network(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:
     options = {name: value for name, value in config.items() if name != "_class_name"}
     kind = config["_class_name"]
-    with _drawn_at_random(device, dtype):
+    with _random_weights(device, dtype):
         if hasattr(diffusers, kind):
             return getattr(diffusers, kind)(**options).eval()
         thin = {name: value for name, value in _THIN.items() if name in options}
@@ -112,22 +112,22 @@ def _network(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -
 
 
 def _net(denoiser: Any, device: torch.device, dtype: torch.dtype) -> Any:
-    with _drawn_at_random(device, dtype):
+    with _random_weights(device, dtype):
         if isinstance(denoiser, diffusers.FluxTransformer2DModel):
             config = {name: value for name, value in denoiser.config.items() if not name.startswith("_")}
             depth = {name: min(blocks, config[name]) for name, blocks in _FLUX_NET.items()}
             known = inspect.signature(diffusers.FluxControlNetModel.__init__).parameters
-            return _acting(
+            return _with_effect(
                 diffusers.FluxControlNetModel(
                     **{name: value for name, value in {**config, **depth}.items() if name in known}
                 )
             )
-        return _acting(diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False))
+        return _with_effect(diffusers.ControlNetModel.from_unet(denoiser, load_weights_from_unet=False))
 
 
 @contextmanager
-def _drawn_at_random(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Networks are made on the device, in the number format; initialising them on the CPU would take minutes."""
+def _random_weights(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Within this context networks are created on the device and in the dtype; on the CPU that would take minutes."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -137,8 +137,8 @@ def _drawn_at_random(device: torch.device, dtype: torch.dtype) -> Iterator[None]
         torch.set_default_dtype(before)
 
 
-def _acting(net: Any) -> Any:
-    """Fresh ControlNets begin and end with zeros; here they do not, so that a mistaken hint or a wrong sum is seen."""
+def _with_effect(net: Any) -> Any:
+    """Replace the zero layers of a new ControlNet by random ones, so that a wrong hint or sum changes the image."""
     for parameter in net.parameters():
         if parameter.ndim > 1 and not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
@@ -146,5 +146,5 @@ def _acting(net: Any) -> Any:
 
 
 def random_map(side: int, seed: int) -> Tensor:
-    """Noise [1, side, side, 3], dark as lines on black are: a bright map would be taken for lines on paper."""
+    """Noise [1, side, side, 3] in 0..0.4: a bright map would be taken for black lines on white, and inverted."""
     return 0.4 * torch.rand(1, side, side, 3, generator=torch.Generator().manual_seed(seed))

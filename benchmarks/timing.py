@@ -1,4 +1,4 @@
-"""Two ways of doing the same, timed in turns, so that whatever else the machine does falls on both."""
+"""Times two alternatives in interleaved runs, so that other load on the machine affects both alike."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from itertools import chain
 
 @dataclass(frozen=True)
 class Comparison:
-    """Median seconds of both sides, and the median of the ratios of their pairs."""
+    """The median seconds of both sides, and the median of the ratios (ours / theirs) of the pairs."""
 
     theirs: float
     ours: float
@@ -25,9 +25,9 @@ def interleaved(
     rounds: int,
     around: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Comparison:
-    """Run both `rounds` times; every other pair begins with the other side.
+    """Run both sides `rounds` times; the side that runs first alternates.
 
-    `around` is put around our side each time, off the clock.
+    Our side runs inside the context `around`. Entering and leaving it is not timed.
     """
 
     def ours_inside() -> float:
@@ -44,12 +44,13 @@ def interleaved(
 
 
 def seconds(run: Callable[[], object]) -> float:
+    """The wall-clock seconds of one call."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
 
 
 def print_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """As Markdown, so that it can go into docs/performance.md as it is; each row as soon as it is there."""
+    """Print a Markdown table for docs/performance.md, each row as soon as it is measured."""
     for row in chain((heads, ["---"] * len(heads)), rows):
         print(f"| {' | '.join(row)} |", flush=True)

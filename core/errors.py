@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from . import problems as problem_kinds
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -26,7 +28,7 @@ class ControlStackError(Exception):
 class InvalidRequest(ControlStackError):
     """What was asked cannot be done by its target; `problems` lists every reason."""
 
-    def __init__(self, target: str, problems: Sequence[Problem]) -> None:
+    def __init__(self, target: str, problems: Sequence[Problem] | Sequence[problem_kinds.Problem]) -> None:
         self.problems = tuple(problems)
         if len(self.problems) == 1:
             text = f"{target} cannot use this. {self.problems[0]}"

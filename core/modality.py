@@ -1,4 +1,4 @@
-"""The nineteen kinds of control map."""
+"""The kinds of control map."""
 
 from __future__ import annotations
 
@@ -6,55 +6,45 @@ from enum import StrEnum
 
 
 class Modality(StrEnum):
-    """What a control map shows, spelled as the services document it.
+    """What a control map shows: the name that the services document, and its facts.
 
-    `OPENPOSE` is the body skeleton, `POSE` the whole body with hands and face.
+    title: the name shown to users, e.g. "Soft Edge".
+    thin_lines: the map has lines so thin that averaging would wash them out when it is scaled down.
+
+    `OPENPOSE` is the skeleton of the body, `POSE` that of the whole body with hands and face.
     """
 
-    CANNY = "canny"
-    DEPTH = "depth"
-    HED = "hed"
-    MLSD = "mlsd"
-    NORMAL = "normal"
-    OPENPOSE = "openpose"
-    SCRIBBLE = "scribble"
-    SEGMENTATION = "segmentation"
-    INPAINT = "inpaint"
-    SOFTEDGE = "softedge"
-    LINEART = "lineart"
-    SHUFFLE = "shuffle"
-    TILE = "tile"
-    FACE_DETECTOR = "face_detector"
-    QRCODE = "qrcode"
-    BLUR = "blur"
-    POSE = "pose"
-    GRAY = "gray"
-    LOW_QUALITY = "low_quality"
+    CANNY = "canny", "Canny", True
+    DEPTH = "depth", "Depth"
+    HED = "hed", "HED"
+    MLSD = "mlsd", "MLSD", True
+    NORMAL = "normal", "Normal"
+    OPENPOSE = "openpose", "OpenPose", True
+    SCRIBBLE = "scribble", "Scribble", True
+    SEGMENTATION = "segmentation", "Segmentation"
+    INPAINT = "inpaint", "Inpaint"
+    SOFTEDGE = "softedge", "Soft Edge"
+    LINEART = "lineart", "Lineart", True
+    SHUFFLE = "shuffle", "Shuffle"
+    TILE = "tile", "Tile"
+    FACE_DETECTOR = "face_detector", "Face Detector", True
+    QRCODE = "qrcode", "QR Code"
+    BLUR = "blur", "Blur"
+    POSE = "pose", "Pose", True
+    GRAY = "gray", "Gray"
+    LOW_QUALITY = "low_quality", "Low Quality"
+
+    title: str
+    thin_lines: bool
+
+    def __new__(cls, name: str, title: str = "", thin_lines: bool = False) -> Modality:
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.title = title
+        member.thin_lines = thin_lines
+        return member
 
     @property
-    def title(self) -> str:
-        """The plain name shown to users, e.g. "Soft Edge"."""
-        return _TITLES.get(self, self.value.replace("_", " ").title())
-
-    @property
-    def thin_lines(self) -> bool:
-        """Whether the map is made of lines so thin that averaging would wash them out when it is reduced."""
-        return self in _THIN_LINES
-
-
-_TITLES = {
-    Modality.HED: "HED",
-    Modality.MLSD: "MLSD",
-    Modality.OPENPOSE: "OpenPose",
-    Modality.SOFTEDGE: "Soft Edge",
-    Modality.QRCODE: "QR Code",
-}
-_THIN_LINES = {
-    Modality.CANNY,
-    Modality.MLSD,
-    Modality.OPENPOSE,
-    Modality.SCRIBBLE,
-    Modality.LINEART,
-    Modality.FACE_DETECTOR,
-    Modality.POSE,
-}
+    def node_id(self) -> str:
+        """The id of its control node, e.g. "ControlStackSoftEdge". It is saved in graphs: never change a title."""
+        return f"ControlStack{self.title.replace(' ', '')}"

@@ -1,4 +1,4 @@
-"""Reference images: IP-Adapters that are put into the denoiser for one generation, and taken out again."""
+"""Reference images: IP-Adapters that are installed in the denoiser for one generation and removed again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
 from .adapter_search import Adapter
 from .model import LocalModel
-from .pictures import to_picture
+from .pil_images import to_pil
 from .weight_files import reading
 
 if TYPE_CHECKING:
@@ -21,37 +21,39 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Fitting:
-    """What adapters replace in a denoiser: its attention processors, and its projection of image embeddings."""
+class _AdapterLayers:
+    """The parts of a denoiser that adapters replace: attention processors, and the projection of image embeddings."""
 
     processors: Mapping[str, Any]
     projection: Any
-    kind: str | None
+    projection_type: str | None
 
     @classmethod
-    def of(cls, denoiser: Any) -> _Fitting:
-        # The projection of a plus adapter has attention of its own, which goes with it.
-        own = {name: p for name, p in denoiser.attn_processors.items() if not name.startswith("encoder_hid_proj.")}
-        kind = getattr(denoiser.config, "encoder_hid_dim_type", None)
-        return cls(own, getattr(denoiser, "encoder_hid_proj", None), kind)
+    def of(cls, denoiser: Any) -> _AdapterLayers:
+        # The projection of a plus adapter has attention processors of its own, which stay with it.
+        processors = {
+            name: p for name, p in denoiser.attn_processors.items() if not name.startswith("encoder_hid_proj.")
+        }
+        projection_type = getattr(denoiser.config, "encoder_hid_dim_type", None)
+        return cls(processors, getattr(denoiser, "encoder_hid_proj", None), projection_type)
 
-    def put_into(self, denoiser: Any) -> None:
+    def install(self, denoiser: Any) -> None:
         denoiser.encoder_hid_proj = None
         denoiser.set_attn_processor(dict(self.processors))
         denoiser.encoder_hid_proj = self.projection
-        denoiser.config.encoder_hid_dim_type = self.kind
+        denoiser.config.encoder_hid_dim_type = self.projection_type
 
     @contextmanager
     def on(self, device: Any) -> Iterator[None]:
-        """Its parts on the device only while this lasts: whoever manages the memory there does not know of them."""
+        """Within this context the parts are on the device. The memory management does not know them."""
         try:
             self.to(device=device)
             yield
         finally:
             self.to(device="cpu")
 
-    def to(self, **where: Any) -> _Fitting:
-        """Itself, with its parts on a device or in a number format."""
+    def to(self, **where: Any) -> _AdapterLayers:
+        """Move or cast the parts; returns itself."""
         for part in (*self.processors.values(), self.projection):
             if hasattr(part, "to"):
                 part.to(**where)
@@ -59,11 +61,11 @@ class _Fitting:
 
 
 @contextmanager
-def _staying(denoiser: Any) -> Iterator[None]:
-    """While this lasts, the denoiser is not moved or cast.
+def _not_moved(denoiser: Any) -> Iterator[None]:
+    """Within this context the denoiser is not moved or cast.
 
-    After loading an adapter diffusers brings the whole UNet to one format, also weights that rest in a smaller one, and
-    nothing at all where layers are offloaded; so the adapter's own parts are brought there when they are loaded.
+    After loading an adapter, diffusers casts the whole UNet to one dtype, even weights with a smaller storage dtype,
+    and does nothing if layers are offloaded. Instead, only the adapter's own parts are cast after loading.
     """
     denoiser.to = lambda *_, **__: denoiser
     try:
@@ -76,43 +78,43 @@ def _staying(denoiser: Any) -> Iterator[None]:
 def adapters_applied(
     pipeline: Any, model: LocalModel, references: Sequence[ImageReference], adapters: Sequence[Adapter]
 ) -> Iterator[Callable[[int, int], None]]:
-    """While this lasts, the pipeline has one IP-Adapter per reference; gives a function that sets the scales of a step.
+    """Within this context the pipeline has one IP-Adapter per reference; yields a function that sets a step's scales.
 
-    One adapter per reference, also where two use the same file, gives each a scale and a window of its own. Afterwards
-    the denoiser is what it was, the very same objects. Raises ModelUnreadable for a file that does not fit.
+    Each reference has an adapter of its own, even if two use the same file, and so its own scale and window. Afterwards
+    the denoiser has the same objects as before. Raises ModelUnreadable for a file that does not fit.
     """
     if not references:
         yield lambda step, steps: None
         return
     paths = [adapter.path for adapter in adapters]
     denoiser = model.denoiser
-    before = _Fitting.of(denoiser)
+    original = _AdapterLayers.of(denoiser)
 
-    def load() -> _Fitting:
-        # The embeddings are made here; but without an encoder the pipeline looks for one where there is none.
+    def load() -> _AdapterLayers:
+        # The embeddings are made here, but without an encoder the pipeline would look for one in the adapter's folder.
         encoder, processor = model.image_encoder(adapters[0])
         pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
         folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
-        with reading(paths[0]), _staying(denoiser):
+        with reading(paths[0]), _not_moved(denoiser):
             pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
-        return _Fitting.of(denoiser).to(dtype=model.dtype)
+        return _AdapterLayers.of(denoiser).to(dtype=model.dtype)
 
-    now: list[float] = []
+    current: list[float] = []
 
-    def scale(step: int, steps: int) -> None:
+    def set_scales(step: int, steps: int) -> None:
         scales = [r.scale if acts_at(r, step, steps) else 0.0 for r in references]
-        if scales != now:
-            now[:] = scales
-            # FLUX takes a list of one as the scales of the layers.
+        if scales != current:
+            current[:] = scales
+            # FLUX takes a list with one scale for the scales of its layers.
             pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
 
     try:
-        fitting = model.fittings.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
-        with fitting.on(model.device):
-            fitting.put_into(denoiser)
-            yield scale
+        layers = model.fittings.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
+        with layers.on(model.device):
+            layers.install(denoiser)
+            yield set_scales
     finally:
-        before.put_into(denoiser)
+        original.install(denoiser)
 
 
 def reference_inputs(
@@ -123,18 +125,18 @@ def reference_inputs(
     height: int,
     guided: bool,
 ) -> dict[str, Any]:
-    """What the pipeline is given beside the adapters: an embedding per reference, and masks where there are any.
+    """The arguments of the pipeline for references: an embedding for each, and the masks if there are any.
 
-    `guided` where the pipeline doubles its batch for guidance. An image that was embedded before is not embedded again.
+    `guided` if the pipeline doubles its batch for guidance. Embeddings of images are cached with the model.
     """
     if not references:
         return {}
     pairs = zip(references, adapters, strict=True)
     embeds = [_embedding(model, reference, adapter, guided).to(model.device) for reference, adapter in pairs]
     if model.facts.flow:
-        # Without true guidance the negative ones are never used, but left out they would be computed.
-        nothing = [embed.new_zeros(embed.shape) for embed in embeds]
-        return {"ip_adapter_image_embeds": embeds, "negative_ip_adapter_image_embeds": nothing}
+        # FLUX has no true CFG, so these are unused; zeros keep the pipeline from encoding a negative image.
+        negative = [embed.new_zeros(embed.shape) for embed in embeds]
+        return {"ip_adapter_image_embeds": embeds, "negative_ip_adapter_image_embeds": negative}
     inputs: dict[str, Any] = {"ip_adapter_image_embeds": embeds}
     if any(reference.mask is not None for reference in references):
         masks = [_mask(reference, width, height).to(model.device) for reference in references]
@@ -143,15 +145,15 @@ def reference_inputs(
 
 
 def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, guided: bool) -> Tensor:
-    """[1, images, ...], or [2, images, ...] with that of no image first, as the pipelines prepare it themselves."""
+    """The embedding [1, images, ...], or [2, images, ...] if guided, with that of no image first."""
     import torch
 
     encoder, processor = model.image_encoder(adapter)
-    pictures = [to_picture(frame) for frame in to_rgb(reference.image)]
-    digest = hashlib.sha256(b"".join(picture.tobytes() + str(picture.size).encode() for picture in pictures))
+    images = [to_pil(frame) for frame in to_rgb(reference.image)]
+    digest = hashlib.sha256(b"".join(image.tobytes() + str(image.size).encode() for image in images))
 
     def make() -> tuple[Tensor, Tensor]:
-        pixels = processor(pictures, return_tensors="pt").pixel_values.to(encoder.device, encoder.dtype)
+        pixels = processor(images, return_tensors="pt").pixel_values.to(encoder.device, encoder.dtype)
         with torch.no_grad():
             if not adapter.hidden:
                 positive = encoder(pixels).image_embeds
@@ -165,7 +167,7 @@ def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, g
 
 
 def _mask(reference: ImageReference, width: int, height: int) -> Tensor:
-    """[1, images, height, width] with 1 where the reference acts: of the result, over which a mask is stretched."""
+    """The mask [1, images, height, width] of a reference, stretched over the result: 1 where the reference acts."""
     import torch
 
     images = reference.image.shape[0]

@@ -1,4 +1,4 @@
-"""How an autoencoder computes: in the number format diffusers' pipelines take, and in pieces that fit the memory."""
+"""How the VAE computes: in the dtype that diffusers' pipelines use, and in tiles that fit the memory."""
 
 from __future__ import annotations
 
@@ -7,63 +7,63 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .families import Family
-from .offload import decoding_room
+from .offload import decoding_bytes
 
 if TYPE_CHECKING:
     import torch
 
-# Sides in pixels of tiles. The larger they are, the fewer seams.
+# Sides of tiles in pixels. Larger tiles leave fewer seams.
 TILES = (1024, 512, 256)
 
 
-def encoding_format(family: Family, vae: Any) -> torch.dtype:
-    """SDXL's autoencoder leaves the range of fp16; its pipelines encode in fp32 whatever it lies in."""
+def encoding_dtype(family: Family, vae: Any) -> torch.dtype:
+    """The dtype to encode in. SDXL's VAE overflows in fp16, so its pipelines always encode in fp32."""
     import torch
 
-    return torch.float32 if _leaves_its_range(family, vae) else vae.dtype
+    return torch.float32 if _overflows_in_fp16(family, vae) else vae.dtype
 
 
-def decoding_format(family: Family, vae: Any) -> torch.dtype:
-    """As for encoding, but that the pipelines decode in bf16, which has the range."""
+def decoding_dtype(family: Family, vae: Any) -> torch.dtype:
+    """The dtype to decode in. The pipelines decode in bf16, which does not overflow, and in fp32 instead of fp16."""
     import torch
 
-    return torch.float32 if _leaves_its_range(family, vae) and vae.dtype == torch.float16 else vae.dtype
+    return torch.float32 if _overflows_in_fp16(family, vae) and vae.dtype == torch.float16 else vae.dtype
 
 
 @contextmanager
-def in_format(vae: Any, dtype: torch.dtype) -> Iterator[None]:
-    """While this lasts the autoencoder computes in that format; afterwards it is in its own, also if broken off."""
-    own = vae.dtype
+def cast_vae(vae: Any, dtype: torch.dtype) -> Iterator[None]:
+    """Within this context the VAE has that dtype; afterwards its own again, also after an exception."""
+    own_dtype = vae.dtype
     try:
-        _turn_to(vae, dtype)
+        _cast(vae, dtype)
         yield
     finally:
-        _turn_to(vae, own)
+        _cast(vae, own_dtype)
 
 
-def _turn_to(vae: Any, dtype: torch.dtype) -> None:
-    if vae.dtype != dtype:  # diffusers warns of every call
+def _cast(vae: Any, dtype: torch.dtype) -> None:
+    if vae.dtype != dtype:  # a cast to the same dtype would log a warning
         vae.to(dtype=dtype)
 
 
-def _leaves_its_range(family: Family, vae: Any) -> bool:
-    # The other families' pipelines do not look at this entry, which diffusers sets by itself where a file has none.
+def _overflows_in_fp16(family: Family, vae: Any) -> bool:
+    # diffusers sets force_upcast for every VAE whose file has no such entry; only SDXL's pipelines use it.
     return family is Family.SDXL and bool(vae.config.get("force_upcast", False))
 
 
 def tile_side(width: int, height: int, dtype: torch.dtype, free: int) -> int | None:
-    """The side in pixels of the tiles a picture is worked on in; None where `free` bytes are enough for one piece."""
-    if decoding_room(width, height, dtype.itemsize) <= free or max(width, height) <= TILES[-1]:
+    """The side in pixels of the tiles for an image of this size, or None if `free` bytes are enough without tiles."""
+    if decoding_bytes(width, height, dtype.itemsize) <= free or max(width, height) <= TILES[-1]:
         return None
     sides = [side for side in TILES if side < max(width, height)]
-    return next((side for side in sides if decoding_room(side, side, dtype.itemsize) <= free), sides[-1])
+    return next((side for side in sides if decoding_bytes(side, side, dtype.itemsize) <= free), sides[-1])
 
 
 @contextmanager
-def in_pieces(vae: Any, tile: int | None) -> Iterator[None]:
-    """While this lasts the autoencoder takes one picture of a batch at a time and, where `tile` says so, in tiles.
+def sliced_and_tiled(vae: Any, tile: int | None) -> Iterator[None]:
+    """Within this context the VAE takes one image of a batch at a time, in tiles of side `tile` (pixels) unless None.
 
-    diffusers' own tiles are as large as the pictures a model was trained on: 1024 pixels for SDXL and FLUX.
+    diffusers' own tiles are as large as the images that the model was trained on: 1024 pixels for SDXL and FLUX.
     """
     sides = vae.tile_sample_min_size, vae.tile_latent_min_size
     try:
@@ -79,11 +79,11 @@ def in_pieces(vae: Any, tile: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def in_one_go(vae: Any) -> Iterator[None]:
-    """While this lasts the autoencoder takes a batch as one, which for a batch of small things is faster by far."""
-    one_by_one = vae.use_slicing
+def unsliced(vae: Any) -> Iterator[None]:
+    """Within this context the VAE takes a batch at once, which is much faster for small images."""
+    use_slicing = vae.use_slicing
     vae.use_slicing = False
     try:
         yield
     finally:
-        vae.use_slicing = one_by_one
+        vae.use_slicing = use_slicing

@@ -13,7 +13,7 @@ from ..core.images import fit_image
 from ..core.memory import Offload, is_out_of_memory
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
-from .autoencoders import in_pieces
+from .autoencoders import sliced_and_tiled
 from .block_cache import BlockCache, blocks_cached
 from .inputs import fitted_mask, init_latents, keep_unmasked
 from .loras import ActiveLoras, loras_applied
@@ -22,7 +22,7 @@ from .offload import run_offloaded
 from .options import PLAIN, Options
 from .pipelines import Task, task_of
 from .run import Listener, Prepared, Run
-from .safety_check import SafetyCheck, flagged_sentence, unrecognisable
+from .safety_check import SafetyCheck, flagged_note, pixelate
 from .schedulers import make_inversion, make_scheduler
 from .token_merging import merging_notes, tokens_merged
 
@@ -72,12 +72,12 @@ def generate(
     if not options.safety_check:
         return _generate_at_size(run, on_step, options)
     check = model.safety_check()  # a broken one is said before anything runs
-    return _checked(_generate_at_size(run, _showing_nothing(on_step), options), check)
+    return _checked(_generate_at_size(run, _with_pixelated_previews(on_step), options), check)
 
 
-def _showing_nothing(on_step: Listener) -> Listener:
+def _with_pixelated_previews(on_step: Listener) -> Listener:
     """What is not checked yet cannot be recognised in the previews either."""
-    return lambda step: on_step(replace(step, preview=lambda: unrecognisable(step.preview()[None])[0]))
+    return lambda step: on_step(replace(step, preview=lambda: pixelate(step.preview()[None])[0]))
 
 
 def _checked(result: Generation, check: SafetyCheck) -> Generation:
@@ -85,8 +85,8 @@ def _checked(result: Generation, check: SafetyCheck) -> Generation:
     if not flagged:
         return result
     images = result.images.clone()
-    images[list(flagged)] = unrecognisable(images[list(flagged)])
-    notes = (*result.notes, flagged_sentence(flagged, len(images)))
+    images[list(flagged)] = pixelate(images[list(flagged)])
+    notes = (*result.notes, flagged_note(flagged, len(images)))
     return replace(result, images=images, flagged=flagged, notes=notes)
 
 
@@ -211,7 +211,7 @@ def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared,
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
     backwards = replace(run, request=inverse).prepare(inversion.inverse, loras)
-    with in_pieces(run.vae, backwards.tile):
+    with sliced_and_tiled(run.vae, backwards.tile):
         picture = init_latents(model, run.request)
     noise = backwards.call(on_step, output="latent", latents=picture)
     return replace(run, request=forward).prepare(inversion.forward, loras), {"latents": noise}

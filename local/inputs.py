@@ -9,8 +9,8 @@ from ..core.conventions import NetKind, adapt_map
 from ..core.images import control_image, fit_image, fit_mask, to_rgb
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, Resize
-from .autoencoders import encoding_format, in_format
-from .controlnets import Control
+from .autoencoders import cast_vae, encoding_dtype
+from .control import Control
 from .diffusers_folder import ZEROS_FOR_EMPTY
 from .families import Family
 from .model import LocalModel
@@ -64,8 +64,8 @@ def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
     import torch
 
     vae = model.vae(request.vae)
-    dtype = encoding_format(model.family, vae)
-    with torch.no_grad(), in_format(vae, dtype):
+    dtype = encoding_dtype(model.family, vae)
+    with torch.no_grad(), cast_vae(vae, dtype):
         encoded = vae.encode(_planes(_init_image(request)).to(model.device, dtype) * 2 - 1)
     latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
     return latents.to(model.dtype) * vae.config.scaling_factor

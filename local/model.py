@@ -24,7 +24,7 @@ from .adapter_search import (
     find_adapters,
     find_image_encoder,
 )
-from .autoencoders import decoding_format
+from .autoencoders import decoding_dtype
 from .capabilities import TABLES
 from .controlnet_file import load_net
 from .diffusers_folder import folder_family, load_folder
@@ -276,7 +276,7 @@ class LocalModel:
 
     def preview(self, vae: Any) -> LatentPreview:
         """What turns unfinished latents into small pictures, fitted to the autoencoder they are for."""
-        dtype = decoding_format(self.family, vae)
+        dtype = decoding_dtype(self.family, vae)
         return self.remembered.get(("preview", ref(vae)), lambda: LatentPreview(vae, self.device, dtype))
 
 

@@ -1,4 +1,4 @@
-"""Which of a model's networks lie on the device when: all, those of the present stage, or single layers."""
+"""Offloading: which networks of a model are on the device: all, those of the current stage, or single layers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-# Bytes beside the weights, as ComfyUI's model_base.py and sd.py estimate them: for the denoiser per latent pixel and
-# byte of its number format, for the VAE's decoder per pixel of the latent's area times 64.
+# Bytes of activations per latent position and byte of the dtype, for a denoising step and for the VAE's decoder, as
+# ComfyUI's model_base.py and sd.py estimate them.
 _DENOISING = 0.01 * 2**20
 _DECODING = 2178 * 64
 _LEANER = {Offload.NONE: Offload.MODEL, Offload.MODEL: Offload.SEQUENTIAL}
@@ -27,44 +27,46 @@ _LEANER = {Offload.NONE: Offload.MODEL, Offload.MODEL: Offload.SEQUENTIAL}
 
 @dataclass(frozen=True)
 class Stage:
-    """Networks that compute at the same time, and the bytes their activations take.
+    """Networks that compute at the same time, and the bytes of their activations.
 
-    `divisible` networks are large enough to be worth loading layer by layer in the leanest mode.
+    In SEQUENTIAL mode, `divisible` networks are loaded layer by layer; for others that is not worth it.
     """
 
     parts: Sequence[Managed]
-    room: int = 0
+    activation_bytes: int = 0
     divisible: bool = True
 
     @property
     def size(self) -> int:
+        """Bytes of the weights."""
         return sum(size_of(part.module) for part in self.parts)
 
 
-def denoising_room(width: int, height: int, batch: int, bytes_per_number: int, factor: float) -> int:
-    """Bytes of activations of a denoising step at a size in pixels; `batch` counts guidance's second half too.
+def denoising_bytes(width: int, height: int, batch: int, itemsize: int, factor: float) -> int:
+    """Bytes of activations of a denoising step.
 
-    `factor` is that of the family.
+    `width` and `height` are pixels, `batch` includes the second half for guidance, `itemsize` the bytes of the dtype,
+    `factor` the family's.
     """
-    return int(factor * _DENOISING * batch * (width // 8) * (height // 8) * bytes_per_number)
+    return int(factor * _DENOISING * batch * (width // 8) * (height // 8) * itemsize)
 
 
-def decoding_room(width: int, height: int, bytes_per_number: int) -> int:
-    """Bytes of activations of decoding one picture in one piece."""
-    return int(_DECODING * (width // 8) * (height // 8) * bytes_per_number)
+def decoding_bytes(width: int, height: int, itemsize: int) -> int:
+    """Bytes of activations of decoding one image (size in pixels) without tiles."""
+    return int(_DECODING * (width // 8) * (height // 8) * itemsize)
 
 
 def choose_offload(stages: Sequence[Stage], memory: Memory, wanted: Offload) -> Offload:
-    """The mode to begin with: the wanted one, else what the process was started for, else the first that fits."""
+    """The mode to start with: the requested one, else that of the process, else the first that fits."""
     if memory.device.type == "cpu" and wanted is Offload.AUTO:
         return Offload.NONE
-    for asked in (wanted, memory.offload):
-        if asked is not Offload.AUTO:
-            return asked
+    for mode in (wanted, memory.offload):
+        if mode is not Offload.AUTO:
+            return mode
     free = memory.free()
-    if sum(stage.size for stage in stages) + max(stage.room for stage in stages) <= free:
+    if sum(stage.size for stage in stages) + max(stage.activation_bytes for stage in stages) <= free:
         return Offload.NONE
-    if max(stage.size + stage.room for stage in stages) <= free:
+    if max(stage.size + stage.activation_bytes for stage in stages) <= free:
         return Offload.MODEL
     return Offload.SEQUENTIAL
 
@@ -72,14 +74,15 @@ def choose_offload(stages: Sequence[Stage], memory: Memory, wanted: Offload) -> 
 def run_offloaded(
     memory: Memory, stages: Sequence[Stage], wanted: Offload, run: Callable[[], Result]
 ) -> tuple[Result, Offload]:
-    """What `run` gives, with every part on the device when it computes, and the mode that it ran in.
+    """Call `run` with every network on the device when it computes; returns its result and the mode used.
 
-    When memory runs out it is run once more in the next leaner mode; when it runs out again, its error is passed on.
+    If the memory runs out, `run` is called once more in the next leaner mode. If it runs out again, the error is passed
+    on.
     """
     mode = choose_offload(stages, memory, wanted)
     leaner = _LEANER.get(mode)
     try:
-        with _placed(memory, stages, mode):
+        with _offloading(memory, stages, mode):
             return run(), mode
     except Exception as error:
         if leaner is None or not is_out_of_memory(error):
@@ -87,70 +90,70 @@ def run_offloaded(
         log.warning(
             "%s ran out of memory with offload %s (%s); trying %s.", memory.device, mode.value, error, leaner.value
         )
-    # Outside of the except block: inside it, the traceback would keep the tensors of the failed run alive.
+    # Outside the except block: inside, the traceback would keep the tensors of the failed run alive.
     memory.unload([part for stage in stages for part in stage.parts])
-    with _placed(memory, stages, leaner):
+    with _offloading(memory, stages, leaner):
         return run(), leaner
 
 
 @contextmanager
-def _placed(memory: Memory, stages: Sequence[Stage], mode: Offload) -> Iterator[None]:
-    present = _Present(memory, keeps=mode is Offload.NONE)
+def _offloading(memory: Memory, stages: Sequence[Stage], mode: Offload) -> Iterator[None]:
+    residency = _Residency(memory, keeps=mode is Offload.NONE)
     with ExitStack() as stack:
         for stage in stages:
             by_layer = mode is Offload.SEQUENTIAL and stage.divisible
-            stack.enter_context(_by_layer(memory, stage) if by_layer else _on_call(present, stage))
+            stack.enter_context(_offload_by_layer(memory, stage) if by_layer else _load_on_call(residency, stage))
         yield
 
 
 @dataclass
-class _Present:
-    """The stages whose parts lie on the device: the last one that came, or with `keeps` all that have come.
+class _Residency:
+    """The stages whose networks are on the device: the last one used, or with `keeps` all that were used.
 
-    What does not come at all, because its result is known from before, is not loaded either.
+    A stage that is not used, because its result is cached, is never loaded.
     """
 
     memory: Memory
     keeps: bool
     stages: list[Stage] = field(default_factory=list)
 
-    def become(self, stage: Stage) -> None:
-        if any(stage is present for present in self.stages):
+    def load(self, stage: Stage) -> None:
+        if any(stage is one for one in self.stages):
             return
         wanted = [*self.stages, stage] if self.keeps else [stage]
-        self.stages = []  # stays so when loading fails
-        parts = [part for present in wanted for part in present.parts]
-        self.memory.load(parts, max(present.room for present in wanted))
+        self.stages = []  # in case loading fails
+        parts = [part for one in wanted for part in one.parts]
+        self.memory.load(parts, max(one.activation_bytes for one in wanted))
         self.stages = wanted
 
 
 @cache
-def _arrival() -> Any:
-    """The hook's class, which knows no network: it would keep one until Python looks for cycles."""
+def _hook_class() -> Any:
+    """The hooks' class. It must not refer to a network, which would then stay in memory until a garbage collection."""
     from accelerate.hooks import ModelHook
     from accelerate.utils import send_to_device
 
-    class Arrival(ModelHook):
-        def __init__(self, present: _Present, stage: Stage) -> None:
-            self.present, self.stage = present, stage
-            self.execution_device = present.memory.device
+    class LoadStageHook(ModelHook):
+        def __init__(self, residency: _Residency, stage: Stage) -> None:
+            self.residency, self.stage = residency, stage
+            self.execution_device = residency.memory.device
 
         def pre_forward(self, module: torch.nn.Module, *args: object, **kwargs: object) -> tuple:
-            self.present.become(self.stage)
+            self.residency.load(self.stage)
             return send_to_device(args, self.execution_device), send_to_device(kwargs, self.execution_device)
 
-    return Arrival
+    return LoadStageHook
 
 
 @contextmanager
-def _on_call(present: _Present, stage: Stage) -> Iterator[None]:
-    """Each part calls its stage up when it is called; diffusers reads the device to compute on from the same hook."""
+def _load_on_call(residency: _Residency, stage: Stage) -> Iterator[None]:
+    """A call of a network loads its stage. diffusers reads the device to compute on from the same hook."""
     from accelerate.hooks import add_hook_to_module, remove_hook_from_module
 
-    arrival = _arrival()
+    hook_class = _hook_class()
     try:
         for part in stage.parts:
-            add_hook_to_module(part.module, arrival(present, stage))
+            add_hook_to_module(part.module, hook_class(residency, stage))
         yield
     finally:
         for part in stage.parts:
@@ -158,8 +161,8 @@ def _on_call(present: _Present, stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def _by_layer(memory: Memory, stage: Stage) -> Iterator[None]:
-    """The parts stay on the CPU, and each layer visits the device to compute."""
+def _offload_by_layer(memory: Memory, stage: Stage) -> Iterator[None]:
+    """The networks stay on the CPU, and each layer is moved to the device while it computes."""
     from diffusers.hooks import HookRegistry, apply_group_offloading
 
     memory.unload(stage.parts)
@@ -171,7 +174,7 @@ def _by_layer(memory: Memory, stage: Stage) -> Iterator[None]:
                 onload_device=memory.device,
                 offload_type="leaf_level",
                 use_stream=streams,
-                low_cpu_mem_usage=streams,  # else a pinned second copy of every weight is made beforehand
+                low_cpu_mem_usage=streams,  # otherwise every weight is copied to pinned memory beforehand
             )
         yield
     finally:
@@ -184,8 +187,8 @@ def _by_layer(memory: Memory, stage: Stage) -> Iterator[None]:
 
 
 def _drop_own_forwards(network: torch.nn.Module) -> None:
-    """Removed hooks leave bound methods on the instances: cycles, which keep a dropped model in memory for long."""
+    """Delete the bound methods that removed hooks leave behind: their cycles keep a dropped model in memory."""
     for module in network.modules():
-        own = vars(module).get("forward")
-        if getattr(own, "__func__", None) is type(module).forward:
+        own_forward = vars(module).get("forward")
+        if getattr(own_forward, "__func__", None) is type(module).forward:
             del module.forward

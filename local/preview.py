@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .autoencoders import in_format, in_one_go
+from .autoencoders import cast_vae, unsliced
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ class LatentPreview:
         channels = vae.config.latent_channels
         probes = torch.randn(_PROBES, channels, generator=generator)
         flat = probes[..., None, None].expand(-1, -1, 2, 2).to(device, dtype)
-        with torch.no_grad(), in_format(vae, dtype), in_one_go(vae):
+        with torch.no_grad(), cast_vae(vae, dtype), unsliced(vae):
             shift = vae.config.get("shift_factor") or 0.0
             colours = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)

@@ -1,22 +1,22 @@
-"""The weights users write into prompts, as ComfyUI reads them."""
+"""Parses the weights in prompts, with ComfyUI's syntax."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
 
-# One level of parentheses without a number.
-RAISE = 1.1
+# The factor of a pair of parentheses without a number.
+PARENTHESES_FACTOR = 1.1
 
 _TOKEN = re.compile(r"\\[()]|[()]|[^\\()]+|\\")
 _NUMBER = re.compile(r":\s*([+-]?\d*\.?\d+)\s*$")
 
 
 def parse_weights(text: str) -> list[tuple[str, float]]:
-    """The prompt in pieces, each with its weight; without parentheses it is one piece of weight 1.
+    """Split a prompt into pieces with their weights; without parentheses it is one piece of weight 1.
 
-    `(word)` multiplies by 1.1 on every level and `(word:1.3)` sets 1.3, whatever stands around it. `\\(` and `\\)` are
-    parentheses of the text; a parenthesis without its partner is one, too. Square brackets mean nothing.
+    Each pair of parentheses `(word)` multiplies the weight by 1.1. `(word:1.3)` sets it to 1.3, whatever surrounds it.
+    `\\(` and `\\)` are literal parentheses, and so is a parenthesis without a partner. Square brackets have no meaning.
     """
     tokens = _TOKEN.findall(text)
     pieces: list[tuple[str, float]] = []
@@ -29,19 +29,20 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
 
 
 def _partners(tokens: Sequence[str]) -> dict[int, int]:
-    """Where the parenthesis that is opened at a token is closed."""
-    partners, open_ones = {}, []
+    """The index of the closing parenthesis, by the index of the opening one."""
+    partners, unclosed = {}, []
     for index, token in enumerate(tokens):
         if token == "(":
-            open_ones.append(index)
-        elif token == ")" and open_ones:
-            partners[open_ones.pop()] = index
+            unclosed.append(index)
+        elif token == ")" and unclosed:
+            partners[unclosed.pop()] = index
     return partners
 
 
 def _level(
     tokens: list[str], partners: dict[int, int], start: int, end: int, weight: float
 ) -> Iterator[tuple[str, float]]:
+    """The pieces between two indices of tokens, with their weights."""
     index = start
     while index < end:
         token = tokens[index]
@@ -53,6 +54,6 @@ def _level(
         number = _NUMBER.search(tokens[close - 1]) if close - 1 > index else None
         if number:
             tokens[close - 1] = tokens[close - 1][: number.start()]
-        inner = float(number[1]) if number else weight * RAISE
+        inner = float(number[1]) if number else weight * PARENTHESES_FACTOR
         yield from _level(tokens, partners, index + 1, close, inner)
         index = close + 1

@@ -15,16 +15,19 @@ from ..core.request import ControlUnit, GenerationRequest, ImageReference, actin
 from ..core.validate import calls_of
 from .adapter_search import Adapter
 from .adapters import adapters_applied, reference_inputs
-from .autoencoders import decoding_format, in_format, in_pieces, tile_side
-from .controlnets import Control, flux_control_stack, hints_encoded_once, unet_control_stack
+from .autoencoders import cast_vae, decoding_dtype, sliced_and_tiled, tile_side
+from .control import Control
+from .flux_stack import flux_control_stack
+from .hint_cache import hints_encoded_once
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
 from .loras import ActiveLoras
 from .model import Found, LocalModel
 from .net_search import Net
-from .offload import Stage, decoding_room, denoising_room
+from .offload import Stage, decoding_bytes, denoising_bytes
 from .pipelines import pipeline_kind, task_of
 from .schedulers import scheduler_noise_from
 from .tiled_diffusion import Tile, TiledUNet, tiled_control_stack, tiles_of
+from .unet_stack import unet_control_stack
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,13 +111,13 @@ class Run:
         nets = {id(net): net for net in map(model.net, self.nets)}.values()
         longest = self.tile_size or max(request.width, request.height)
         width, height = min(request.width, longest), min(request.height, longest)
-        denoising = denoising_room(width, height, rows, model.dtype.itemsize, model.facts.activations)
+        denoising = denoising_bytes(width, height, rows, model.dtype.itemsize, model.facts.activations)
         # Adapters lie on the device beside what is managed there.
         denoising += sum(adapter.path.stat().st_size for adapter in self.adapters)
         stages = [
             Stage([model.managed(model.components[name]) for name in model.facts.text_encoders]),
             Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
-            Stage([model.managed(self.vae)], self.decoding_room(), divisible=False),
+            Stage([model.managed(self.vae)], self.decoding_bytes(), divisible=False),
         ]
         encoders = [model.image_encoder(adapter)[0] for adapter in self.adapters]
         if encoders:
@@ -123,14 +126,14 @@ class Run:
 
     def tile(self) -> int | None:
         """The side of the tiles that the autoencoder takes pictures of this size in; None where it takes them whole."""
-        request, dtype = self.request, decoding_format(self.model.family, self.vae)
+        request, dtype = self.request, decoding_dtype(self.model.family, self.vae)
         return tile_side(request.width, request.height, dtype, self.model.memory.free())
 
-    def decoding_room(self) -> int:
+    def decoding_bytes(self) -> int:
         """Bytes that decoding takes at a time: a picture, or a tile of it."""
-        tile, dtype = self.tile(), decoding_format(self.model.family, self.vae)
+        tile, dtype = self.tile(), decoding_dtype(self.model.family, self.vae)
         width, height = (tile, tile) if tile else (self.request.width, self.request.height)
-        return decoding_room(width, height, dtype.itemsize)
+        return decoding_bytes(width, height, dtype.itemsize)
 
     def notes(self) -> Iterator[str]:
         """What the user should know about how the request runs."""
@@ -182,10 +185,10 @@ class Prepared:
         run, request = self.run, self.run.request
         adapters = adapters_applied(self.pipeline, run.model, run.references, run.adapters)
         # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
-        own_format = in_format(run.vae, run.vae.dtype)
+        own_format = cast_vae(run.vae, run.vae.dtype)
         generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
         noise = scheduler_noise_from(self.pipeline.scheduler, generators)
-        with in_pieces(run.vae, self.tile), own_format, hints_encoded_once(self.units), noise, adapters as scale:
+        with sliced_and_tiled(run.vae, self.tile), own_format, hints_encoded_once(self.units), noise, adapters as scale:
             scale(0, calls_of(request, run.model.table))
             return self.pipeline(
                 **self.inputs,

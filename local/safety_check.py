@@ -1,7 +1,7 @@
-"""The safety check: pictures that Stable Diffusion's own checker flags are handed on, but cannot be recognised.
+"""The safety check: images that Stable Diffusion's safety checker flags are pixelated beyond recognition.
 
-The checker compares CLIP's embedding of a picture with those of twenty concepts, each with a threshold (Rando et al.
-2022, https://arxiv.org/abs/2210.04610). It was made for SD 1, but looks at pictures, so it serves every family.
+The checker compares CLIP's embedding of an image with those of twenty concepts, each with a threshold (Rando et al.
+2022, https://arxiv.org/abs/2210.04610). It was made for SD 1, but sees only images, so it works for every family.
 """
 
 from __future__ import annotations
@@ -12,40 +12,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import OutOfMemory, Problem
+from ..core.errors import OutOfMemory
 from ..core.memory import Managed, Memory, is_out_of_memory
+from ..core.problems import Problem, ProblemKind
 from .diffusers_folder import load_part
 from .library import Library
-from .pictures import to_picture
+from .pil_images import to_pil
 from .weight_files import reading, weight_files
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Where it lies in ComfyUI's folders, and who publishes it on huggingface.co.
+# Where ComfyUI's folders have the checker, and where huggingface.co has it.
 FOLDER, CHECKER = "diffusers", "stable-diffusion-safety-checker"
 PUBLISHED = "CompVis/stable-diffusion-safety-checker"
 
-# Along the longer side of a flagged picture: its colours are left, and nothing of what it shows.
+# Squares along the longer side of a flagged image. They keep its colors, and nothing of what it shows.
 SQUARES = 8
+
+CHECKER_MISSING = ProblemKind(
+    "safety_checker_missing",
+    "safety_check is on, but {places} does not contain the diffusers folder {folder}. Download {published} from "
+    "huggingface.co into a folder of that name there, or switch safety_check off.",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class SafetyCheck:
-    """`checker` is diffusers' StableDiffusionSafetyChecker under management; `processor` prepares pictures for it."""
+    """`checker` is diffusers' StableDiffusionSafetyChecker, managed; `processor` prepares images for it."""
 
     memory: Memory
     checker: Managed
     processor: Any
 
     def flagged(self, images: Tensor) -> tuple[int, ...]:
-        """Which of the images [batch, height, width, 3] in 0..1 are flagged, counted from 0; each by itself.
+        """The indices of the flagged ones among images [batch, height, width, 3] in 0..1, each checked alone.
 
         Raises OutOfMemory.
         """
         try:
             self.memory.load([self.checker])
-            with _without_its_warning():
+            with _warning_muted():
                 return tuple(index for index, image in enumerate(images) if self._flags(image))
         except Exception as error:
             if not is_out_of_memory(error):
@@ -56,37 +63,36 @@ class SafetyCheck:
             ) from error
 
     def _flags(self, image: Tensor) -> bool:
-        pixels = self.processor(to_picture(image), return_tensors="pt").pixel_values
-        # It would blacken the picture that it is given.
+        pixels = self.processor(to_pil(image), return_tensors="pt").pixel_values
+        # The checker blackens the image that it gets.
         _, (flagged,) = self.checker.module(pixels.to(self.memory.device), [image.clone()])
         return flagged
 
 
 @contextmanager
-def _without_its_warning() -> Iterator[None]:
-    """diffusers logs that flagged pictures are returned black, which is not so here."""
+def _warning_muted() -> Iterator[None]:
+    """diffusers warns that flagged images are returned black, which is not true here."""
     from diffusers.pipelines.stable_diffusion import safety_checker
 
-    def says_nothing(_: object) -> bool:
+    def reject(_: object) -> bool:
         return False
 
-    safety_checker.logger.addFilter(says_nothing)
+    safety_checker.logger.addFilter(reject)
     try:
         yield
     finally:
-        safety_checker.logger.removeFilter(says_nothing)
+        safety_checker.logger.removeFilter(reject)
 
 
 def checker_problems(source: Path, library: Library) -> Iterator[Problem]:
-    """What is missing for checking the pictures of the model that came from `source`."""
+    """What is missing to check the images of the model at `source`."""
     if not _has_own(source) and not library.has(FOLDER, CHECKER):
-        limit = f"it needs the diffusers folder {CHECKER}, and there is none in {library.places(FOLDER)}"
-        remedy = f"Put {PUBLISHED} of huggingface.co there under that name, or switch safety_check off."
-        yield Problem("safety_check", "on", limit, remedy)
+        places = library.places(FOLDER)
+        yield CHECKER_MISSING("safety_check", True, False, folder=CHECKER, places=places, published=PUBLISHED)
 
 
 def find_checker(source: Path, library: Library) -> Path:
-    """The folder of the model's own checker, else of the library's. Raises ModelNotFound."""
+    """The folder of the model's own checker, or of the library's. Raises ModelNotFound."""
     return _own(source) if _has_own(source) else library.find(FOLDER, CHECKER)
 
 
@@ -99,7 +105,7 @@ def _has_own(source: Path) -> bool:
 
 
 def load_checker(folder: Path) -> Any:
-    """diffusers' network, in fp32 whatever the model computes in: the same picture always gets the same verdict.
+    """diffusers' network, always in fp32, so that the same image gets the same verdict with every model.
 
     Raises ModelNotFound or ModelUnreadable.
     """
@@ -110,20 +116,20 @@ def load_checker(folder: Path) -> Any:
 
 
 def load_processor(folder: Path) -> Any:
-    """What prepares pictures for the checker in `folder`: it lies there, or beside it in a model's folder.
+    """The image processor of the checker in `folder`: in the same folder, or beside it in a model's folder.
 
     Raises ModelUnreadable.
     """
     from transformers import CLIPImageProcessor
 
-    together = (folder / "preprocessor_config.json").is_file()
-    place = folder if together else folder.parent / "feature_extractor"
+    in_folder = (folder / "preprocessor_config.json").is_file()
+    place = folder if in_folder else folder.parent / "feature_extractor"
     with reading(place):
         return CLIPImageProcessor.from_pretrained(place, local_files_only=True)
 
 
-def unrecognisable(images: Tensor) -> Tensor:
-    """Images [batch, height, width, 3] as a few large squares, each of its mean colour, in the same format and size."""
+def pixelate(images: Tensor) -> Tensor:
+    """Images [batch, height, width, 3] as a few large squares of their mean color, in the same dtype and size."""
     from torch.nn import functional
 
     height, width = images.shape[1:3]
@@ -133,12 +139,12 @@ def unrecognisable(images: Tensor) -> Tensor:
     return functional.interpolate(squares, (height, width), mode="nearest").movedim(1, -1).to(images.dtype)
 
 
-def flagged_sentence(flagged: Sequence[int], count: int) -> str:
-    """What the user is told about the flagged ones (counted from 0) of `count` pictures."""
+def flagged_note(flagged: Sequence[int], count: int) -> str:
+    """What the user is told about the flagged images (indices from 0) out of `count`."""
     numbers = ", ".join(str(index + 1) for index in flagged)
-    which = f"Picture{'s' if len(flagged) > 1 else ''} {numbers} of {count}"
+    which = f"Image{'s' if len(flagged) > 1 else ''} {numbers} of {count}"
     was = "were" if len(flagged) > 1 else "was"
     return (
-        f"{which} {was} flagged by the safety check and made unrecognisable. Change the prompt or the seed, or switch "
+        f"{which} {was} flagged by the safety check and pixelated. Change the prompt or the seed, or switch "
         "safety_check off."
     )

@@ -6,36 +6,48 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-from ..core.errors import Problem
+from ..core.problems import Problem, ProblemKind
 from .model import LocalModel
 
-# Of every square of two by two tokens one stays, so no more than three in four can be merged.
-MOST_MERGED = 0.75
+# One of every 2 x 2 tokens stays.
+MAX_MERGED = 0.75
+
+NO_TOKEN_MERGING = ProblemKind(
+    "no_token_merging", "{target} cannot merge tokens; only SD 1.5 and SDXL can. Set merge_tokens to {suggestion}."
+)
+MERGED_SHARE_OUT_OF_RANGE = ProblemKind(
+    "merged_share_out_of_range",
+    "merge_tokens is {value}. It must be from 0 to {maximum}. Set it to {suggestion}.",
+)
+TOMESD_MISSING = ProblemKind(
+    "tomesd_missing",
+    "merge_tokens is {value}, but the package tomesd is not installed. Install it with `pip install tomesd`, "
+    "or set merge_tokens to {suggestion}.",
+)
 
 
 def merging_problems(model: LocalModel, share: float) -> Iterator[Problem]:
-    """What keeps the model from merging: a share out of range, no UNet, no package tomesd; 0 is always possible."""
-    off = "Set it to 0"
+    """What prevents merging this share (0..1) of the tokens; 0 is always possible."""
     if share and model.facts.flow:
-        yield Problem("merge_tokens", str(share), "only the UNets of SD 1.5 and SDXL merge tokens", f"{off}.")
-    elif not 0 <= share <= MOST_MERGED:
-        yield Problem("merge_tokens", str(share), f"it must be 0 to {MOST_MERGED}", "Set it into this range.")
+        yield NO_TOKEN_MERGING("merge_tokens", share, 0.0, target=model.name)
+    elif not 0 <= share <= MAX_MERGED:
+        nearest = min(max(share, 0.0), MAX_MERGED)
+        yield MERGED_SHARE_OUT_OF_RANGE("merge_tokens", share, nearest, maximum=MAX_MERGED)
     elif share and find_spec("tomesd") is None:
-        limit = "merging tokens needs the package tomesd, which is not installed"
-        yield Problem("merge_tokens", str(share), limit, f"{off}, or install it with: pip install tomesd")
+        yield TOMESD_MISSING("merge_tokens", share, 0.0)
 
 
 def merging_notes(share: float) -> Iterator[str]:
-    """What the user should know about it."""
+    """What the user should know about the result."""
     if share:
-        yield f"A share of {share:.2g} of the tokens was merged: the picture is another than without."
+        yield f"Token merging ({share:.2g} of the tokens) changed the image."
 
 
 @contextmanager
 def tokens_merged(model: LocalModel, share: float) -> Iterator[None]:
-    """While this lasts, the UNet merges a share (0 to 0.75) of its tokens where they are most; 0 changes nothing.
+    """Within this context the UNet merges a share (0..0.75) of its tokens at its highest resolution; 0 changes nothing.
 
-    Afterwards it computes what it did before, to the last bit.
+    Afterwards it computes the same as before, to the last bit.
     """
     if share == 0:
         yield
@@ -43,17 +55,17 @@ def tokens_merged(model: LocalModel, share: float) -> Iterator[None]:
     import tomesd
 
     try:
-        # Its random choice of tokens comes from torch's global state and depends on the size of the batch; without
-        # it, each image is still made by its own seed alone.
+        # tomesd's random choice of tokens depends on torch's global state and on the batch size. Without it, an
+        # image depends on its own seed alone.
         tomesd.apply_patch(model.denoiser, ratio=share, max_downsample=_first_attention(model), use_rand=False)
         yield
     finally:
         tomesd.remove_patch(model.denoiser)
         for module in model.denoiser.modules():
-            vars(module).pop("_tome_info", None)  # tomesd leaves its notes behind
+            vars(module).pop("_tome_info", None)  # remove_patch leaves it behind
 
 
 def _first_attention(model: LocalModel) -> int:
-    """How much smaller than the latents the largest pictures are that the UNet attends to: 1 for SD 1.5, 2 for SDXL."""
+    """By how much the first level with attention is smaller than the latents: 1 for SD 1.5, 2 for SDXL."""
     blocks = model.denoiser.config.down_block_types
     return 2 ** next(level for level, block in enumerate(blocks) if "Attn" in block)

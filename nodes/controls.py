@@ -1,8 +1,7 @@
-"""One node per modality, each derived from its detector's declaration."""
+"""One control node per modality, derived from the modality and the declaration of its detector."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from ..core.conventions import is_black_on_white
@@ -18,34 +17,38 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-_ON_PAPER = (
-    "The image is dark lines on light paper, but ControlNets were trained on light lines on black. Generate Locally "
-    "turns it round; a service gets it as it is. To turn it round everywhere, put an Invert Image before this node."
+_BLACK_ON_WHITE = (
+    "The image shows dark lines on a light background, but ControlNets were trained on light lines on black. Generate "
+    "Locally inverts it. A service gets it unchanged. To invert it for all targets, add Invert Image before this node."
 )
 
 
 class ControlNode(io.ComfyNode):
-    """What all control nodes share; a subclass names its modality."""
+    """The base of all control nodes. A subclass names its modality."""
 
     modality: ClassVar[Modality]
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         detector, title = detector_for(cls.modality), cls.modality.title
-        limits = "Limits the control to the white area, where supported."
-        mask_is = "The white area is filled in." if detector.needs_mask else limits
+        limits = "Limits the control to the white area of the mask, if the target supports that."
+        mask_tooltip = "The white area is inpainted." if detector.needs_mask else limits
         return io.Schema(
-            node_id=cls.__name__,
+            node_id=cls.modality.node_id,
             display_name=f"{title} Control",
             category="ControlStack/controls",
             description=f"Adds {title} to the control stack. {detector.summary}",
             inputs=[
-                io.Image.Input("image", tooltip="The picture to take the map from, or the map itself (see detect)."),
+                io.Image.Input(
+                    "image",
+                    tooltip="The image to compute the control map from, or the control map itself (see detect).",
+                ),
                 io.Combo.Input(
                     "detect",
                     options=Detect,
                     default=Detect.LOCAL,
-                    tooltip="Who makes the map: local = this node, service = the remote service, none = it is the map.",
+                    tooltip="Where the control map is computed. local: in this node. service: by the remote service. "
+                    "none: the image already is a control map.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -53,28 +56,36 @@ class ControlNode(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How strongly the control acts, 0 to 2. 0 leaves it out.",
+                    tooltip="How strongly the control guides the image (0 to 2). 0: no control.",
                 ),
                 *window_inputs("control"),
                 io.Combo.Input(
                     "resize",
                     options=Resize,
                     default=Resize.CROP,
-                    tooltip="For a map of another shape than the picture: crop it, fit it with black bars, or stretch.",
+                    tooltip="How to fit a control map whose aspect ratio differs from the output: crop, fit "
+                    "(letterbox with "
+                    "black) or stretch.",
                 ),
                 io.Boolean.Input(
                     "enabled",
                     default=True,
-                    tooltip="Off: the stack passes through unchanged, and map is the image as it came in.",
+                    tooltip="Off: the control stack passes through unchanged, and the output map is the input image.",
                 ),
                 *map(parameter_input, detector.parameters()),
-                Controls.Input("controls", optional=True, tooltip="The stack to add to; leave open to begin one."),
-                io.Mask.Input("mask", optional=not detector.needs_mask, tooltip=mask_is),
+                Controls.Input(
+                    "controls", optional=True, tooltip="The control stack to add to. Not connected: start a new stack."
+                ),
+                io.Mask.Input("mask", optional=not detector.needs_mask, tooltip=mask_tooltip),
             ],
             outputs=[
-                Controls.Output("stack", display_name="controls", tooltip="The stack with this control at its end."),
+                Controls.Output(
+                    "stack", display_name="controls", tooltip="The control stack with this control at the end."
+                ),
                 io.Image.Output(
-                    "map", display_name="map", tooltip="The control map, to look at or to use again with detect = none."
+                    "map",
+                    display_name="map",
+                    tooltip="The control map, to preview it or to reuse it with detect set to none.",
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -98,14 +109,14 @@ class ControlNode(io.ComfyNode):
         if not enabled:
             return io.NodeOutput(controls, image)
         ensure_image(image, f"{cls.modality.title} Control")
-        who = choose(Detect, "detect", detect)
-        shown = image
-        if who is Detect.LOCAL:
-            shown = detect_map(detector_for(cls.modality), image, host, parameters, mask)
+        detect_in = choose(Detect, "detect", detect)
+        control_map = image
+        if detect_in is Detect.LOCAL:
+            control_map = detect_map(detector_for(cls.modality), image, host, parameters, mask)
         unit = ControlUnit(
             modality=cls.modality,
-            image=shown,
-            detect=who,
+            image=control_map,
+            detect=detect_in,
             strength=strength,
             start=start_percent,
             end=end_percent,
@@ -113,34 +124,13 @@ class ControlNode(io.ComfyNode):
             mask=mask,
         )
         if is_black_on_white(unit):
-            host.warn(_ON_PAPER)
+            host.warn(_BLACK_ON_WHITE)
         if not host.warnings:
-            return io.NodeOutput((*controls, unit), shown)
-        # They were sent when they came up; as the node's ui they stay in the history as well.
-        return io.NodeOutput((*controls, unit), shown, ui=ui.PreviewText("\n".join(host.warnings)))
+            return io.NodeOutput((*controls, unit), control_map)
+        # The warnings were shown while the node ran. As its ui they are also kept in the history.
+        return io.NodeOutput((*controls, unit), control_map, ui=ui.PreviewText("\n".join(host.warnings)))
 
 
-_NODE_IDS: Mapping[Modality, str] = {
-    Modality.CANNY: "ControlStackCanny",
-    Modality.DEPTH: "ControlStackDepth",
-    Modality.HED: "ControlStackHED",
-    Modality.MLSD: "ControlStackMLSD",
-    Modality.NORMAL: "ControlStackNormal",
-    Modality.OPENPOSE: "ControlStackOpenPose",
-    Modality.SCRIBBLE: "ControlStackScribble",
-    Modality.SEGMENTATION: "ControlStackSegmentation",
-    Modality.INPAINT: "ControlStackInpaint",
-    Modality.SOFTEDGE: "ControlStackSoftEdge",
-    Modality.LINEART: "ControlStackLineart",
-    Modality.SHUFFLE: "ControlStackShuffle",
-    Modality.TILE: "ControlStackTile",
-    Modality.FACE_DETECTOR: "ControlStackFaceDetector",
-    Modality.QRCODE: "ControlStackQRCode",
-    Modality.BLUR: "ControlStackBlur",
-    Modality.POSE: "ControlStackPose",
-    Modality.GRAY: "ControlStackGray",
-    Modality.LOW_QUALITY: "ControlStackLowQuality",
-}
 CONTROL_NODES: tuple[type[ControlNode], ...] = tuple(
-    type(node_id, (ControlNode,), {"modality": modality}) for modality, node_id in _NODE_IDS.items()
+    type(modality.node_id, (ControlNode,), {"modality": modality}) for modality in Modality
 )

@@ -1,4 +1,4 @@
-"""How a detector's declaration becomes inputs of a node, and what a detector gets from ComfyUI."""
+"""Run detectors in ComfyUI: inputs from a detector's declaration, and ComfyUI as its host."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..core.errors import InvalidRequest, Problem
+from ..core.errors import InvalidRequest
 from ..core.images import fit_mask, to_rgb
+from ..core.problems import ProblemKind
 from ..core.request import Resize
 from ..core.validate import image_problems
 from ..preprocessors.detector import Detector
@@ -36,9 +37,14 @@ log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_UPDATES = 0.1
 
+MASK_BATCH = ProblemKind(
+    "detector_mask_batch",
+    "mask is a batch of {value}, but image is a batch of {images}. Connect one mask for all images, or one per image.",
+)
+
 
 def parameter_input(parameter: Parameter) -> io.WidgetInput:
-    """The widget of a detector's parameter; it may be missing, in graphs made before the parameter was."""
+    """The widget of a detector's parameter. It is optional, so that graphs saved before it existed still run."""
     name, tooltip = parameter.name, parameter.tooltip
     if isinstance(parameter, IntParameter):
         return io.Int.Input(
@@ -46,7 +52,7 @@ def parameter_input(parameter: Parameter) -> io.WidgetInput:
             default=parameter.default,
             min=parameter.minimum,
             max=parameter.maximum,
-            # The editor would roll a `seed` after every run otherwise, and the map would be made anew each time.
+            # Otherwise the editor changes a `seed` after each run, and the map is computed again each time.
             control_after_generate=False,
             tooltip=tooltip,
             optional=True,
@@ -71,7 +77,7 @@ def parameter_input(parameter: Parameter) -> io.WidgetInput:
 
 
 class NodeHost:
-    """ComfyUI as a detector's host, for one run of one node."""
+    """ComfyUI as the host of a detector, for one run of one node."""
 
     def __init__(self, node_id: str) -> None:
         self.memory: Memory = ComfyMemory()
@@ -91,7 +97,7 @@ class NodeHost:
     def progress(self, done: int, total: int) -> None:
         stop_if_interrupted()
         now = time.monotonic()
-        # ComfyUI sends the state of all nodes on each update.
+        # Each update sends the state of all nodes to the browser.
         if done == total or now - self._updated >= _SECONDS_BETWEEN_UPDATES:
             self._updated = now
             self._bar.update_absolute(done, total)
@@ -104,7 +110,7 @@ class NodeHost:
 
 
 def ensure_image(image: Tensor, title: str) -> None:
-    """Raise InvalidRequest for what no node of this title can use as its image."""
+    """Raise InvalidRequest if the node with this title cannot use the image."""
     if problems := list(image_problems("image", image)):
         raise InvalidRequest(title, problems)
 
@@ -112,20 +118,19 @@ def ensure_image(image: Tensor, title: str) -> None:
 def detect_map(
     detector: Detector, image: Tensor, host: NodeHost, given: Mapping[str, Value | None], mask: Tensor | None = None
 ) -> Tensor:
-    """The map of an image as it comes over a link: gray or with transparency, with a mask of another size."""
+    """The map of an image from a link. It may be gray or have an alpha channel, and the mask may have another size."""
     if mask is not None:
-        mask = _mask_of_image(mask, image, f"{detector.modality.title} Control")
+        mask = _fit_mask_to_image(mask, image, f"{detector.modality.title} Control")
     return detector.detect(to_rgb(image).float().cpu(), host, given, mask)
 
 
-def _mask_of_image(mask: Tensor, image: Tensor, title: str) -> Tensor:
-    """The mask [batch, height, width] at the image's size and for each picture of its batch."""
+def _fit_mask_to_image(mask: Tensor, image: Tensor, title: str) -> Tensor:
+    """The mask [batch, height, width] at the size of the image, one per image of the batch."""
     problems = list(image_problems("mask", mask))
-    if not problems and mask.shape[0] not in (1, image.shape[0]):
-        limit = f"the image is a batch of {image.shape[0]}, which takes 1 or as many"
-        problems.append(Problem("mask", f"a batch of {mask.shape[0]}", limit, "Connect one mask for all pictures."))
     if problems:
         raise InvalidRequest(title, problems)
+    if mask.shape[0] not in (1, image.shape[0]):
+        raise InvalidRequest(title, [MASK_BATCH("mask", mask.shape[0], images=image.shape[0])])
     height, width = image.shape[1:3]
     fitted = fit_mask(mask.float().cpu(), image, width, height, Resize.STRETCH)[..., 0]
     return fitted.expand(image.shape[0], -1, -1)

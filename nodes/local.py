@@ -15,7 +15,7 @@ from ..core.errors import ControlStackError, InvalidRequest, ModelNotFound, Prob
 from ..core.memory import Offload
 from ..core.modality import Modality
 from ..core.request import GenerationRequest
-from ..local.block_cache import MOST_DIFFERENCE
+from ..local.block_cache import MAX_THRESHOLD
 from ..local.families import FACTS, Family
 from ..local.library import Library
 from ..local.model import DEMO_MODEL, LocalModel
@@ -25,7 +25,7 @@ from ..local.options import Options
 from ..local.safety_check import CHECKER
 from ..local.single_file import Parts
 from ..local.tiled_diffusion import TILE_STEP
-from ..local.token_merging import MOST_MERGED
+from ..local.token_merging import MAX_MERGED
 from . import comfy
 from .comfy import io
 from .memory import ComfyMemory
@@ -276,7 +276,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     "merge_tokens",
                     default=0.0,
                     min=0.0,
-                    max=MOST_MERGED,
+                    max=MAX_MERGED,
                     step=0.05,
                     optional=True,
                     tooltip="Share of the UNet's tokens to merge: faster for large pictures, but it changes the "
@@ -286,7 +286,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     "block_cache",
                     default=0.0,
                     min=0.0,
-                    max=MOST_DIFFERENCE,
+                    max=MAX_THRESHOLD,
                     step=0.01,
                     optional=True,
                     tooltip="How much the first block of a FLUX.1 step may differ from before for the other blocks to "

@@ -1,4 +1,4 @@
-"""ComfyUI's memory management, as the engine and the detectors see it."""
+"""ComfyUI's memory management as `core.memory.Memory`, for the engine and the detectors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ..core.memory import Managed
 
-# What ComfyUI's start options say about models that could be split. --cpu and unified memory leave nothing to decide.
+# How ComfyUI's start options split models. With --cpu or unified memory there is nothing to split.
 _OFFLOAD = {
     memory.VRAMState.HIGH_VRAM: Offload.NONE,  # --highvram, --gpu-only
     memory.VRAMState.LOW_VRAM: Offload.MODEL,  # --lowvram
@@ -22,15 +22,15 @@ _OFFLOAD = {
 
 
 class ManagedModule:
-    """A module that ComfyUI counts among its own models, may evict for another, and unloads on /free."""
+    """A module in ComfyUI's list of loaded models. ComfyUI may evict it for another model, and unloads it on /free."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         import torch
 
         class Holder(torch.nn.Module):
-            """ModelPatcher sets `device` on what it manages, which diffusers' modules do not allow.
+            """ModelPatcher sets `device` on the module that it manages, which modules of diffusers do not allow.
 
-            The module is an argument: a class that knows it would keep it until Python looks for cycles.
+            The module is passed as an argument. A closure over it would create a reference cycle through the class.
             """
 
             def __init__(self, held: torch.nn.Module) -> None:
@@ -38,14 +38,14 @@ class ManagedModule:
                 self.held = held
                 self.device = torch.device("cpu")
 
-        # What ComfyUI logs when it loads or evicts the module.
+        # ComfyUI logs this name when it loads or evicts the module.
         Holder.__name__ = type(module).__name__
         self.module = module
         self.patcher = ModelPatcher(Holder(module), load_device=device(), offload_device=memory.unet_offload_device())
 
 
 class ComfyMemory:
-    """The device ComfyUI computes on, shared politely with everything else it runs."""
+    """The device that ComfyUI computes on, shared with all other models that it runs."""
 
     @property
     def device(self) -> torch.device:
@@ -60,10 +60,10 @@ class ComfyMemory:
 
     def load(self, modules: Sequence[Managed], room: int = 0) -> None:
         patchers = _patchers(modules)
-        # Layers that are not ComfyUI's own cannot compute from another device, so a part of a module is of no use.
+        # Only ComfyUI's own layers can compute with weights on another device. Other modules must be loaded completely.
         memory.load_models_gpu(patchers, memory_required=room, force_full_load=True)
         for patcher in patchers:
-            if patcher.loaded_size() < patcher.model_size():  # --novram loads nothing all the same
+            if patcher.loaded_size() < patcher.model_size():  # --novram ignores force_full_load
                 patcher.load(patcher.load_device, full_load=True)
 
     def unload(self, modules: Sequence[Managed]) -> None:

@@ -1,4 +1,4 @@
-"""The node that adds a ready-made stack of controls."""
+"""The node that adds a predefined combination of controls."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ class ControlStackPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         meanings = [
-            f"{preset.value} = {' and '.join(layer.modality.title for layer in layers)}"
+            f"{preset.value} ({' and '.join(layer.modality.title for layer in layers)})"
             for preset, layers in PRESETS.items()
         ]
         return io.Schema(
             node_id="ControlStackPreset",
             display_name="Control Preset",
             category="ControlStack/controls",
-            description="Adds the controls that suit a kind of picture and makes their maps from it. "
-            "What is not found in the picture is left out; the node says what it added.",
+            description="Adds the controls that suit a kind of image and computes their maps. "
+            "A control whose map is empty is left out. The node shows what it added.",
             inputs=[
-                io.Image.Input("image", tooltip="The picture to take the maps from."),
+                io.Image.Input("image", tooltip="The image to compute the control maps from."),
                 io.Combo.Input(
                     "preset",
                     options=Preset,
                     default=Preset.CHARACTER,
-                    tooltip=f"What the picture shows: {', '.join(meanings)}.",
+                    tooltip=f"What the image shows: {', '.join(meanings)}.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -43,12 +43,19 @@ class ControlStackPreset(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="Strength of the first control, 0 to 2; the second has a share of it. 0 leaves all out.",
+                    tooltip="Strength of the first control (0 to 2). The second control has a fraction of it. 0: "
+                    "no controls.",
                 ),
-                Controls.Input("controls", optional=True, tooltip="The stack to add to; leave open to begin one."),
+                Controls.Input(
+                    "controls", optional=True, tooltip="The control stack to add to. Not connected: start a new stack."
+                ),
             ],
             outputs=[
-                Controls.Output("stack", display_name="controls", tooltip="The stack with the preset at its end."),
+                Controls.Output(
+                    "stack",
+                    display_name="controls",
+                    tooltip="The control stack with the controls of the preset at the end.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )

@@ -1,4 +1,4 @@
-"""The pack's own link types."""
+"""The pack's own socket types, and inputs that several nodes have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Choice = TypeVar("Choice", bound=Enum)
 
 
 def choose(kind: type[Choice], field: str, value: str) -> Choice:
-    """The member of `kind` that a combo names; ComfyUI before 0.8 lets any text through, so this is the check."""
+    """The member of `kind` that a combo names. Raises UnknownChoice: ComfyUI before 0.8 accepts any text."""
     try:
         return kind(value)
     except ValueError:
@@ -28,10 +28,10 @@ def choose(kind: type[Choice], field: str, value: str) -> Choice:
 
 
 def window_inputs(thing: str) -> list[io.Float.Input]:
-    """The two inputs that say during which share of the steps a control or a reference acts."""
+    """The two inputs for the part of the steps in which a control or a reference is active."""
     tooltips = {
-        "start_percent": f"Share of the steps (0 to 1) after which the {thing} begins.",
-        "end_percent": f"Share of the steps (0 to 1) after which the {thing} ends. Must be above start_percent.",
+        "start_percent": f"Fraction of the steps (0 to 1) after which the {thing} starts.",
+        "end_percent": f"Fraction of the steps (0 to 1) after which the {thing} ends. Must be above start_percent.",
     }
     defaults = {"start_percent": 0.0, "end_percent": 1.0}
     return [

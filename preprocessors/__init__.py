@@ -1,1 +1,1 @@
-"""A picture becomes a control map: one module per detector family, one declared class per modality."""
+"""Turn an image into a control map: one declared detector per modality, with one or more methods."""

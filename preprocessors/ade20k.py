@@ -1,8 +1,8 @@
-"""The colours of the 150 classes of ADE20K's scene parsing benchmark."""
+"""The colours of the 150 classes of the ADE20K scene parsing benchmark."""
 
 from __future__ import annotations
 
-# In the order of the class numbers, as mmsegmentation and ControlNet 1.1 paint them. The wall is gray, the sky cyan.
+# RGB by class number, as in mmsegmentation and ControlNet 1.1: class 0 is wall (gray), class 2 is sky (cyan).
 COLORS = bytes.fromhex(
     """
     787878 b47878 06e6e6 503232 04c803 787850 8c8c8c cc05ff e6e6e6 04fa07 e005ff ebff07 96053d 787846 08ff33

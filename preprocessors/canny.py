@@ -1,4 +1,4 @@
-"""Canny edges."""
+"""Edges by the Canny detector."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Canny(Method):
-    """Thin white edges on black (Canny 1986), as the canny ControlNets were trained on: OpenCV on the RGB picture."""
+    """OpenCV's detector (Canny 1986) on the RGB image, as the canny ControlNets were trained on."""
 
     parameters = (
-        IntParameter("low_threshold", 100, 0, 1000, "Edges weaker than this are dropped. Lower it to see more detail."),
+        IntParameter("low_threshold", 100, 0, 1000, "Drop edges weaker than this. Lower values keep more detail."),
         IntParameter(
-            "high_threshold", 200, 0, 1000, "Edges stronger than this are kept, with the weaker ones they lead to."
+            "high_threshold", 200, 0, 1000, "Keep edges stronger than this, and weaker ones that are connected to them."
         ),
     )
 
@@ -38,8 +38,8 @@ class Canny(Method):
         edges = np.empty(image.shape[:3], np.uint8)
         maps = np.empty(edges.shape, np.float32)
 
-        threads = min(len(image), cv2.getNumThreads() + 1)  # one waits for memory while the others count
-        scratch: SimpleQueue[np.ndarray] = SimpleQueue()  # fresh memory for each frame would cost as much as filling it
+        threads = min(len(image), cv2.getNumThreads() + 1)  # one more, because one of them waits for memory
+        scratch: SimpleQueue[np.ndarray] = SimpleQueue()  # allocating memory per frame would cost as much as filling it
         for _ in range(threads):
             scratch.put(np.empty(image.shape[1:], np.uint8))
 
@@ -51,13 +51,13 @@ class Canny(Method):
                 scratch.put(pixels)
             np.divide(edges[index], 255, out=maps[index], dtype=np.float32)
 
-        _side_by_side(draw, len(image), threads, host)
+        _run_in_threads(draw, len(image), threads, host)
         warn_of_empty(torch.from_numpy(edges), host, "edge", "Lower the thresholds.")
         return to_rgb(torch.from_numpy(maps)[..., None])
 
 
-def _side_by_side(work: Callable[[int], None], count: int, threads: int, host: Host) -> None:
-    """Run `work(0)` to `work(count - 1)` on threads; what it calls must let go of the interpreter for that to pay."""
+def _run_in_threads(work: Callable[[int], None], count: int, threads: int, host: Host) -> None:
+    """Call `work(0)` to `work(count - 1)` in threads. It is only faster if they release the GIL, as OpenCV does."""
     host.progress(0, count)
     with ThreadPoolExecutor(threads) as pool:
         frames = [pool.submit(work, index) for index in range(count)]
@@ -65,9 +65,9 @@ def _side_by_side(work: Callable[[int], None], count: int, threads: int, host: H
             for done, frame in enumerate(frames, start=1):
                 frame.result()
                 host.progress(done, count)
-        except BaseException:  # the user's stop, for one
+        except BaseException:  # including ComfyUI's exception when the user stops the run
             pool.shutdown(cancel_futures=True)
             raise
 
 
-CANNY = Detector(Modality.CANNY, "Thin white lines on black where the picture has edges.", (Canny(),))
+CANNY = Detector(Modality.CANNY, "Thin white lines on black along the edges of the image.", (Canny(),))

@@ -1,8 +1,8 @@
-"""The network classes of the package controlnet_aux, without what its own import does.
+"""The network classes of the package controlnet_aux, without the side effects of importing it.
 
-Importing that package loads everything it has, replaces five models of timm for the whole process, and fails beside
-a current mediapipe. Its modules import each other relatively, so they work just as well below an empty package of
-another name; then only what is asked for is loaded.
+Importing the package loads all of its detectors, replaces five models of timm for the whole process, and fails with a
+current mediapipe. Its modules import each other relatively, so that they also work in an empty package of another name.
+Then only the requested module is loaded.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ _ALIAS = "_controlstack_controlnet_aux"
 
 
 def network_class(module: str, name: str) -> type[nn.Module]:
-    """A network class by its module below controlnet_aux and its name, e.g. "hed" and "ControlNetHED_Apache2"."""
+    """A class of a module of controlnet_aux, e.g. "hed" and "ControlNetHED_Apache2"."""
     return getattr(network_module(module), name)
 
 
 def network_module(module: str) -> types.ModuleType:
-    """A module of controlnet_aux; raises DetectorUnavailable where the package is not installed."""
+    """A module of controlnet_aux. Raises DetectorUnavailable when the package is not installed."""
     if _ALIAS not in sys.modules:
         spec = importlib.util.find_spec("controlnet_aux")
         if spec is None or spec.submodule_search_locations is None:
             raise DetectorUnavailable(
-                "This detector's network comes from the package controlnet_aux, which is not installed. Install it "
-                "with: pip install controlnet_aux"
+                "This detector needs the package controlnet_aux, which is not installed. Install it with: "
+                "pip install controlnet_aux"
             )
-        alias = types.ModuleType(_ALIAS, "controlnet_aux under a name of our own; see controlnet_aux_networks.py")
+        alias = types.ModuleType(_ALIAS, "The modules of controlnet_aux under another name.")
         alias.__path__ = list(spec.submodule_search_locations)
         sys.modules.setdefault(_ALIAS, alias)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside the package, which its user cannot act upon
+        warnings.simplefilter("ignore")  # deprecations inside the package, which a user cannot fix
         environment = dict(os.environ)
         try:
             return importlib.import_module(f"{_ALIAS}.{module}")
-        finally:  # some of its modules set variables for the whole process
+        finally:  # some of its modules set environment variables
             for added in os.environ.keys() - environment.keys():
                 del os.environ[added]
             os.environ.update(environment)

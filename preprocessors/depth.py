@@ -1,4 +1,4 @@
-"""Depth maps: near is white and far is black, for each picture between its own nearest and its own farthest."""
+"""Depth maps: near is white and far is black. Each image uses the full range."""
 
 from __future__ import annotations
 
@@ -11,44 +11,47 @@ from ..core.modality import Modality
 from .controlnet_aux_networks import network_class, network_module
 from .detector import Detector
 from .host import Host
-from .measuring import IMAGENET_DEVIATION, IMAGENET_MEAN, TRAINED_RESOLUTION, MeasuringMethod, standardize
+from .network_methods import IMAGENET_DEVIATION, IMAGENET_MEAN, PredictionMethod, standardize
 from .parameters import ChoiceParameter, Value
+from .resolution import TRAINED_RESOLUTION
 from .transformers_networks import load_network
-from .weights import Weights, annotators_file, load_state, read_state
+from .weight_tensors import load_state, read_state, without_prefix
+from .weights import Weights, annotators_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
-_FLAT = 1e-6  # relative to the largest value: what is left of a constant in float32
+_FLAT = 1e-6  # relative to the largest value: the float32 noise of a constant depth
 
 
-class Depth(MeasuringMethod):
-    """A network that tells how near things are."""
+class Depth(PredictionMethod):
+    """A network that predicts depth."""
 
     def needed(self, **values: Value) -> Sequence[Weights]:
-        """The files that these parameters need."""
+        """The files that are needed with these parameter values."""
         return self.weights
 
-    def nearness(self, measured: Tensor) -> Tensor:
-        """Larger where nearer, and to be shown from 0 to 1: [height, width] for what `infer` gave there."""
-        return _between(measured, measured.amin(), measured.amax())
+    def nearness(self, prediction: Tensor) -> Tensor:
+        """The map [height, width], 0 for far to 1 for near, for a prediction [height, width] of `infer`."""
+        return _normalize(prediction, prediction.amin(), prediction.amax())
 
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
-        measured = self.measure(image, host, self.needed(**values), int(values["resolution"]))[:, 0]
-        if not bool(measured.isfinite().all()):
+        predictions = self.predict(image, host, self.needed(**values), int(values["resolution"]))[:, 0]
+        if not bool(predictions.isfinite().all()):
             raise GenerationFailed(
-                f"The network '{self.name}' gave distances that are no numbers. Its file may be damaged: move it "
-                f"elsewhere and run again, or choose another method."
+                f"The network '{self.name}' returned NaN or infinite depths. Its file may be damaged. Move it "
+                f"elsewhere "
+                f"and run again, or choose another method."
             )
-        maps = measured.new_empty(measured.shape)
-        for index, distances in enumerate(measured):
-            if _is_flat(distances):
+        maps = predictions.new_empty(predictions.shape)
+        for index, prediction in enumerate(predictions):
+            if _is_flat(prediction):
                 maps[index] = 0.5
-                host.warn(f"Everything is equally far in picture {index + 1} of {len(image)}: its depth map is gray.")
+                host.warn(f"The depth is the same everywhere in image {index + 1} of {len(image)}: its map is gray.")
             else:
-                maps[index] = self.nearness(distances).clamp(0, 1)
+                maps[index] = self.nearness(prediction).clamp(0, 1)
         return to_rgb(maps[..., None])
 
 
@@ -77,15 +80,15 @@ _SIZES: Mapping[str, Sequence[Weights]] = {
 
 
 class DepthAnything(Depth):
-    """Depth Anything V2 (Yang et al. 2024): sharp outlines, thin things included. `sizes` are its variants."""
+    """Depth Anything V2 (Yang et al. 2024): sharp outlines, even of thin objects. `sizes` has the files per variant."""
 
     name = "depth anything v2"
     parameters = (
         ChoiceParameter(
             "size",
             tuple(_SIZES),
-            "depth anything v2: small (99 MB) is free for any use (Apache-2.0). base (0.4 GB) and large (1.3 GB) see "
-            "finer and are for non-commercial use only (CC-BY-NC-4.0).",
+            "depth anything v2: size of the network. small (99 MB) is free for any use (Apache-2.0). base (0.4 GB) and "
+            "large (1.3 GB) show more detail and are for non-commercial use only (CC-BY-NC-4.0).",
         ),
         TRAINED_RESOLUTION,
     )
@@ -105,12 +108,12 @@ class DepthAnything(Depth):
 
         return load_network(DepthAnythingForDepthEstimation, *files)
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return network(standardize(pictures, IMAGENET_MEAN, IMAGENET_DEVIATION)).predicted_depth[:, None]
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(standardize(images, IMAGENET_MEAN, IMAGENET_DEVIATION)).predicted_depth[:, None]
 
 
 class Midas(Depth):
-    """MiDaS (Ranftl et al. 2021, DPT hybrid), on which the first depth ControlNets were trained: soft and robust."""
+    """MiDaS (Ranftl et al. 2021, DPT hybrid): soft and robust. The first depth ControlNets were trained on its maps."""
 
     name = "midas"
     weights = (annotators_file("midas", "dpt_hybrid-midas-501f0c75.pt", 493_000_000),)
@@ -125,12 +128,12 @@ class Midas(Depth):
         load_state(network, state.get("model", state), files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return network(pictures * 2 - 1)[:, None]
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(images * 2 - 1)[:, None]
 
 
 class Zoe(Depth):
-    """ZoeDepth (Bhat et al. 2023), in metres: the background, a seventh of the picture, is cut off as black."""
+    """ZoeDepth (Bhat et al. 2023): depth in metres. The farthest 15 % of the pixels become black."""
 
     name = "zoe"
     weights = (annotators_file("zoedepth", "ZoeD_M12_N.pt", 1_443_406_099),)
@@ -142,29 +145,30 @@ class Zoe(Depth):
         config = network_module("zoe.zoedepth.utils.config").get_config("zoedepth", "infer")
         kind: Any = network_class("zoe.zoedepth.models.zoedepth.zoedepth_v1", "ZoeDepth")
         network = kind.build_from_config(config)
-        # The file holds what timm computes itself by now, and the network takes files that lack something.
+        # Current versions of timm compute `relative_position_index`. ZoeDepth accepts files with missing tensors, so
+        # this checks for them.
         stored: Any = read_state(files[0])["model"]
         state = {name: tensor for name, tensor in stored.items() if "relative_position_index" not in name}
         if missing := network.state_dict().keys() - state.keys():
             raise ModelUnreadable(
-                f"{files[0]} lacks {len(missing)} tensors of ZoeDepth, such as {min(missing)}. Move it elsewhere; the "
-                f"right one is fetched on the next run."
+                f"{files[0]} lacks {len(missing)} tensors of ZoeDepth, such as {min(missing)}. Move it elsewhere. The "
+                f"next run downloads the right file."
             )
         load_state(network, state, files[0])
         return network
 
-    def infer(self, network: Any, pictures: Tensor) -> Tensor:
-        return network.infer(pictures)
+    def infer(self, network: Any, images: Tensor) -> Tensor:
+        return network.infer(images)
 
-    def nearness(self, measured: Tensor) -> Tensor:
+    def nearness(self, prediction: Tensor) -> Tensor:
         import numpy as np
 
-        nearest, farthest = np.percentile(measured.numpy(), (2, 85))  # torch's stops at 16 million pixels
-        return 1 - _between(measured, measured.new_tensor(nearest), measured.new_tensor(farthest))
+        nearest, farthest = np.percentile(prediction.numpy(), (2, 85))  # torch.quantile takes at most 2^24 values
+        return 1 - _normalize(prediction, prediction.new_tensor(nearest), prediction.new_tensor(farthest))
 
 
 class Leres(Depth):
-    """LeReS (Yin et al. 2021): indoor scenes and far backgrounds with much detail."""
+    """LeReS (Yin et al. 2021): much detail, for indoor scenes and distant backgrounds."""
 
     name = "leres"
     weights = (annotators_file("leres", "res101.pth", 531_000_000),)
@@ -176,15 +180,15 @@ class Leres(Depth):
     def build(*files: Path) -> nn.Module:
         network = network_class("leres.leres.multi_depth_model_woauxi", "RelDepthModel")(backbone="resnext101")
         state: Any = read_state(files[0])["depth_model"]
-        load_state(network, {name.removeprefix("module."): tensor for name, tensor in state.items()}, files[0])
+        load_state(network, without_prefix(state), files[0])
         return network
 
-    def infer(self, network: Any, pictures: Tensor) -> Tensor:
-        return -network.depth_model(standardize(pictures, IMAGENET_MEAN, IMAGENET_DEVIATION))
+    def infer(self, network: Any, images: Tensor) -> Tensor:
+        return -network.depth_model(standardize(images, IMAGENET_MEAN, IMAGENET_DEVIATION))
 
 
-def _between(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Values from `low` to `high` as 0 to 1; a step where both are the same."""
+def _normalize(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Scale values from `low`..`high` to 0..1. If both are the same, the result is a step."""
     return (values - low) / (high - low).clamp(min=1e-12)
 
 
@@ -194,6 +198,6 @@ def _is_flat(values: Tensor) -> bool:
 
 DEPTH = Detector(
     Modality.DEPTH,
-    "How near things are: the nearest white, the farthest black.",
+    "The depth of the scene: the nearest point white, the farthest black.",
     (DepthAnything(), Midas(), Zoe(), Leres()),
 )

@@ -1,4 +1,4 @@
-"""What a detector is: a declaration from which its node, its help page and its tests are derived."""
+"""The declaration of a detector. Its node, its help page and its tests are derived from it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class Method(ABC):
-    """One way of making a map.
+    """One way to make a map.
 
-    `name` is how the user chooses it where there are several, `parameters` what he may set, `weights` the trained
-    files it needs.
+    name: the choice of the user where a detector has several methods.
+    parameters: what the user can set.
+    weights: the trained files that the method needs.
     """
 
     name: ClassVar[str] = ""
@@ -31,18 +32,21 @@ class Method(ABC):
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
         """The maps of a batch of images.
 
-        `image` is float32 [batch, height, width, 3] in 0..1 of any size from 8x8 up, on the CPU, and `mask` float32
-        [batch, height, width] of its size; the result is float32 [batch, height, width, 3] of the same size, on the
-        CPU. `values` holds one entry per parameter. What cannot be done raises; what finds nothing (no face, no line)
-        returns a black map and says so with `host.warn`.
+        image: float32 [batch, height, width, 3] in 0..1, on the CPU, of any size from 8x8.
+        mask: float32 [batch, height, width] of the same size.
+        values: one value per parameter.
+
+        Returns float32 [batch, height, width, 3] in 0..1 of the size of `image`, on the CPU. A method that fails
+        raises. A method that finds nothing (no face, no line) returns a black map and says so with `host.warn`.
         """
 
 
 @dataclass(frozen=True)
 class Detector:
-    """Makes the map of one modality, by its first method or by one the user chooses.
+    """Makes the map of one modality, with its first method or with one that the user chooses.
 
-    `summary` says in a sentence what the map shows; `needs_mask` that it cannot be made without one.
+    summary: one sentence that says what the map shows.
+    needs_mask: the map cannot be made without a mask.
     """
 
     modality: Modality
@@ -51,23 +55,23 @@ class Detector:
     needs_mask: bool = False
 
     def parameters(self) -> tuple[Parameter, ...]:
-        """What a user may set: the method where there are several, then each method's own, shared names once."""
+        """What a user can set: the method if there are several, then the parameters of all methods, each name once."""
         unique = {parameter.name: parameter for parameter in self._all_parameters()}
         return tuple(unique.values())
 
     def _all_parameters(self) -> Iterator[Parameter]:
         if len(self.methods) > 1:
             names = tuple(method.name for method in self.methods)
-            yield ChoiceParameter("method", names, "How the map is made; the first is the usual choice.")
+            yield ChoiceParameter("method", names, "How the map is made. The first method is the usual choice.")
         for method in self.methods:
             yield from method.parameters
 
     def detect(
         self, image: Tensor, host: Host, given: Mapping[str, Value | None], mask: Tensor | None = None
     ) -> Tensor:
-        """The maps of a batch, as `Method.detect` gives them, by the method that `given` names.
+        """The maps of a batch, as `Method.detect` returns them, by the method that `given` names.
 
-        A parameter that is missing from `given`, or None there, has its default. Raises as `resolve` does.
+        A parameter that is missing from `given`, or None in it, has its default. Raises what `resolve` raises.
         """
         values = resolve(self.parameters(), given)
         by_name = {method.name: method for method in self.methods}

@@ -1,4 +1,4 @@
-"""Working through a batch picture by picture."""
+"""Process a batch image by image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def each_frame(image: Tensor, host: Host, make: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """The maps that `make(frame, index)` gives, [height, width, 3] each, as a batch; the user can stop between two."""
+    """The maps `make(frame, index)`, [height, width, 3] each, as a batch. The user can stop between two of them."""
     import torch
 
     maps = torch.empty_like(image, memory_format=torch.contiguous_format)
@@ -24,9 +24,9 @@ def each_frame(image: Tensor, host: Host, make: Callable[[Tensor, int], Tensor])
 
 
 def warn_of_empty(maps: Tensor, host: Host, what: str, remedy: str) -> None:
-    """Say in which pictures nothing was found: a black map otherwise looks like a failure."""
+    """Warn about the images in which nothing was found: their black maps would look like a failure."""
     empty = [index + 1 for index, map_ in enumerate(maps) if not bool(map_.any())]
     if empty:
         listed = ", ".join(map(str, empty[:8])) + (" and more" if len(empty) > 8 else "")
-        which = "the picture" if len(maps) == 1 else f"picture {listed} of {len(maps)}"
+        which = "the image" if len(maps) == 1 else f"image {listed} of {len(maps)}"
         host.warn(f"No {what} found in {which}: the map is black there. {remedy}")

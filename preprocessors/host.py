@@ -1,4 +1,4 @@
-"""What a detector gets from the program it runs in."""
+"""What a detector gets from the program that runs it."""
 
 from __future__ import annotations
 
@@ -8,36 +8,23 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.memory import Memory
-
-
-class WeightStore(Protocol):
-    """Where trained files are kept.
-
-    `weight_folders` are where they are looked for, in this order; a missing one is fetched into the first.
-    """
-
-    @property
-    def weight_folders(self) -> Sequence[Path]: ...
-
-    def progress(self, done: int, total: int) -> None:
-        """Say how far the work is, in frames, tiles or bytes; raises when the user has stopped the run."""
-        ...
+from .weight_store import WeightStore
 
 
 class Host(WeightStore, Protocol):
-    """The surroundings of a run: ComfyUI, a script or a test."""
+    """The program that runs a detector: ComfyUI, a script or a test."""
 
     @property
     def memory(self) -> Memory: ...
 
     def warn(self, text: str) -> None:
-        """Show the user a sentence beside the result."""
+        """Show the user a sentence next to the result."""
         ...
 
 
 @dataclass
 class PlainHost:
-    """A host for scripts and tests: it keeps the warnings and stops nothing."""
+    """A host for scripts and tests: it collects the warnings and never stops a run."""
 
     memory: Memory
     weight_folders: Sequence[Path] = ()

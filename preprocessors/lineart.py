@@ -1,4 +1,4 @@
-"""Line art: white lines on black, as an illustrator would ink the picture."""
+"""Line art: white lines on black, as if an illustrator had inked the image."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 from ..core.modality import Modality
 from .controlnet_aux_networks import network_class
 from .detector import Detector
-from .networks import NetworkMethod
-from .shape import RESOLUTION
-from .strokes import StandardLineart
-from .weights import annotators_file, load_state, read_state
+from .difference_of_gaussians import StandardLineart
+from .network_methods import NetworkMethod
+from .resolution import RESOLUTION
+from .weight_tensors import load_state, read_state
+from .weights import annotators_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
 class RealisticLineart(NetworkMethod):
-    """Informative Drawings (Chan et al. 2022): fine lines of a photo."""
+    """Informative Drawings (Chan et al. 2022): fine lines, for photos."""
 
     name = "realistic"
     parameters = (RESOLUTION,)
@@ -30,7 +31,7 @@ class RealisticLineart(NetworkMethod):
     )
     multiple = 4
     bytes_per_pixel = 1400
-    half = True  # every convolution is normalised, so nothing grows out of float16's range
+    half = True  # every convolution is normalised, so that no value exceeds the range of float16
 
     @staticmethod
     def build(*files: Path) -> nn.Module:
@@ -38,12 +39,12 @@ class RealisticLineart(NetworkMethod):
         load_state(network, read_state(files[0]), files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return 1 - network(pictures).float()  # it draws black on white
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        return 1 - network(images).float()  # the network draws black on white
 
 
 class CoarseLineart(RealisticLineart):
-    """The same with fewer and broader lines."""
+    """The same network trained for fewer and broader lines."""
 
     name = "coarse"
     weights = (
@@ -54,7 +55,7 @@ class CoarseLineart(RealisticLineart):
 
 
 class AnimeLineart(NetworkMethod):
-    """Anime2Sketch (Xiang 2021): the lines of a drawing or an anime picture."""
+    """Anime2Sketch (Xiang 2021): the lines of drawings and anime images."""
 
     name = "anime"
     parameters = (RESOLUTION,)
@@ -63,7 +64,7 @@ class AnimeLineart(NetworkMethod):
             "lineart_anime", "netG.pth", 217_631_959, "ccabdcc3f5cf3c07cf65d58776acb21df7dfda825cdc70c9766a93fd62bfc488"
         ),
     )
-    multiple = 256  # eight halvings
+    multiple = 256  # the network halves its input eight times
     bytes_per_pixel = 600
     half = True  # as above
 
@@ -77,12 +78,12 @@ class AnimeLineart(NetworkMethod):
         load_state(network, {name.replace("module.", ""): tensor for name, tensor in state.items()}, files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return (1 - network(pictures * 2 - 1).float()) / 2  # it draws black, -1, on white, 1
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        return (1 - network(images * 2 - 1).float()) / 2  # the network draws black (-1) on white (1)
 
 
 LINEART = Detector(
     Modality.LINEART,
-    "White lines on black, as if the picture had been inked.",
+    "White lines on black, as if the image had been inked.",
     (RealisticLineart(), CoarseLineart(), AnimeLineart(), StandardLineart()),
 )

@@ -1,4 +1,4 @@
-"""Straight lines, such as those of buildings and rooms."""
+"""Straight lines, such as the edges of buildings and rooms."""
 
 from __future__ import annotations
 
@@ -11,31 +11,38 @@ from .controlnet_aux_networks import network_class
 from .detector import Detector, Method
 from .frames import warn_of_empty
 from .host import Host
-from .measuring import TRAINED_RESOLUTION, trained_resolution
+from .line_segments import LineSegments
 from .networks import open_network
 from .parameters import FloatParameter, Value
-from .segments import LineSegments
-from .shape import Fit
-from .weights import annotators_file, load_state, obtain, read_state
+from .resolution import TRAINED_RESOLUTION, Fit, trained_resolution
+from .weight_store import obtain
+from .weight_tensors import load_state, read_state
+from .weights import annotators_file
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
 _MOST_LINES = 200
-_TRAINED_AT = 512  # it misses long lines in larger pictures
+_TRAINED_AT = 512  # the network misses long lines in larger images
 _MULTIPLE = 32
 _BYTES_PER_PIXEL = 1000
 
 
 class Mlsd(Method):
-    """M-LSD (Gu et al. 2021), in the version and with the drawing that ControlNet was trained on."""
+    """M-LSD (Gu et al. 2021), in the version that ControlNet was trained on, and drawn in the same way."""
 
     name = "mlsd"
     parameters = (
-        FloatParameter("score_threshold", 0.1, 0.01, 1.0, "mlsd: how sure of a line the network must be."),
         FloatParameter(
-            "distance_threshold", 0.1, 0.0, 20.0, "mlsd: lines shorter than this, in pixels at resolution, are dropped."
+            "score_threshold", 0.1, 0.01, 1.0, "mlsd: lowest score of a line. Lower values give more lines."
+        ),
+        FloatParameter(
+            "distance_threshold",
+            0.1,
+            0.0,
+            20.0,
+            "mlsd: drop lines shorter than this, in pixels at the network's resolution.",
         ),
         TRAINED_RESOLUTION,
     )
@@ -62,10 +69,10 @@ class Mlsd(Method):
         resolution = int(values["resolution"]) or trained_resolution(_TRAINED_AT, height, width)
         fit = Fit(height, width, resolution, _MULTIPLE)
 
-        def infer(module: nn.Module, pictures: Tensor) -> Tensor:
-            seen = fit.enter(pictures) * 2 - 1
-            alpha = torch.full_like(seen[:, :1], 1 / 127.5 - 1)  # its fourth channel, as in training
-            return module(torch.cat((seen, alpha), 1))[:, :5]
+        def infer(module: nn.Module, images: Tensor) -> Tensor:
+            rgb = fit.to_network(images) * 2 - 1
+            alpha = torch.full_like(rgb[:, :1], 1 / 127.5 - 1)  # the fourth channel, as in training
+            return module(torch.cat((rgb, alpha), 1))[:, :5]
 
         tops = network.run(image.movedim(-1, 1), infer, host, _BYTES_PER_PIXEL * math.prod(fit.padded))
         thresholds = float(values["score_threshold"]), float(values["distance_threshold"])
@@ -75,10 +82,11 @@ class Mlsd(Method):
 
 
 def lines(top: Tensor, score_threshold: float, distance_threshold: float, fit: Fit) -> np.ndarray:
-    """The lines that the network's output shows, the surest 200 at most.
+    """Decode the network's output to at most 200 lines, those with the best scores.
 
-    `top` is [5, height, width] at half the network's resolution: the logit of being a line's middle, and from there
-    x and y of its ends. The lines are float32 [count, 4], x and y of both ends in pixels of the picture.
+    `top` is [5, height, width] at half the network's resolution: the logit that a pixel is the middle of a line, and
+    the offsets x1, y1, x2, y2 of the line's ends from there. The result is float32 [count, 4]: x1, y1, x2, y2 in
+    pixels of the image.
     """
     import numpy as np
     from torch.nn.functional import max_pool2d
@@ -89,15 +97,15 @@ def lines(top: Tensor, score_threshold: float, distance_threshold: float, fit: F
     ends = top[1:].flatten(1)[:, places].T  # [count, 4]
     length = (ends[:, :2] - ends[:, 2:]).norm(dim=1)
     y, x = places // top.shape[-1], places % top.shape[-1]
-    inside = (2 * y < fit.seen[0]) & (2 * x < fit.seen[1])  # not in what was added at the borders
+    inside = (2 * y < fit.resized[0]) & (2 * x < fit.resized[1])  # not in the padding
     kept = (scores > score_threshold) & (length > distance_threshold) & inside
     middles = np.stack((x, y, x, y), 1)[kept.numpy()]
-    to_picture = np.array([fit.width / fit.seen[1], fit.height / fit.seen[0]] * 2, np.float32)
-    return (middles + ends.numpy()[kept.numpy()]) * 2 * to_picture
+    to_image = np.array([fit.width / fit.resized[1], fit.height / fit.resized[0]] * 2, np.float32)
+    return (middles + ends.numpy()[kept.numpy()]) * 2 * to_image
 
 
 def draw_lines(found: np.ndarray, height: int, width: int) -> Tensor:
-    """White lines of one pixel on black, [height, width, 3]."""
+    """Draw lines white and one pixel wide on black: [height, width, 3]."""
     import cv2
     import numpy as np
     import torch

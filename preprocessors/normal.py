@@ -1,4 +1,4 @@
-"""Normal maps: which way every surface faces; blue towards the viewer, red to the left, green up."""
+"""Normal maps: the direction that each surface faces. Blue: to the viewer, red: to the left, green: up."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from .controlnet_aux_networks import network_class
 from .depth import DEPTH
 from .detector import Detector, Method
 from .host import Host
-from .measuring import IMAGENET_DEVIATION, IMAGENET_MEAN, TRAINED_RESOLUTION, MeasuringMethod, standardize
+from .network_methods import IMAGENET_DEVIATION, IMAGENET_MEAN, PredictionMethod, standardize
 from .parameters import ChoiceParameter, FloatParameter, Value
-from .weights import annotators_file, load_state, read_state
+from .resolution import TRAINED_RESOLUTION
+from .weight_tensors import load_state, read_state, without_prefix
+from .weights import annotators_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_SMOOTHING = 1 / 400  # of the shorter side: what a depth network's grid leaves between two of its pixels
+_SMOOTHING = 1 / 400  # sigma as a fraction of the shorter side; it hides the pixel grid of a depth network
 
 
-class NormalBae(MeasuringMethod):
-    """Bae et al. 2021, trained on ScanNet: what the normal ControlNets (1.1, SDXL union) were trained on."""
+class NormalBae(PredictionMethod):
+    """NormalBae (Bae et al. 2021, trained on ScanNet), as the normal ControlNets (1.1, SDXL union) were trained on."""
 
     name = "normalbae"
     weights = (annotators_file("normal_bae", "scannet.pt", 291_000_000),)
@@ -37,35 +39,36 @@ class NormalBae(MeasuringMethod):
         options = SimpleNamespace(
             mode="client", architecture="BN", pretrained="scannet", sampling_ratio=0.4, importance_ratio=0.7
         )
-        with redirect_stdout(StringIO()):  # it tells how it is built
+        with redirect_stdout(StringIO()):  # the network prints its structure
             network = network_class("normalbae.nets.NNET", "NNET")(options)
         state: Any = read_state(files[0])["model"]
-        load_state(network, {name.removeprefix("module."): tensor for name, tensor in state.items()}, files[0])
+        load_state(network, without_prefix(state), files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        finest = network(standardize(pictures, IMAGENET_MEAN, IMAGENET_DEVIATION))[0][-1]
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        finest = network(standardize(images, IMAGENET_MEAN, IMAGENET_DEVIATION))[0][-1]
         return finest[:, :3]
 
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
-        normals = self.measure(image, host, self.weights, int(values["resolution"]))
+        normals = self.predict(image, host, self.weights, int(values["resolution"]))
         return ((normals + 1) / 2).clamp(0, 1).movedim(1, -1).contiguous()
 
 
 class NormalFromDepth(Method):
-    """The slopes of a depth map. Depth networks see more kinds of pictures than NormalBae; slopes are relative."""
+    """The slopes of a depth map. Depth networks handle more kinds of images than NormalBae, but depth is relative."""
 
     name = "from depth"
     parameters = (
         ChoiceParameter(
-            "depth_method", tuple(method.name for method in DEPTH.methods), "from depth: the network that sees depth."
+            "depth_method", tuple(method.name for method in DEPTH.methods), "from depth: the depth method to use."
         ),
         FloatParameter(
             "relief",
             1.0,
             0.05,
             20.0,
-            "from depth: how deep the scene is, in shorter sides of the picture. More makes slopes steeper.",
+            "from depth: depth of the scene in multiples of the image's shorter side. Higher values give steeper "
+            "slopes.",
             step=0.05,
         ),
         TRAINED_RESOLUTION,
@@ -78,9 +81,9 @@ class NormalFromDepth(Method):
 
 
 def slopes(nearness: Tensor, relief: float) -> Tensor:
-    """The normal maps [batch, height, width, 3] of depth maps [batch, height, width] in 0..1, near = 1.
+    """The normal maps [batch, height, width, 3] of depth maps [batch, height, width] in 0..1, where 1 is near.
 
-    `relief` is how far 1 lies before 0, in shorter sides of the picture.
+    `relief` is the distance from 0 to 1 in multiples of the image's shorter side.
     """
     import cv2
     import numpy as np
@@ -91,8 +94,8 @@ def slopes(nearness: Tensor, relief: float) -> Tensor:
     maps = np.empty((len(nearness), height, width, 3), np.float32)
     for map_, near in zip(maps, nearness.numpy(), strict=True):
         smooth = cv2.GaussianBlur(near, (0, 0), max(0.5, _SMOOTHING * min(height, width)))
-        # Sobel's kernel counts a step of one pixel eight times. What rises to the right faces left, which is red; what
-        # rises downwards faces up.
+        # The Sobel kernel multiplies the slope per pixel by 8. A surface that comes nearer to the right faces left
+        # (red), and one that comes nearer downwards faces up (green).
         for axis, (dx, dy) in enumerate(((1, 0), (0, 1))):
             slope = cv2.Sobel(smooth, cv2.CV_32F, dx, dy, ksize=3, borderType=cv2.BORDER_REPLICATE)
             map_[..., axis] = slope / 8 * depth_in_pixels
@@ -103,6 +106,6 @@ def slopes(nearness: Tensor, relief: float) -> Tensor:
 
 NORMAL = Detector(
     Modality.NORMAL,
-    "Which way surfaces face: blue towards the viewer, red to the left, green up.",
+    "The direction that surfaces face: blue towards the viewer, red to the left, green up.",
     (NormalBae(), NormalFromDepth()),
 )

@@ -1,13 +1,13 @@
-"""Networks that come as ONNX files, run by onnxruntime where it is installed, otherwise by OpenCV."""
+"""Run ONNX files with onnxruntime if it is installed, otherwise with OpenCV."""
 
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..core.cache import Cache
 from ..core.errors import DetectorUnavailable, ModelUnreadable
 
 if TYPE_CHECKING:
@@ -18,27 +18,29 @@ class OnnxNetwork(Protocol):
     """A network with one input."""
 
     def run(self, values: np.ndarray) -> Sequence[np.ndarray]:
-        """All outputs, in the order of the file, for float32 `values`."""
+        """All outputs in the order of the file, for an input of float32 `values`."""
         ...
 
 
+_networks: Cache[tuple[Path, bool], OnnxNetwork] = Cache(4)  # the two of DWPose, on a CPU and on a GPU
+
+
 def open_onnx(file: Path, on_gpu: bool) -> OnnxNetwork:
-    """The network of a file, opened once for as long as the file stays the same.
+    """The network of a file. It is opened once as long as the file stays the same.
 
-    `on_gpu` lets an onnxruntime that was built for CUDA use it; its memory is its own. Raises ModelUnreadable when the
-    file is broken, and DetectorUnavailable when OpenCV cannot run it and onnxruntime is not installed.
+    `on_gpu` lets an onnxruntime that was built for CUDA use the GPU, with memory that ComfyUI does not manage. Raises
+    ModelUnreadable when the file is broken, and DetectorUnavailable when OpenCV cannot run it and onnxruntime is not
+    installed.
     """
-    key = (file, file.stat().st_mtime_ns, on_gpu)
-    with _lock:
-        if key not in _kept:
-            for other in [other for other in _kept if other[0] == file]:
-                del _kept[other]
-            has_runtime = importlib.util.find_spec("onnxruntime") is not None
-            _kept[key] = _Runtime(file, on_gpu) if has_runtime else _OpenCv(file)
-        return _kept[key]
+
+    def make() -> OnnxNetwork:
+        has_runtime = importlib.util.find_spec("onnxruntime") is not None
+        return _OnnxRuntime(file, on_gpu) if has_runtime else _OpenCv(file)
+
+    return _networks.get((file, on_gpu), make, version=file.stat().st_mtime_ns)
 
 
-class _Runtime:
+class _OnnxRuntime:
     def __init__(self, file: Path, on_gpu: bool) -> None:
         import onnxruntime
 
@@ -47,13 +49,13 @@ class _Runtime:
             providers.insert(0, "CUDAExecutionProvider")
         try:
             self._session = onnxruntime.InferenceSession(file, providers=providers)
-        except Exception as error:  # its classes of errors have no common base
+        except Exception as error:  # its errors have no common base class
             raise _broken(file, error) from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, values: np.ndarray) -> Sequence[np.ndarray]:
-        answers: Any = self._session.run(None, {self._input: values})
-        return answers
+        outputs: Any = self._session.run(None, {self._input: values})
+        return outputs
 
 
 class _OpenCv:
@@ -62,7 +64,7 @@ class _OpenCv:
         import numpy as np
 
         try:
-            # Given a path, OpenCV opens it in the code page of Windows, which lacks letters that a path may have.
+            # The bytes and not the path: on Windows OpenCV cannot open a path with letters outside of the code page.
             self._network = cv2.dnn.readNetFromONNX(np.fromfile(file, np.uint8))
         except cv2.error as error:
             raise _needs_runtime(file, error) from error
@@ -79,17 +81,13 @@ class _OpenCv:
             raise _needs_runtime(self._file, error) from error
 
 
-_kept: dict[tuple[Path, int, bool], OnnxNetwork] = {}
-_lock = threading.Lock()
-
-
 def _reason(error: Exception) -> str:
     return str(error).strip().partition("\n")[0][:200]
 
 
 def _broken(file: Path, error: Exception) -> ModelUnreadable:
     return ModelUnreadable(
-        f"{file} cannot be read ({_reason(error)}). Move it elsewhere; it is fetched again on the next run."
+        f"{file} cannot be read ({_reason(error)}). Move it elsewhere. The next run downloads it again."
     )
 
 

@@ -1,4 +1,4 @@
-"""The skeletons of everybody in a picture: the body, and on demand hands and face."""
+"""The skeletons of all people in an image: the body, and optionally hands and face."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from .controlnet_aux_networks import network_class
 from .detector import Detector, Method
 from .frames import each_frame, warn_of_empty
 from .host import Host
-from .measuring import TRAINED_RESOLUTION, trained_resolution
 from .networks import open_network
 from .openpose_crops import Box, face_box, face_points, hand_boxes, hand_points
 from .parameters import FloatParameter, SwitchParameter, Value
 from .part_fields import find_bodies
-from .shape import Fit
+from .resolution import TRAINED_RESOLUTION, Fit, trained_resolution
 from .skeleton import STICK, Keypoint, Keypoints, Person, draw_people
-from .weights import annotators_file, load_state, obtain, read_state
+from .weight_store import obtain
+from .weight_tensors import load_state, read_state
+from .weights import annotators_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -30,26 +31,27 @@ STICK_WIDTH = FloatParameter(
     float(STICK),
     0.5,
     32.0,
-    "Half the width of the limbs, in pixels of a picture whose shorter side is 512; it grows with the picture. 4 is "
-    "what the nets know; for SDXL union nets the limbs are widened where the map is used.",
+    "Half the width of the limbs in pixels, for an image with a shorter side of 512. It scales with the image. 4 "
+    "is what "
+    "ControlNets were trained on. For SDXL union nets the limbs are widened automatically.",
     step=0.5,
 )
-NO_PERSON = "The nets were trained on people that can be seen well; a higher resolution finds smaller ones."
+NO_PERSON = "Use an image with clearly visible people, or raise resolution to find smaller ones."
 
-_SEEN_AT = 184  # half of what it was trained on, as ControlNet's annotator: large people are found best
+_BODY_RESOLUTION = 184  # half of the size in training, as in ControlNet's annotator: it finds large people best
 _STRIDE = 8
-_GRID = 368  # keypoints are looked for on a finer grid than the net's, of about this shorter side
+_GRID = 368  # approximate shorter side of the grid for keypoints, which is finer than the output of the network
 _FACE_SIZE = 384
 _HAND_SIZES = (184, 368, 552, 736)
 _BODY_BYTES_PER_PIXEL, _HAND_BYTES, _FACE_BYTES = 1500, 2 * 2**30, 2**29
 
 
 class OpenPose(Method):
-    """OpenPose's nets (Cao et al. 2017, Simon et al. 2017) as ControlNet 1.1 uses them; for non-commercial use only."""
+    """OpenPose (Cao et al. 2017, Simon et al. 2017) as in ControlNet 1.1. For non-commercial use only."""
 
     parameters = (
-        SwitchParameter("hands", False, "Draws the fingers too; takes long without a GPU."),
-        SwitchParameter("face", False, "Draws 70 points of the face too."),
+        SwitchParameter("hands", False, "Also draw the fingers. Slow without a GPU."),
+        SwitchParameter("face", False, "Also draw 70 points of the face."),
         STICK_WIDTH,
         TRAINED_RESOLUTION,
     )
@@ -78,17 +80,17 @@ class OpenPose(Method):
 
     @staticmethod
     def build_body(*files: Path) -> nn.Module:
-        """Gives affinity fields [batch, 38, h, w] and heatmaps [batch, 19, h, w] at an eighth of the size."""
-        return _filled(network_class("open_pose.model", "bodypose_model")(), files[0])
+        """Outputs affinity fields [batch, 38, h, w] and heatmaps [batch, 19, h, w] at 1/8 of the size."""
+        return _loaded(network_class("open_pose.model", "bodypose_model")(), files[0])
 
     @staticmethod
     def build_hand(*files: Path) -> nn.Module:
-        """Gives heatmaps [batch, 22, h, w] at an eighth of the size."""
-        return _filled(network_class("open_pose.model", "handpose_model")(), files[0])
+        """Outputs heatmaps [batch, 22, h, w] at 1/8 of the size."""
+        return _loaded(network_class("open_pose.model", "handpose_model")(), files[0])
 
     @staticmethod
     def build_face(*files: Path) -> nn.Module:
-        """Gives heatmaps [batch, 71, h, w] at an eighth of the size, one list entry per stage."""
+        """Outputs heatmaps [batch, 71, h, w] at 1/8 of the size, as a list with one entry per stage."""
         network = network_class("open_pose.face", "FaceNet")()
         load_state(network, read_state(files[0]), files[0])
         return network
@@ -96,14 +98,12 @@ class OpenPose(Method):
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
         import torch
 
-        pictures = image.movedim(-1, 1)
-        people = [
-            [Person(body) for body in bodies] for bodies in self.bodies(pictures, host, int(values["resolution"]))
-        ]
+        images = image.movedim(-1, 1)
+        people = [[Person(body) for body in bodies] for bodies in self.bodies(images, host, int(values["resolution"]))]
         if values["hands"]:
-            people = self.with_hands(people, pictures, host)
+            people = self.with_hands(people, images, host)
         if values["face"]:
-            people = self.with_faces(people, pictures, host)
+            people = self.with_faces(people, images, host)
         height, width = image.shape[1:3]
         stick = float(values["stick_width"])
 
@@ -114,109 +114,107 @@ class OpenPose(Method):
         warn_of_empty(maps, host, "person", NO_PERSON)
         return maps
 
-    def bodies(self, pictures: Tensor, host: Host, resolution: int) -> list[list[Keypoints]]:
-        """The bodies in each of [batch, 3, height, width], in pixels of the picture."""
+    def bodies(self, images: Tensor, host: Host, resolution: int) -> list[list[Keypoints]]:
+        """The bodies in each image of [batch, 3, height, width], in pixels of the image."""
         import torch
         from torch.nn.functional import interpolate
 
         network = open_network(self.build_body, tuple(obtain(weights, host) for weights in self.body_weights), host)
-        height, width = pictures.shape[-2:]
-        fit = Fit(height, width, resolution or trained_resolution(_SEEN_AT, height, width), _STRIDE)
+        height, width = images.shape[-2:]
+        fit = Fit(height, width, resolution or trained_resolution(_BODY_RESOLUTION, height, width), _STRIDE)
 
         def infer(module: nn.Module, part: Tensor) -> Tensor:
-            fields, heat = module(_as_trained(fit.enter(part)))[:2]
+            fields, heat = module(_normalized(fit.to_network(part)))[:2]
             return torch.cat((heat, fields), 1)
 
-        room = _BODY_BYTES_PER_PIXEL * math.prod(fit.padded)
-        finer = max(1, round(_GRID / max(min(fit.seen), max(fit.seen) / 4)))
-        grid_height, grid_width = fit.seen[0] * finer, fit.seen[1] * finer
+        frame_bytes = _BODY_BYTES_PER_PIXEL * math.prod(fit.padded)
+        refinement = max(1, round(_GRID / max(min(fit.resized), max(fit.resized) / 4)))
+        grid_height, grid_width = fit.resized[0] * refinement, fit.resized[1] * refinement
         found = []
-        for answer in network.run(pictures, infer, host, room):
-            grid = interpolate(answer[None], scale_factor=_STRIDE * finer, mode="bicubic")[0]
+        for output in network.run(images, infer, host, frame_bytes):
+            grid = interpolate(output[None], scale_factor=_STRIDE * refinement, mode="bicubic")[0]
             grid = grid[:, :grid_height, :grid_width].numpy()
             bodies = find_bodies(grid[:19], grid[19:])
-            found.append([_stretched(body, width / grid_width, height / grid_height) for body in bodies])
+            found.append([_scaled(body, width / grid_width, height / grid_height) for body in bodies])
         return found
 
-    def with_hands(self, people: list[list[Person]], pictures: Tensor, host: Host) -> list[list[Person]]:
-        """The same people with the hands that are found at the ends of their arms."""
+    def with_hands(self, people: list[list[Person]], images: Tensor, host: Host) -> list[list[Person]]:
+        """The same people with the hands found at the ends of their arms."""
         import torch
         from torch.nn.functional import interpolate
 
-        wanted = [
-            (picture, person, side, box)
-            for picture, group in enumerate(people)
-            for person, seen in enumerate(group)
-            for side, box in hand_boxes(seen.body, *pictures.shape[-2:])
+        regions = [
+            (index, person, side, box)
+            for index, group in enumerate(people)
+            for person, found in enumerate(group)
+            for side, box in hand_boxes(found.body, *images.shape[-2:])
         ]
-        if not wanted:
+        if not regions:
             return people
 
         def infer(module: nn.Module, crops: Tensor) -> Tensor:
             scales = []
             for size in _HAND_SIZES:
-                seen = interpolate(crops, (size, size), mode="bilinear", antialias=True)
-                scales.append(interpolate(module(_as_trained(seen)).float(), (128, 128), mode="bicubic"))
+                resized = interpolate(crops, (size, size), mode="bilinear", antialias=True)
+                scales.append(interpolate(module(_normalized(resized)).float(), (128, 128), mode="bicubic"))
             return torch.stack(scales).mean(0)
 
         network = open_network(self.build_hand, tuple(obtain(weights, host) for weights in self.hand_weights), host)
-        crops = torch.cat([_crop(pictures[picture], box, _HAND_SIZES[-1]) for picture, _, _, box in wanted])
+        crops = torch.cat([_crop(images[index], box, _HAND_SIZES[-1]) for index, _, _, box in regions])
         result = [list(group) for group in people]
-        for (picture, person, side, box), heat in zip(
-            wanted, network.run(crops, infer, host, _HAND_BYTES), strict=True
-        ):
-            result[picture][person] = replace(result[picture][person], **{side: hand_points(heat.numpy(), box)})
+        for (index, person, side, box), heat in zip(regions, network.run(crops, infer, host, _HAND_BYTES), strict=True):
+            result[index][person] = replace(result[index][person], **{side: hand_points(heat.numpy(), box)})
         return result
 
-    def with_faces(self, people: list[list[Person]], pictures: Tensor, host: Host) -> list[list[Person]]:
-        """The same people with the faces that are found around their noses."""
+    def with_faces(self, people: list[list[Person]], images: Tensor, host: Host) -> list[list[Person]]:
+        """The same people with the faces found around their noses."""
         import torch
 
-        wanted = [
-            (picture, person, box)
-            for picture, group in enumerate(people)
-            for person, seen in enumerate(group)
-            if (box := face_box(seen.body, *pictures.shape[-2:]))
+        regions = [
+            (index, person, box)
+            for index, group in enumerate(people)
+            for person, found in enumerate(group)
+            if (box := face_box(found.body, *images.shape[-2:]))
         ]
-        if not wanted:
+        if not regions:
             return people
 
         def infer(module: nn.Module, crops: Tensor) -> Tensor:
-            return module(_as_trained(crops))[-1]
+            return module(_normalized(crops))[-1]
 
         network = open_network(self.build_face, tuple(obtain(weights, host) for weights in self.face_weights), host)
-        crops = torch.cat([_crop(pictures[picture], box, _FACE_SIZE) for picture, _, box in wanted])
+        crops = torch.cat([_crop(images[index], box, _FACE_SIZE) for index, _, box in regions])
         result = [list(group) for group in people]
-        for (picture, person, box), heat in zip(wanted, network.run(crops, infer, host, _FACE_BYTES), strict=True):
-            result[picture][person] = replace(result[picture][person], face=face_points(heat, box))
+        for (index, person, box), heat in zip(regions, network.run(crops, infer, host, _FACE_BYTES), strict=True):
+            result[index][person] = replace(result[index][person], face=face_points(heat, box))
         return result
 
 
-def _filled(network: nn.Module, file: Path) -> nn.Module:
-    """A body or hand net with the tensors of a file, where they are called without the part of the net they are in."""
+def _loaded(network: nn.Module, file: Path) -> nn.Module:
+    """A body or hand network with the tensors of a file, whose names lack the first part of the network's names."""
     state = read_state(file)
     names = {name: name.partition(".")[2] for name in network.state_dict()}
     load_state(network, {name: state[short] for name, short in names.items() if short in state}, file)
     return network
 
 
-def _as_trained(pictures: Tensor) -> Tensor:
-    """RGB in 0..1 as OpenPose's nets know it."""
-    return pictures.flip(1) * (255 / 256) - 0.5
+def _normalized(images: Tensor) -> Tensor:
+    """RGB in 0..1 as BGR in about -0.5..0.5, the input of OpenPose's networks."""
+    return images.flip(1) * (255 / 256) - 0.5
 
 
-def _crop(picture: Tensor, box: Box, size: int) -> Tensor:
-    """[1, 3, size, size] for a box in a picture [3, height, width]."""
+def _crop(image: Tensor, box: Box, size: int) -> Tensor:
+    """The box of an image [3, height, width], resized to [1, 3, size, size]."""
     from torch.nn.functional import interpolate
 
-    part = picture[None, :, box.y : box.y + box.size, box.x : box.x + box.size]
+    part = image[None, :, box.y : box.y + box.size, box.x : box.x + box.size]
     return interpolate(part, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
 
 
-def _stretched(points: Sequence[Keypoint | None], x: float, y: float) -> Keypoints:
+def _scaled(points: Sequence[Keypoint | None], x: float, y: float) -> Keypoints:
     return tuple(point and replace(point, x=(point.x + 0.5) * x - 0.5, y=(point.y + 0.5) * y - 0.5) for point in points)
 
 
 OPENPOSE = Detector(
-    Modality.OPENPOSE, "The skeleton of everybody in the picture, in OpenPose's colours.", (OpenPose(),)
+    Modality.OPENPOSE, "The body skeletons of all people in the image, in the colours of OpenPose.", (OpenPose(),)
 )

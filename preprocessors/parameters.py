@@ -1,11 +1,18 @@
-"""What a user can set on a detector; the node's inputs and its help page are derived from these."""
+"""What a user can set on a detector. The node's inputs and its help page are derived from these declarations."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..core.errors import InvalidRequest, Problem, UnknownChoice
+from ..core.errors import InvalidRequest, UnknownChoice
+from ..core.problems import Problem, ProblemKind
+
+OUT_OF_RANGE = ProblemKind(
+    "detector_parameter_range",
+    "{field} is {value}. It must be a number from {minimum} to {maximum}. Set it to {suggestion}.",
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class SwitchParameter:
 
 @dataclass(frozen=True)
 class ChoiceParameter:
-    """One of several words; the first is the default."""
+    """One of several words. The first is the default."""
 
     name: str
     choices: tuple[str, ...]
@@ -69,8 +76,8 @@ Value = int | float | bool | str
 def resolve(parameters: Iterable[Parameter], given: Mapping[str, Value | None]) -> dict[str, Value]:
     """One value per parameter: the given one, or the default where it is missing or None.
 
-    Raises UnknownChoice for a word that is no choice, and InvalidRequest with every number out of its range: ComfyUI
-    checks neither where a value comes from another node.
+    Raises UnknownChoice for a word that is not a choice, and InvalidRequest with all numbers that are out of range.
+    ComfyUI checks neither of them when a value comes from another node.
     """
     parameters = tuple(parameters)
     values = {p.name: p.default if (value := given.get(p.name)) is None else value for p in parameters}
@@ -86,7 +93,14 @@ def _out_of_range(parameters: Iterable[Parameter], values: Mapping[str, Value]) 
     for parameter in parameters:
         if not isinstance(parameter, IntParameter | FloatParameter):
             continue
-        value, lowest, highest = values[parameter.name], parameter.minimum, parameter.maximum
-        if isinstance(value, str) or not lowest <= value <= highest:
-            limit = f"it must be a number from {lowest} to {highest}"
-            yield Problem(parameter.name, str(value), limit, f"{parameter.default} is the usual value.")
+        value, minimum, maximum = values[parameter.name], parameter.minimum, parameter.maximum
+        if isinstance(value, str) or not minimum <= value <= maximum:
+            nearest = _nearest(value, parameter)
+            yield OUT_OF_RANGE(parameter.name, value, nearest, minimum=minimum, maximum=maximum)
+
+
+def _nearest(value: Value, parameter: IntParameter | FloatParameter) -> float:
+    """The allowed number next to `value`; the default for a text and for NaN."""
+    if isinstance(value, str) or math.isnan(value):
+        return parameter.default
+    return min(max(value, parameter.minimum), parameter.maximum)

@@ -1,4 +1,4 @@
-"""From OpenPose's heatmaps and part affinity fields to people.
+"""Find people in OpenPose's heatmaps and part affinity fields.
 
 Cao et al. 2017, "Realtime Multi-Person 2D Pose Estimation using Part Affinity Fields", with the thresholds of the
 ControlNet 1.1 annotator.
@@ -15,14 +15,14 @@ from .skeleton import BODY_POINTS, LEFT_EAR, LEFT_SHOULDER, LIMBS, RIGHT_EAR, RI
 if TYPE_CHECKING:
     import numpy as np
 
-# The limbs, then two links from shoulder to ear, which confirm a person but are not drawn.
+# The limbs, then two links from shoulder to ear, which support a person but are not drawn.
 _LINKS = (*LIMBS, (RIGHT_SHOULDER, RIGHT_EAR), (LEFT_SHOULDER, LEFT_EAR))
-# The channel of the x component of each link's field; the next is its y.
+# The channel of each link's field in x. The next channel is the field in y.
 _FIELDS = (12, 20, 14, 16, 22, 24, 0, 2, 4, 6, 8, 10, 28, 30, 34, 32, 36, 18, 26)
 
 _PEAK_SIGMA = 3.0
 _PEAK_THRESHOLD = 0.1
-_MOST_PEAKS = 100  # per body part: more come from a map that shows no people at all
+_MOST_PEAKS = 100  # per body part; a map without people can have many more
 _FIELD_THRESHOLD = 0.05
 _FIELD_SAMPLES = 10
 _SAMPLES_ABOVE = 0.8
@@ -32,7 +32,7 @@ _LOWEST_MEAN_SCORE = 0.4
 
 @dataclass(eq=False)
 class _Candidate:
-    """A person being put together: which peak each known body part is, and the sum of all scores."""
+    """A person being assembled: the index of the peak of each known body part, and the sum of all scores."""
 
     peaks: dict[int, int]
     score: float
@@ -43,10 +43,12 @@ class _Candidate:
 
 
 def find_bodies(heat: np.ndarray, fields: np.ndarray) -> list[Keypoints]:
-    """The body keypoints of everybody in one picture, in pixels of the maps.
+    """The body keypoints of all people in one image, in pixels of the maps.
 
-    `heat` is [18 or more, h, w], a map per body part in 0..1, and `fields` [38, h, w], the x and y of each link's
-    direction, as OpenPose's COCO net gives them, enlarged to the grid on which keypoints are wanted.
+    heat: [18 or more, h, w], a map in 0..1 per body part.
+    fields: [38, h, w], the x and y direction of each link.
+
+    Both are the output of OpenPose's COCO network, enlarged to the grid on which keypoints are searched.
     """
     parts = [_find_peaks(part) for part in heat[:BODY_POINTS]]
     candidates: list[_Candidate] = []
@@ -73,17 +75,17 @@ def find_bodies(heat: np.ndarray, fields: np.ndarray) -> list[Keypoints]:
 
 
 def _find_peaks(part: np.ndarray) -> Sequence[Keypoint]:
-    """The local maxima of a body part's map, the best first."""
+    """The local maxima of a body part's map, best first."""
     import cv2
     import numpy as np
 
     blurred = cv2.GaussianBlur(part, (0, 0), _PEAK_SIGMA)
     height, width = blurred.shape
-    around = np.pad(blurred, 1, constant_values=-np.inf)
+    padded = np.pad(blurred, 1, constant_values=-np.inf)
     middle = slice(1, -1)
-    # Strictly above on two sides only: one peak for a plateau.
-    is_peak = (blurred > _PEAK_THRESHOLD) & (blurred > around[middle, :width]) & (blurred > around[:height, middle])
-    is_peak &= (blurred >= around[middle, 2:]) & (blurred >= around[2:, middle])
+    # Strictly greater on two sides only, so that a plateau has one peak.
+    is_peak = (blurred > _PEAK_THRESHOLD) & (blurred > padded[middle, :width]) & (blurred > padded[:height, middle])
+    is_peak &= (blurred >= padded[middle, 2:]) & (blurred >= padded[2:, middle])
     peaks = [Keypoint(float(x), float(y), float(part[y, x])) for y, x in np.argwhere(is_peak)]
     return sorted(peaks, key=lambda peak: peak.score, reverse=True)[:_MOST_PEAKS]
 
@@ -91,21 +93,21 @@ def _find_peaks(part: np.ndarray) -> Sequence[Keypoint]:
 def _find_links(
     starts: Sequence[Keypoint], ends: Sequence[Keypoint], direction: np.ndarray
 ) -> Iterator[tuple[int, int, float]]:
-    """Which start belongs to which end, with a score: those the field leads along, the surest first."""
+    """Pairs of a start and an end that the field connects, with their score, best first."""
     import numpy as np
 
     if not starts or not ends:
         return
     height, width = direction.shape[1:]
-    begin = np.array([(point.x, point.y) for point in starts])[:, None]
-    way = np.array([(point.x, point.y) for point in ends])[None] - begin
-    length = np.maximum(np.linalg.norm(way, axis=-1), 1e-3)
+    origin = np.array([(point.x, point.y) for point in starts])[:, None]
+    vector = np.array([(point.x, point.y) for point in ends])[None] - origin
+    length = np.maximum(np.linalg.norm(vector, axis=-1), 1e-3)
     steps = np.linspace(0, 1, _FIELD_SAMPLES)[:, None]
-    x, y = np.moveaxis(np.round(begin[:, :, None] + way[:, :, None] * steps).astype(int), -1, 0)
+    x, y = np.moveaxis(np.round(origin[:, :, None] + vector[:, :, None] * steps).astype(int), -1, 0)
     x, y = x.clip(0, width - 1), y.clip(0, height - 1)
-    unit = way / length[..., None]
+    unit = vector / length[..., None]
     agreement = direction[0, y, x] * unit[..., :1] + direction[1, y, x] * unit[..., 1:]
-    # Links longer than half the picture are unlikely.
+    # Links longer than half the image are unlikely.
     score = agreement.mean(-1) + np.minimum(0.5 * height / length - 1, 0)
     likely = (score > 0) & ((agreement > _FIELD_THRESHOLD).sum(-1) > _SAMPLES_ABOVE * _FIELD_SAMPLES)
     taken_starts, taken_ends = set[int](), set[int]()

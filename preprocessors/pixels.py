@@ -1,4 +1,4 @@
-"""Between ComfyUI's float tensors and the 8-bit arrays that OpenCV works on."""
+"""Convert between ComfyUI's float tensors and the 8-bit arrays of OpenCV."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 
 def to_bytes(image: Tensor, into: np.ndarray | None = None) -> np.ndarray:
-    """RGB in 0..1 to uint8 0..255, rounded, of the same shape; written `into` an array, where there is one."""
+    """RGB in 0..1 as uint8 0..255, rounded, of the same shape. Written into the array `into` if one is given."""
     import cv2
     import numpy as np
 
     pixels = np.ascontiguousarray(image.cpu().float().numpy())
     rows = pixels.reshape(len(pixels), -1)
     target = None if into is None else into.reshape(rows.shape)
-    # A weighted sum with nothing: the one operation of OpenCV that scales, rounds and clamps in a single pass.
+    # addWeighted with a weight of 0: the only function of OpenCV that scales, rounds and clamps in one pass.
     return cv2.addWeighted(rows, 255, rows, 0, 0, dst=target, dtype=cv2.CV_8U).reshape(pixels.shape)
 
 
 def from_gray_bytes(gray: np.ndarray) -> Tensor:
-    """uint8 [..., h, w] to float32 [..., h, w, 3] in 0..1."""
+    """uint8 [..., h, w] as float32 [..., h, w, 3] in 0..1."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""The whole bodies of everybody in a picture: body, hands and face."""
+"""The whole-body skeletons of all people in an image: body, hands and face."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from .openpose import STICK_WIDTH
 from .parameters import SwitchParameter, Value
 from .pixels import to_bytes
 from .skeleton import Person, draw_people
-from .weights import Weights, obtain
-from .whole_body import detector_input, people_boxes, person_in, pose_input, view_of
+from .weight_store import obtain
+from .weights import Weights
+from .whole_body import detector_input, people_boxes, person_in, pose_input, view_around
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,11 +25,11 @@ _REVISION = "1a7144101628d69ee7a3768d1ee3a094070dc388"
 
 
 class DwPose(Method):
-    """DWPose (Yang et al. 2023): YOLOX-L finds people, and a distilled RTMPose-L 133 keypoints of each."""
+    """DWPose (Yang et al. 2023): YOLOX-L finds people, and a distilled RTMPose-L finds 133 keypoints of each."""
 
     parameters = (
-        SwitchParameter("hands", True, "Draws the fingers."),
-        SwitchParameter("face", True, "Draws 68 points of the face."),
+        SwitchParameter("hands", True, "Draw the fingers."),
+        SwitchParameter("face", True, "Draw 68 points of the face."),
         STICK_WIDTH,
     )
     weights = (
@@ -51,7 +52,7 @@ class DwPose(Method):
     )
 
     def networks(self, host: Host) -> tuple[OnnxNetwork, OnnxNetwork]:
-        """The one that finds people and the one that finds their keypoints."""
+        """The network that finds people, and the one that finds their keypoints."""
         on_gpu = host.memory.device.type == "cuda"
         detector, pose = (open_onnx(obtain(weights, host), on_gpu) for weights in self.weights)
         return detector, pose
@@ -75,20 +76,22 @@ class DwPose(Method):
             return torch.from_numpy(draw_people(people, height, width, float(values["stick_width"]))).float() / 255
 
         maps = each_frame(image, host, draw)
-        warn_of_empty(maps, host, "person", "If somebody is there, cut the picture to them.")
+        warn_of_empty(maps, host, "person", "If there is a person, crop the image to that person.")
         return maps
 
 
-def find_people(picture: np.ndarray, detector: OnnxNetwork, pose: OnnxNetwork) -> list[Person]:
-    """Everybody in a uint8 RGB picture, keypoints in its pixels."""
+def find_people(image: np.ndarray, detector: OnnxNetwork, pose: OnnxNetwork) -> list[Person]:
+    """All people in a uint8 RGB image, with keypoints in pixels of the image."""
     people = []
-    for box in people_boxes(detector.run(detector_input(picture))[0][0], *picture.shape[:2]):
-        view = view_of(box)
-        along_x, along_y = pose.run(pose_input(picture, view))[:2]
+    for box in people_boxes(detector.run(detector_input(image))[0][0], *image.shape[:2]):
+        view = view_around(box)
+        along_x, along_y = pose.run(pose_input(image, view))[:2]
         people.append(person_in(view, along_x[0], along_y[0]))
     return people
 
 
 POSE = Detector(
-    Modality.POSE, "The skeleton of everybody in the picture with hands and face, in OpenPose's colours.", (DwPose(),)
+    Modality.POSE,
+    "The skeletons of all people in the image with hands and face, in the colours of OpenPose.",
+    (DwPose(),),
 )

@@ -1,11 +1,12 @@
-"""A QR code, made from a text or redrawn from a picture of one, as large as fits."""
+"""A QR code as large as possible, encoded from a text or redrawn from an image of one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..core.errors import InvalidRequest, Problem
+from ..core.errors import InvalidRequest
 from ..core.modality import Modality
+from ..core.problems import ProblemKind
 from .detector import Detector, Method
 from .frames import each_frame
 from .host import Host
@@ -17,25 +18,39 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WHITE, _GRAY = 255, 128
-# Diffusion models work on patches of 8 pixels: what is smaller than one is not kept.
-_PATCH = 8
+_PATCH = 8  # pixels of a diffusion model's latent: smaller modules rarely survive generation
+
+TEXT_TOO_LONG = ProblemKind(
+    "qr_code_text_length",
+    "text has {value} characters. A QR code of error correction {level} cannot hold it ({reason}). Shorten the "
+    "text, or "
+    "set error_correction to a lower level.",
+)
+IMAGE_TOO_SMALL = ProblemKind(
+    "qr_code_image_size",
+    "image is {value}. The QR code of {modules}x{modules} modules needs at least {pixels}x{pixels} pixels with its "
+    "quiet "
+    "zone. Use an image of {recommended}x{recommended} or more, or shorten the text.",
+)
 
 
 class QRCode(Method):
-    """Black modules on white, each the same whole number of pixels wide, in the middle of the map."""
+    """Black modules on white in the middle of the map. All modules have the same whole number of pixels."""
 
     parameters = (
-        TextParameter("text", "", "What the code says. Empty: the picture shows a code, which is drawn anew."),
+        TextParameter("text", "", "Text of the QR code. Empty: redraw the QR code that is in the image."),
         ChoiceParameter(
             "error_correction",
             ("H", "Q", "M", "L"),
-            "How much of a code made from text may be spoilt: H 30 %, Q 25 %, M 15 %, L 7 %. More needs more room.",
+            "How much of the code may be unreadable when it is made from text: H 30 %, Q 25 %, M 15 %, L 7 %. "
+            "Higher levels "
+            "need more modules.",
         ),
-        IntParameter("quiet_zone", 4, 0, 16, "Width of the white border in modules. Readers want 4."),
+        IntParameter("quiet_zone", 4, 0, 16, "Width of the white border in modules. The standard asks for 4."),
         ChoiceParameter(
             "background",
             ("white", "gray"),
-            "Around the border. gray leaves the model free to paint what it likes there.",
+            "Colour around the border. gray lets the model paint freely there.",
         ),
     )
 
@@ -46,14 +61,17 @@ class QRCode(Method):
         if text:
             code = _draw(_encode(text, level), height, width, quiet, light, host)
             if _read(code)[0] != text:
-                host.warn("The code is so fine that OpenCV cannot read it. Use a larger picture or a shorter text.")
+                host.warn(
+                    "OpenCV cannot read the code because its modules are too small. Use a larger image or a "
+                    "shorter text."
+                )
             return each_frame(image, host, lambda frame, _: from_gray_bytes(code))
 
         def redraw(frame: Tensor, index: int) -> Tensor:
             gray = _gray_bytes(frame)
             modules = _read(gray)[1]
             if modules is None:
-                host.warn("No QR code was found in the picture: it was only made black and white.")
+                host.warn("No QR code found in the image: the map is the image in black and white.")
                 return from_gray_bytes(_threshold(gray))
             return from_gray_bytes(_draw(modules, height, width, quiet, light, host))
 
@@ -61,7 +79,7 @@ class QRCode(Method):
 
 
 def _encode(text: str, level: str) -> np.ndarray:
-    """The modules of the code, uint8 [n, n], 0 or 255; raises InvalidRequest for a text that no code can hold."""
+    """The modules of the code: uint8 [n, n], 0 or 255. Raises InvalidRequest for a text that is too long."""
     import cv2
 
     settings = cv2.QRCodeEncoder.Params()
@@ -69,13 +87,15 @@ def _encode(text: str, level: str) -> np.ndarray:
     try:
         framed = cv2.QRCodeEncoder.create(settings).encode(text)
     except cv2.error as error:
-        limit = f"no QR code of error correction {level} holds it ({error.err.strip().rstrip('.')})"
-        raise _does_not_fit(text, limit, "Shorten it, or lower error_correction.") from error
+        reason = error.err.strip().rstrip(".")
+        raise InvalidRequest(
+            "QR Code Control", [TEXT_TOO_LONG("text", len(text), level=level, reason=reason)]
+        ) from error
     return _without_border(framed)
 
 
 def _without_border(modules: np.ndarray) -> np.ndarray:
-    """OpenCV puts a white border around the code, whose corner squares reach to its edges."""
+    """Crop the white border that OpenCV puts around a code."""
     import numpy as np
 
     rows, columns = np.nonzero(modules == 0)
@@ -83,19 +103,21 @@ def _without_border(modules: np.ndarray) -> np.ndarray:
 
 
 def _draw(modules: np.ndarray, height: int, width: int, quiet: int, light: int, host: Host) -> np.ndarray:
-    """The code in the middle of a map, uint8 [height, width], its modules as large as fits."""
+    """The code in the middle of a map: uint8 [height, width], with modules as large as possible."""
     import numpy as np
 
     side = len(modules) + 2 * quiet
     pixels = min(height, width) // side
     if pixels < 1:
-        limit = f"its code of {len(modules)} x {len(modules)} modules needs {side}x{side} pixels with its border"
-        remedy = f"Use a picture of at least {side * _PATCH}x{side * _PATCH}, or shorten the text."
-        raise InvalidRequest("QR Code Control", [Problem("image", f"{width}x{height}", limit, remedy)])
+        problem = IMAGE_TOO_SMALL(
+            "image", f"{width}x{height}", modules=len(modules), pixels=side, recommended=side * _PATCH
+        )
+        raise InvalidRequest("QR Code Control", [problem])
     if pixels < _PATCH:
         host.warn(
-            f"The code's modules are {pixels} pixels wide, and what is below {_PATCH} hardly survives generation. "
-            f"Use a picture of at least {side * _PATCH}x{side * _PATCH}, or shorten the text."
+            f"The modules of the code are {pixels} pixels wide. Modules below {_PATCH} pixels rarely survive "
+            f"generation. "
+            f"Use an image of at least {side * _PATCH}x{side * _PATCH}, or shorten the text."
         )
     code = np.pad(modules, quiet, constant_values=_WHITE).repeat(pixels, 0).repeat(pixels, 1)
     drawn = np.full((height, width), light, np.uint8)
@@ -105,7 +127,7 @@ def _draw(modules: np.ndarray, height: int, width: int, quiet: int, light: int, 
 
 
 def _read(gray: np.ndarray) -> tuple[str, np.ndarray | None]:
-    """Text and modules of the code in a picture; OpenCV's two detectors fail on different ones."""
+    """Text and modules of the code in an image. Two detectors are tried, since each fails on different images."""
     import cv2
 
     for detector in (cv2.QRCodeDetector(), cv2.QRCodeDetectorAruco()):
@@ -116,7 +138,7 @@ def _read(gray: np.ndarray) -> tuple[str, np.ndarray | None]:
 
 
 def _threshold(gray: np.ndarray) -> np.ndarray:
-    """Black and white at the level that separates the two best (Otsu)."""
+    """Black and white, with the threshold of Otsu."""
     import cv2
 
     return cv2.threshold(gray, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[1]
@@ -128,8 +150,4 @@ def _gray_bytes(frame: Tensor) -> np.ndarray:
     return cv2.cvtColor(to_bytes(frame), cv2.COLOR_RGB2GRAY)
 
 
-def _does_not_fit(text: str, limit: str, remedy: str) -> InvalidRequest:
-    return InvalidRequest("QR Code Control", [Problem("text", f"{len(text)} characters long", limit, remedy)])
-
-
-QRCODE = Detector(Modality.QRCODE, "A QR code in black on white, of a text or of the picture of a code.", (QRCode(),))
+QRCODE = Detector(Modality.QRCODE, "A QR code in black on white, from a text or from an image of a code.", (QRCode(),))

@@ -1,4 +1,4 @@
-"""Scribbles: edges made into strokes of a pen, as a person might draw them."""
+"""Scribbles: edges drawn as pen strokes, as a person might draw them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import TYPE_CHECKING
 from ..core.images import to_rgb
 from ..core.modality import Modality
 from .detector import Detector
+from .difference_of_gaussians import Xdog
 from .frames import warn_of_empty
 from .host import Host
 from .parameters import Value
-from .shape import RESOLUTION
+from .resolution import RESOLUTION
 from .softedge import Hed, PiDiNet, SoftEdges
-from .strokes import Xdog
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-# As the published scribbles were made, of pictures whose shorter side is 512: the deviation of both blurs, and how
-# bright a blurred line, 255 before, counts as stroke; that makes strokes of twelve pixels.
+# As the published scribbles were made from images with a shorter side of 512: the sigma of both blurs, and the
+# threshold (of 255) for a blurred line. They give strokes of twelve pixels.
 _DRAWN_AT = 512
-_BLUR, _INK = 3.0, 4
-_REMEDY = "A picture with clearer forms, or another method, may give strokes."
+_SIGMA, _STROKE_THRESHOLD = 3.0, 4
+_REMEDY = "Try another method, or an image with clearer shapes."
 
 
 class Scribbled(SoftEdges):
-    """The ridges of a network's soft edges, drawn with a pen of twelve pixels, and a thinner one on small pictures."""
+    """The ridges of a network's soft edges, drawn twelve pixels wide, and thinner on images smaller than 512."""
 
     parameters = (RESOLUTION,)
 
@@ -46,7 +46,7 @@ class PiDiNetScribble(Scribbled, PiDiNet):
 
 
 def strokes(edges: Tensor, host: Host) -> Tensor:
-    """Soft edges [batch, height, width, 3] become white strokes on black of the same shape."""
+    """Draw soft edges [batch, height, width, 3] as white strokes on black, of the same shape."""
     import numpy as np
     import torch
 
@@ -57,22 +57,22 @@ def strokes(edges: Tensor, host: Host) -> Tensor:
 
 
 def _stroke(edges: np.ndarray) -> np.ndarray:
-    """[height, width] in 0..255 to booleans: the ridges of the edges, widened."""
+    """The widened ridges of edges: [height, width] in 0..255 to booleans."""
     import cv2
     import numpy as np
 
-    edges = np.floor(edges)  # as the published scribbles were made, from 8 bit
-    smooth = cv2.GaussianBlur(edges, (0, 0), _BLUR)
+    edges = np.floor(edges)  # the published scribbles were made from 8-bit maps
+    smooth = cv2.GaussianBlur(edges, (0, 0), _SIGMA)
     ridges = np.zeros(edges.shape, bool)
     for line in _LINES:
         along = np.array(line, np.uint8)
         ridges |= cv2.dilate(smooth, along) == smooth
     thin = np.where(ridges & (smooth > 127), np.uint8(255), np.uint8(0))
     pen = min(1.0, min(edges.shape) / _DRAWN_AT)
-    return cv2.GaussianBlur(thin, (0, 0), _BLUR * pen) > _INK / pen
+    return cv2.GaussianBlur(thin, (0, 0), _SIGMA * pen) > _STROKE_THRESHOLD / pen
 
 
-# A ridge is a pixel that none of its two neighbours in one of these directions exceeds.
+# A pixel is on a ridge if neither of its two neighbours along one of these lines exceeds it.
 _LINES = (
     ((0, 0, 0), (1, 1, 1), (0, 0, 0)),
     ((0, 1, 0), (0, 1, 0), (0, 1, 0)),

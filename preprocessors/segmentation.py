@@ -1,4 +1,4 @@
-"""Segmentation maps: a flat colour for everything of a kind, or for every thing."""
+"""Segmentation maps: one flat colour per class, or per connected region."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from ..core.modality import Modality
 from .ade20k import COLORS
 from .detector import Detector
 from .host import Host
-from .measuring import IMAGENET_DEVIATION, IMAGENET_MEAN, TRAINED_RESOLUTION, MeasuringMethod, standardize
+from .network_methods import IMAGENET_DEVIATION, IMAGENET_MEAN, PredictionMethod, standardize
 from .parameters import ChoiceParameter, Value
+from .resolution import TRAINED_RESOLUTION
 from .seeds import SEED, generator
 from .transformers_networks import load_network
 from .weights import Weights
@@ -24,59 +25,60 @@ ADE20K, PER_REGION = "ade20k", "per region"
 PALETTE = ChoiceParameter(
     "colors",
     (ADE20K, PER_REGION),
-    "ade20k: the colour of the class, e.g. cyan for sky, as ControlNet 1.1 knows them. per region: each connected area "
-    "has a colour of its own by the seed, as Segment Anything shows it; the SDXL union nets know this.",
+    "ade20k: the colour of the class, e.g. cyan for sky, as ControlNet 1.1 expects. per region: a random colour "
+    "for each "
+    "connected region, chosen by seed, as Segment Anything shows them and the SDXL union nets expect.",
 )
 
 
-class SceneParsing(MeasuringMethod):
-    """A network that tells the 150 classes of ADE20K apart."""
+class SceneParsing(PredictionMethod):
+    """A network that assigns each pixel one of the 150 classes of ADE20K."""
 
     parameters = (PALETTE, SEED, TRAINED_RESOLUTION)
     classes = True
     network_class: ClassVar[str]
 
     @abstractmethod
-    def scores(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        """How well each class fits, [batch, 150, any height, any width], for standardized pictures."""
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        """The score of each class, [batch, 150, any height, any width], for standardized images."""
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
         from torch.nn.functional import interpolate
 
-        scores = self.scores(network, standardize(pictures, IMAGENET_MEAN, IMAGENET_DEVIATION)).float()
-        return interpolate(scores, pictures.shape[-2:], mode="bilinear").argmax(1, keepdim=True)
+        scores = self.scores(network, standardize(images, IMAGENET_MEAN, IMAGENET_DEVIATION)).float()
+        return interpolate(scores, images.shape[-2:], mode="bilinear").argmax(1, keepdim=True)
 
     def detect(self, image: Tensor, mask: Tensor | None, host: Host, **values: Value) -> Tensor:
         import torch
 
-        numbers = self.measure(image, host, self.weights, int(values["resolution"]))[:, 0].long()
+        classes = self.predict(image, host, self.weights, int(values["resolution"]))[:, 0].long()
         if values["colors"] == ADE20K:
-            return torch.tensor(list(COLORS)).view(-1, 3).float().div(255)[numbers]
-        return torch.stack([region_colors(frame, generator(values, index)) for index, frame in enumerate(numbers)])
+            return torch.tensor(list(COLORS)).view(-1, 3).float().div(255)[classes]
+        return torch.stack([region_colors(frame, generator(values, index)) for index, frame in enumerate(classes)])
 
 
-def region_colors(numbers: Tensor, random: torch.Generator) -> Tensor:
-    """A random colour for each connected area of one class: [height, width, 3] for class numbers [height, width]."""
+def region_colors(classes: Tensor, random: torch.Generator) -> Tensor:
+    """A random colour for each connected region of one class: [height, width, 3] for class numbers [height, width]."""
     import cv2
     import numpy as np
     import torch
 
-    regions = np.zeros(numbers.shape, np.int32)
+    regions = np.zeros(classes.shape, np.int32)
     count = 0
-    for number in numbers.unique():
-        found, labels = cv2.connectedComponents((numbers == number).numpy().astype(np.uint8), connectivity=8)
+    for number in classes.unique():
+        found, labels = cv2.connectedComponents((classes == number).numpy().astype(np.uint8), connectivity=8)
         regions += np.where(labels > 0, labels + count, 0)
         count += found - 1
-    # None of them is black, which is where nothing was found.
+    # No colour is black: black means that nothing was found.
     return (torch.rand(count + 1, 3, generator=random) * 0.9 + 0.1)[torch.from_numpy(regions).long()]
 
 
 class UperNet(SceneParsing):
-    """UPerNet on ConvNeXt-S (Xiao et al. 2018, Liu et al. 2022): what diffusers shows for segmentation ControlNets."""
+    """UPerNet on ConvNeXt-S (Xiao et al. 2018, Liu et al. 2022), which diffusers documents for ControlNets."""
 
     name = "upernet"
     weights = (
-        # Its commits and exact sizes are not known here; the tensors are said to have the SHA-256
+        # The commit and the exact sizes are not known. The stated SHA-256 of the tensors is
         # 76c163aa531ab7edfb3a77bbcc039e340645aa0ffe2b0ffcfc68755f550c76ea.
         Weights("openmmlab/upernet-convnext-small", "main", "config.json", 13_000),
         Weights("openmmlab/upernet-convnext-small", "main", "pytorch_model.bin", 328_000_000),
@@ -91,12 +93,12 @@ class UperNet(SceneParsing):
 
         return load_network(UperNetForSemanticSegmentation, *files)
 
-    def scores(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return network(pictures).logits
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(images).logits
 
 
 class OneFormer(SceneParsing):
-    """OneFormer on Swin-T (Jain et al. 2023), the family that ControlNet 1.1 recommends for its segmentation maps."""
+    """OneFormer on Swin-T (Jain et al. 2023), the family that ControlNet 1.1 recommends for segmentation maps."""
 
     name = "oneformer"
     weights = (
@@ -118,7 +120,7 @@ class OneFormer(SceneParsing):
     trained_at = 640
     multiple = 32
     bytes_per_pixel = 8000
-    # "the task is semantic" in CLIP's tokens.
+    # The CLIP tokens of "the task is semantic".
     task: ClassVar[tuple[int, ...]] = (49406, 518, 10549, 533, 29119, 1550, 49407)
 
     @staticmethod
@@ -127,20 +129,20 @@ class OneFormer(SceneParsing):
 
         return load_network(OneFormerForUniversalSegmentation, *files)
 
-    def scores(self, network: nn.Module, pictures: Tensor) -> Tensor:
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
         import torch
 
         config: Any = network.config
-        task = torch.zeros(len(pictures), config.task_seq_len, device=pictures.device)
+        task = torch.zeros(len(images), config.task_seq_len, device=images.device)
         task[:, : len(self.task)] = task.new_tensor(self.task)
-        answer = network(pictures, task_inputs=task)
-        # The last class is "none of them".
-        classes = answer.class_queries_logits.softmax(-1)[..., :-1]
-        return torch.einsum("bqc,bqhw->bchw", classes, answer.masks_queries_logits.sigmoid())
+        output = network(images, task_inputs=task)
+        # The last class is "no object".
+        classes = output.class_queries_logits.softmax(-1)[..., :-1]
+        return torch.einsum("bqc,bqhw->bchw", classes, output.masks_queries_logits.sigmoid())
 
 
 class SegFormer(SceneParsing):
-    """SegFormer-B5 (Xie et al. 2021): the finest of the three; its weights are for non-commercial use only."""
+    """SegFormer-B5 (Xie et al. 2021): the most detailed of the three. Its weights are for non-commercial use only."""
 
     name = "segformer"
     weights = (
@@ -167,12 +169,12 @@ class SegFormer(SceneParsing):
 
         return load_network(SegformerForSemanticSegmentation, *files)
 
-    def scores(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return network(pictures).logits
+    def scores(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(images).logits
 
 
 SEGMENTATION = Detector(
     Modality.SEGMENTATION,
-    "A flat colour for everything of a kind (sky, wall, person...), or one for every thing.",
+    "A flat colour for each class (sky, wall, person...), or for each connected region.",
     (UperNet(), OneFormer(), SegFormer()),
 )

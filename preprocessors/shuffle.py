@@ -1,4 +1,4 @@
-"""The picture's colours and textures with its layout destroyed."""
+"""The colours and textures of the image without its layout."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ if TYPE_CHECKING:
 
 
 class Shuffle(Method):
-    """Warped by a random smooth flow, as ControlNet 1.1 Shuffle was trained on.
+    """Warp the image by a random smooth flow, as for the training of ControlNet 1.1 Shuffle.
 
-    There the flow is cubic noise with a node every 256 pixels of a picture of 512. Here its values are spread evenly
-    in addition, so that every column and every row of the picture keeps its share of the map, and with it the colours.
+    There the flow is cubic noise with a node every 256 pixels of an image of 512. Here its values are also made uniform
+    in -1..1, so that all columns and rows of the image get the same share of the map, which preserves the colours.
     """
 
     parameters = (
         SEED,
         FloatParameter(
-            "grain", 0.5, 0.05, 1.0, "Size of the pieces as a share of the shorter side. Lower it to tear more apart."
+            "grain",
+            0.5,
+            0.05,
+            1.0,
+            "Size of the pieces as a fraction of the image's shorter side. Lower values shuffle more.",
         ),
     )
 
@@ -39,7 +43,7 @@ class Shuffle(Method):
 
         def warp(frame: Tensor, index: int) -> Tensor:
             random = generator(values, index)
-            flow = torch.stack([_even(_noise(height, width, cell, random)) for _ in "xy"], dim=-1)
+            flow = torch.stack([_uniform(_noise(height, width, cell, random)) for _ in "xy"], dim=-1)
             planes = functional.grid_sample(frame.movedim(-1, 0)[None], flow[None], align_corners=True)
             return planes[0].movedim(0, -1)
 
@@ -47,7 +51,7 @@ class Shuffle(Method):
 
 
 def _noise(height: int, width: int, cell: int, random: torch.Generator) -> Tensor:
-    """Smooth noise [height, width] whose hills are about `cell` pixels wide."""
+    """Smooth noise [height, width] with a random value every `cell` pixels."""
     import torch
     from torch.nn import functional
 
@@ -56,15 +60,15 @@ def _noise(height: int, width: int, cell: int, random: torch.Generator) -> Tenso
     return functional.interpolate(nodes, size, mode="bicubic")[0, 0, cell : cell + height, cell : cell + width]
 
 
-def _even(field: Tensor) -> Tensor:
-    """The field with its values spread evenly over -1..1 and their order kept."""
+def _uniform(field: Tensor) -> Tensor:
+    """Replace the values of a field by values spread uniformly over -1..1, in the same order."""
     import torch
 
-    even = torch.empty(field.numel())
-    even[field.flatten().argsort(stable=True)] = torch.linspace(-1, 1, field.numel())
-    return even.view_as(field)
+    uniform = torch.empty(field.numel())
+    uniform[field.flatten().argsort(stable=True)] = torch.linspace(-1, 1, field.numel())
+    return uniform.view_as(field)
 
 
 SHUFFLE = Detector(
-    Modality.SHUFFLE, "The picture's colours and textures, swirled until its layout is gone.", (Shuffle(),)
+    Modality.SHUFFLE, "The colours and textures of the image, warped until its layout is gone.", (Shuffle(),)
 )

@@ -1,6 +1,7 @@
-"""People as keypoints, and the picture of them that pose nets were trained on.
+"""People as keypoints, and the drawing of them that pose ControlNets were trained on.
 
-Keypoint order, limbs and colours are OpenPose's (COCO, 18 body keypoints), as ControlNet 1.1 and DWPose draw them.
+The order of keypoints, the limbs and the colours are those of OpenPose (COCO, 18 body keypoints), as ControlNet 1.1 and
+DWPose draw them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ RIGHT_EYE, LEFT_EYE, RIGHT_EAR, LEFT_EAR = range(14, 18)
 BODY_POINTS = 18
 HAND_POINTS = 21
 
-# Each limb has the colour of the keypoint with its number.
+# Limb number i has the colour of keypoint number i.
 LIMBS = (
     (NECK, RIGHT_SHOULDER),
     (NECK, LEFT_SHOULDER),
@@ -70,7 +71,7 @@ FINGER_BONES = tuple(
 HAND_COLOR: Color = (0, 0, 255)
 FACE_COLOR: Color = (255, 255, 255)
 
-# The sizes that are drawn on a picture whose short side is 512, in pixels.
+# Sizes in pixels for an image with a shorter side of 512.
 DRAWN_AT = 512
 STICK = 4
 _BONE, _FINGER_JOINT, _FACE_DOT = 2, 4, 3
@@ -78,7 +79,7 @@ _BONE, _FINGER_JOINT, _FACE_DOT = 2, 4, 3
 
 @dataclass(frozen=True)
 class Keypoint:
-    """A place in the picture, in pixels from its left upper corner, and how sure its net is of it (0..1)."""
+    """A point in pixels from the upper left corner of the image, and the score of its network (0..1)."""
 
     x: float
     y: float
@@ -90,7 +91,7 @@ Keypoints = Sequence[Keypoint | None]
 
 @dataclass(frozen=True)
 class Person:
-    """One person: 18 body keypoints, 21 for each hand, any number for the face; None or an empty tuple: not seen."""
+    """One person: 18 keypoints of the body, 21 of each hand, any number of the face. None or (): not found."""
 
     body: Keypoints
     left_hand: Keypoints = ()
@@ -101,8 +102,8 @@ class Person:
 def draw_people(people: Iterable[Person], height: int, width: int, stick: float = STICK) -> np.ndarray:
     """The skeletons on black: uint8 RGB [height, width, 3].
 
-    `stick` is half the width of a limb, in pixels of a picture whose short side is 512; everything grows with the
-    picture, so that a net sees the same limbs when a large map is reduced.
+    `stick` is half the width of a limb in pixels, for an image with a shorter side of 512. All sizes scale with the
+    image, so that a net sees the same limbs when a large map is scaled down.
     """
     import numpy as np
 
@@ -127,7 +128,7 @@ def _draw_body(canvas: np.ndarray, body: Keypoints, radius: float) -> None:
 
 
 def _draw_limb(canvas: np.ndarray, a: Keypoint, b: Keypoint, radius: float, color: tuple[int, ...]) -> None:
-    """An ellipse from a to b."""
+    """Draw an ellipse from a to b."""
     import cv2
     import numpy as np
 

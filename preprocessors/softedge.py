@@ -1,4 +1,4 @@
-"""Soft edges: where people would draw an outline, brighter the surer the network is."""
+"""Soft edges: where people would draw an outline. Brighter edges have a higher score."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from ..core.modality import Modality
 from .controlnet_aux_networks import network_class, network_module
 from .detector import Detector
-from .networks import NetworkMethod
+from .network_methods import NetworkMethod
 from .parameters import SwitchParameter, Value
-from .shape import RESOLUTION
-from .weights import Weights, annotators_file, load_state, read_state
+from .resolution import RESOLUTION
+from .weight_tensors import load_state, read_state, without_prefix
+from .weights import Weights, annotators_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 SAFE = SwitchParameter(
     "safe",
     True,
-    "Reduces the map to three shades of edges, so that nothing of the picture's surfaces hides in it. The soft edge "
-    "nets were mostly trained so; off gives finer shades.",
+    "Reduce the map to three shades, so that it keeps no texture of the image. Most soft edge ControlNets were trained "
+    "on such maps. Off: all shades.",
 )
 
 
@@ -31,11 +32,11 @@ class SoftEdges(NetworkMethod):
     parameters = (SAFE, RESOLUTION)
 
     def finish(self, maps: Tensor, **values: Value) -> Tensor:
-        return quantised(maps) if values["safe"] else maps
+        return quantized(maps) if values["safe"] else maps
 
 
 class Hed(SoftEdges):
-    """HED (Xie and Tu 2015) in the version trained for ControlNet on RGB pictures: thick, soft, complete outlines."""
+    """HED (Xie and Tu 2015), in the version trained for ControlNet on RGB images: thick, soft, complete outlines."""
 
     name = "hed"
     weights = (
@@ -43,9 +44,9 @@ class Hed(SoftEdges):
             "hed", "ControlNetHED.pth", 29_444_406, "5ca93762ffd68a29fee1af9d495bf6aab80ae86f08905fb35472a083a4c7a8fa"
         ),
     )
-    multiple = 16  # four halvings: every one of the five outputs then lies exactly on the picture
+    multiple = 16  # the network halves its input four times; its five outputs then align with the image
     bytes_per_pixel = 1200
-    half = True  # its largest values are some thousands, and the map moves by less than a shade of 255
+    half = True  # activations reach some thousands; the map changes by less than 1/255
 
     @staticmethod
     def build(*files: Path) -> nn.Module:
@@ -53,12 +54,12 @@ class Hed(SoftEdges):
         load_state(network, read_state(files[0]), files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return _mean_of_scales(network(pictures * 255), pictures)
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        return _merge_scales(network(images * 255), images)
 
 
 class PiDiNet(SoftEdges):
-    """PiDiNet (Su et al. 2021): thinner edges than HED's, and a tenth of its size."""
+    """PiDiNet (Su et al. 2021): thinner edges than HED, and a tenth of its size."""
 
     name = "pidinet"
     weights = (
@@ -76,11 +77,11 @@ class PiDiNet(SoftEdges):
     def build(*files: Path) -> nn.Module:
         network = network_module("pidi.model").pidinet()
         state = read_state(files[0])["state_dict"]
-        load_state(network, {name.removeprefix("module."): tensor for name, tensor in state.items()}, files[0])
+        load_state(network, without_prefix(state), files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return network(pictures.flip(1))[-1]  # ControlNet's annotator shows it BGR
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        return network(images.flip(1))[-1]  # BGR, as in ControlNet's annotator
 
 
 class Teed(SoftEdges):
@@ -90,7 +91,7 @@ class Teed(SoftEdges):
     weights = (
         Weights(
             repo="bdsqlsz/qinglong_controlnet-lllite",
-            revision="main",  # its commits are not known here; the checksum pins it
+            revision="main",  # the commit is not known; the checksum identifies the file
             file="Annotators/7_model.pth",
             size=247_232,
             sha256="b9037964149c55156c6adbffdfbd7e8ca7d2ef2a4d90573520efa7f3a1aacf06",
@@ -106,34 +107,34 @@ class Teed(SoftEdges):
         load_state(network, read_state(files[0]), files[0])
         return network
 
-    def infer(self, network: nn.Module, pictures: Tensor) -> Tensor:
-        return _mean_of_scales(network(pictures * 255), pictures)
+    def infer(self, network: nn.Module, images: Tensor) -> Tensor:
+        return _merge_scales(network(images * 255), images)
 
 
 class PlainHed(Hed):
-    """HED as the first ControlNet for it was trained: all shades."""
+    """HED with all shades, as the first HED ControlNet was trained on."""
 
     parameters = (replace(SAFE, default=False), RESOLUTION)
 
 
-def quantised(maps: Tensor) -> Tensor:
-    """Edges in 0..1 in the shades 0, 1/2 and 1: the "safe" maps of ControlNet 1.1."""
+def quantized(maps: Tensor) -> Tensor:
+    """Reduce edges in 0..1 to the shades 0, 1/2 and 1: the "safe" maps of ControlNet 1.1."""
     return ((maps * 3).floor() / 2).clamp(0, 1)
 
 
-def _mean_of_scales(outputs: list[Tensor], pictures: Tensor) -> Tensor:
-    """The sigmoid of the mean of a network's outputs, brought to the size of the pictures."""
+def _merge_scales(outputs: list[Tensor], images: Tensor) -> Tensor:
+    """The sigmoid of the mean of a network's outputs, resized to the size of the images."""
     import torch
     from torch.nn.functional import interpolate
 
-    size = pictures.shape[-2:]
+    size = images.shape[-2:]
     sized = [output if output.shape[-2:] == size else interpolate(output, size, mode="bilinear") for output in outputs]
     return torch.stack(sized).float().mean(0).sigmoid()
 
 
 HED = Detector(Modality.HED, "Soft, thick white outlines on black.", (PlainHed(),))
-# PiDiNet comes first because ControlNet 1.1 recommends it: with `safe` it survives the most in robustness, and it is
-# a tenth of HED's size. HED shows more of the picture.
+# PiDiNet is the default because ControlNet 1.1 ranks it first for robustness, with `safe`, and because it is a tenth of
+# HED's size. HED shows more detail.
 SOFTEDGE = Detector(
-    Modality.SOFTEDGE, "Soft white edges on black, of forms and not of texture.", (PiDiNet(), Hed(), Teed())
+    Modality.SOFTEDGE, "Soft white edges on black, of shapes rather than textures.", (PiDiNet(), Hed(), Teed())
 )

@@ -1,4 +1,4 @@
-"""Networks of the library transformers, from the files of a checkpoint and never from the hub."""
+"""Load networks of the library transformers from local files, never from the hub."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelUnreadable
-from .weights import read_state
+from .weight_tensors import read_state
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 def load_network(model_class: Any, config: Path, weights: Path) -> PreTrainedModel:
-    """A model of this class with the configuration and the tensors of a checkpoint, in float32 on the CPU.
+    """A model of this class with a configuration and the tensors of a checkpoint, in float32 on the CPU.
 
-    Raises ModelUnreadable when tensors are missing or of other shapes: transformers would fill in random numbers.
+    Raises ModelUnreadable when tensors are missing or have another shape. transformers would initialize them randomly.
     """
     import torch
 
@@ -32,12 +32,15 @@ def load_network(model_class: Any, config: Path, weights: Path) -> PreTrainedMod
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise _unreadable(config, weights, str(error).strip().partition("\n")[0]) from error
     if wrong := [*report["missing_keys"], *report["mismatched_keys"]]:
-        raise _unreadable(config, weights, f"{len(wrong)} tensors are missing or of another shape, such as {wrong[0]}")
+        raise _unreadable(
+            config, weights, f"{len(wrong)} tensors are missing or have another shape, such as {wrong[0]}"
+        )
     return network
 
 
 def _unreadable(config: Path, weights: Path, reason: str) -> ModelUnreadable:
     return ModelUnreadable(
-        f"{weights} does not fit {config.name} beside it ({reason}). Move both elsewhere; they are fetched again on "
-        f"the next run."
+        f"{weights} does not match its {config.name} ({reason}). Move both files elsewhere. The next run downloads "
+        f"them "
+        f"again."
     )

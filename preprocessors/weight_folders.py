@@ -1,4 +1,4 @@
-"""Where trained files of detectors lie: a folder of our own, and those of other programs."""
+"""The folders with trained files of detectors: the pack's own, and those of other programs."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-OWN_FOLDER = "controlstack_detectors"  # below ComfyUI's models, and its key in extra_model_paths.yaml
+OWN_FOLDER = "controlstack_detectors"  # a folder in ComfyUI's models, and the key in extra_model_paths.yaml
 
 
 def folder_of_this_comfyui() -> Path | None:
-    """Our folder of the ComfyUI that this pack lies in, or None where it lies elsewhere."""
+    """The pack's own folder in the ComfyUI that it is installed in, or None if it is installed elsewhere."""
     pack = Path(__file__).parent.parent
     return pack.parent.parent / "models" / OWN_FOLDER if pack.parent.name == "custom_nodes" else None
 
 
 def folders_of_others(custom_nodes: Iterable[Path], checkpoints: Iterable[Path]) -> list[Path]:
-    """The folders in which comfyui_controlnet_aux, A1111 and Forge keep the same files, where they exist.
+    """The existing folders in which comfyui_controlnet_aux, A1111 and Forge keep the same files.
 
-    comfyui_controlnet_aux is looked for in the folders `custom_nodes`. `checkpoints` are ComfyUI's folders of
-    checkpoints; one called Stable-diffusion is another program's, which a user named in extra_model_paths.yaml.
+    comfyui_controlnet_aux is searched in the folders `custom_nodes`. `checkpoints` are ComfyUI's folders for
+    checkpoints. One named Stable-diffusion belongs to A1111 or Forge and comes from extra_model_paths.yaml.
     """
     folders = []
     if chosen := os.environ.get("AUX_ANNOTATOR_CKPTS_PATH"):

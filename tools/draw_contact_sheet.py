@@ -28,7 +28,7 @@ from ..preprocessors.detector import Detector
 from ..preprocessors.host import PlainHost
 from ..preprocessors.parameters import Value
 from ..preprocessors.registry import detector_for
-from ..preprocessors.weights import find
+from ..preprocessors.weight_store import find
 from ..tests.preprocessors import packaged_networks
 from ..tests.preprocessors.packaged_mediapipe import face_task, mediapipe_folder
 

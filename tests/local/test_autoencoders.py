@@ -15,7 +15,7 @@ from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.inputs import init_latents
 from controlstack.local.model import LocalModel
-from controlstack.local.offload import decoding_room
+from controlstack.local.offload import decoding_bytes
 from controlstack.local.run import Run
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
@@ -162,9 +162,9 @@ def test_the_room_that_is_reckoned_with_is_that_of_a_tile(monkeypatch: pytest.Mo
     rooms = []
     for free in (12 * GIB, 7 * GIB):
         monkeypatch.setattr(PlainMemory, "free", lambda self, free=free: free)
-        rooms.append(large.decoding_room())
-    assert rooms == [decoding_room(1024, 1024, 4), decoding_room(512, 512, 4)]
-    assert large.stages()[2].room == rooms[1]
+        rooms.append(large.decoding_bytes())
+    assert rooms == [decoding_bytes(1024, 1024, 4), decoding_bytes(512, 512, 4)]
+    assert large.stages()[2].activation_bytes == rooms[1]
 
 
 def test_the_pictures_of_a_batch_are_decoded_one_by_one_and_the_probes_of_the_preview_at_once() -> None:

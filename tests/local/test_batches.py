@@ -154,5 +154,5 @@ def test_decoding_in_fp32_takes_the_room_of_fp32() -> None:
     rooms = []
     for upcast in (False, True):
         vae.register_to_config(force_upcast=upcast)
-        rooms.append(Run(model, request, model.find()).decoding_room())
+        rooms.append(Run(model, request, model.find()).decoding_bytes())
     assert rooms[1] == 2 * rooms[0]

@@ -191,7 +191,7 @@ def test_the_image_of_a_batch_that_differs_most_decides(flux: LocalModel) -> Non
         called(flux, {**given, "hidden_states": given["hidden_states"]})
         called(flux, {**given, "hidden_states": given["hidden_states"] + 0.01})
     assert calls[3] == 1
-    assert (cache.steps, cache.short) == (2, 0)
+    assert (cache.steps, cache.skipped_steps) == (2, 0)
 
 
 @pytest.mark.parametrize("offload", [Offload.NONE, Offload.MODEL, Offload.SEQUENTIAL])
@@ -224,18 +224,16 @@ def test_a_picture_that_is_drawn_again_larger_begins_anew_as_well(flux: LocalMod
 
 def test_the_notes_say_how_much_was_left_out(flux: LocalModel) -> None:
     assert made(flux, 0).notes == ()
-    assert made(flux, ALL).notes == (
-        "In 5 of 6 steps only the first block ran (block_cache 1): the picture is another than without.",
-    )
+    assert made(flux, ALL).notes == ("block_cache 1 skipped blocks in 5 of 6 steps, which changed the image.",)
     assert made(flux, NEVER).notes == (
-        "No step was near enough to the one before for block_cache 1e-09 to leave blocks out.",
+        "block_cache 1e-09 skipped no blocks: no step was similar enough to the one before.",
     )
 
 
 def test_what_cannot_do_it_is_refused_in_words(flux: LocalModel, stocked: Models) -> None:
-    with pytest.raises(InvalidRequest, match=r"block_cache is 0\.1: only the transformers of FLUX\.1 .*Set it to 0\."):
+    with pytest.raises(InvalidRequest, match=r"cannot use the block cache; only FLUX\.1 can\. Set block_cache to 0\."):
         made(stocked(Family.SDXL), 0.1)
-    with pytest.raises(InvalidRequest, match=r"block_cache is 1\.5: it must be 0 to 1\. Set it into this range"):
+    with pytest.raises(InvalidRequest, match=r"block_cache is 1\.5\. It must be from 0 to 1\. Set it to 1\."):
         made(flux, 1.5)
     with pytest.raises(InvalidRequest, match=r"(?s)2 reasons.*steps is 0.*block_cache is 0\.1"):
         made(stocked(Family.SD15), 0.1, steps=0)

@@ -102,7 +102,8 @@ def test_a_white_mask_changes_nothing_and_a_black_one_takes_the_control_away(sto
 
 
 def test_a_mask_scales_what_each_place_is_given(stocked: Models) -> None:
-    from controlstack.local.controlnets import Control, unet_control_stack
+    from controlstack.local.control import Control
+    from controlstack.local.unet_stack import unet_control_stack
 
     model = stocked(Family.SD15)
     net = model.net(model.nets()[Modality.CANNY])
@@ -225,7 +226,8 @@ def test_flux_nets_of_different_depth_stand_together(tmp_path: Path) -> None:
 
 
 def test_each_flux_net_gives_its_residuals_to_the_blocks_it_was_made_for() -> None:
-    from controlstack.local.controlnets import Control, flux_control_stack
+    from controlstack.local.control import Control
+    from controlstack.local.flux_stack import flux_control_stack
 
     transformer = flux_transformer()
     transformer.transformer_blocks.extend(flux_transformer().transformer_blocks[:1])  # three

@@ -118,7 +118,7 @@ def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
     for _ in range(3):
         image(model, Lora(DIFFUSERS))
     assert read == [DIFFUSERS]
-    monkeypatch.setattr(loras, "KEPT", 2)
+    monkeypatch.setattr(loras, "MAX_LOADED", 2)
     before = image(model)
     tensors = made_loras(model)["diffusers"]
     for name in ("b", "c", "d"):

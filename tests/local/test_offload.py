@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from controlstack.core.memory import Managed, Offload, PlainMemory, size_of
-from controlstack.local.offload import Stage, choose_offload, decoding_room, denoising_room, run_offloaded
+from controlstack.local.offload import Stage, choose_offload, decoding_bytes, denoising_bytes, run_offloaded
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 pytestmark = pytest.mark.slow
@@ -28,8 +28,8 @@ class SmallMemory(PlainMemory):
         super().load(modules, room)
         self.loads.append(([type(managed.module).__name__ for managed in modules], room))
 
-    def _spare(self) -> int:
-        return self.total - sum(size_of(managed.module) for managed in self._there())
+    def _free_now(self) -> int:
+        return self.total - sum(size_of(managed.module) for managed in self._on_device())
 
 
 class Gpu(SmallMemory):
@@ -75,7 +75,7 @@ def pipeline() -> StableDiffusionPipeline:
 
 def stages_of(pipeline: StableDiffusionPipeline, memory: PlainMemory) -> list[Stage]:
     denoise, decode = memory.manage(pipeline.unet), memory.manage(pipeline.vae)
-    return [Stage([denoise], room=100), Stage([decode], room=10, divisible=False)]
+    return [Stage([denoise], activation_bytes=100), Stage([decode], activation_bytes=10, divisible=False)]
 
 
 def run(pipeline: StableDiffusionPipeline) -> torch.Tensor:
@@ -202,8 +202,8 @@ def test_on_the_cpu_nothing_is_offloaded_unless_it_is_asked_for() -> None:
 
 
 def test_activations_are_those_comfyui_reckons_with() -> None:
-    assert denoising_room(512, 512, 2, 2, 1.0) == pytest.approx(164e6, rel=0.06)
-    assert decoding_room(512, 512, 2) == pytest.approx(1.14e9, rel=0.01)
+    assert denoising_bytes(512, 512, 2, 2, 1.0) == pytest.approx(164e6, rel=0.06)
+    assert decoding_bytes(512, 512, 2) == pytest.approx(1.14e9, rel=0.01)
 
 
 def test_plain_memory_moves_the_longest_unused_off_and_only_when_it_must() -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from unittest.mock import patch
 
 import pytest
 import torch
 from controlstack.benchmarks import bench_gpu
-from controlstack.benchmarks.batched_stacks import BatchedFluxStack, BatchedUNetStack
+from controlstack.benchmarks.batched_stacks import batched_stacks
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import Family
@@ -22,7 +21,6 @@ pytestmark = pytest.mark.slow
 
 Models = Callable[[Family], LocalModel]
 
-BATCHED = {"_UNetStack": BatchedUNetStack, "_FluxStack": BatchedFluxStack}
 LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
 
 
@@ -53,7 +51,7 @@ def test_controls_of_one_net_in_one_call_draw_the_same_but_for_rounding(stocked:
     try:
         apart = generate(model, request).images
         alone = calls.pop("net")
-        with patch.multiple("controlstack.local.controlnets", **BATCHED):
+        with batched_stacks():
             together = generate(model, request).images
     finally:
         hook.remove()

@@ -19,7 +19,7 @@ from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
 from controlstack.local.options import Options
 from controlstack.local.run import Step
-from controlstack.local.safety_check import CHECKER, SQUARES, unrecognisable
+from controlstack.local.safety_check import CHECKER, SQUARES, pixelate
 from controlstack.tests.local.stocked import picture
 from controlstack.tests.local.test_offload import SmallMemory
 from controlstack.tests.local.tiny_checker import FLAGS_ALL, FLAGS_NONE, tiny_checker, write_checker
@@ -89,7 +89,7 @@ def test_a_flagged_picture_keeps_its_colours_and_loses_what_it_shows(with_checke
     assert (result.images.mean((1, 2)) - before.mean((1, 2))).abs().max() < 0.02
     assert result.images.max() > 0.1, "not black"
     assert result.notes == (
-        "Picture 1 of 1 was flagged by the safety check and made unrecognisable. Change the prompt or the seed, or "
+        "Image 1 of 1 was flagged by the safety check and pixelated. Change the prompt or the seed, or "
         "switch safety_check off.",
     )
 
@@ -141,13 +141,13 @@ def test_previews_show_nothing_before_the_check(with_checker: WithChecker) -> No
     for preview, shown in zip(hidden, open_previews, strict=True):
         assert preview.dtype == shown.dtype
         assert colours(preview) <= SQUARES**2
-        assert torch.equal(preview, unrecognisable(shown[None])[0])
+        assert torch.equal(preview, pixelate(shown[None])[0])
 
 
 @pytest.mark.parametrize("size", [(8, 8), (1, 3), (100, 61), (64, 512)])
 def test_any_size_can_be_made_unrecognisable(size: tuple[int, int]) -> None:
     images = torch.rand(2, *size, 3)
-    result = unrecognisable(images)
+    result = pixelate(images)
     assert result.shape == images.shape
     assert all(colours(image) <= SQUARES**2 for image in result)
 
@@ -199,9 +199,9 @@ def test_a_missing_checker_is_a_sentence_before_anything_runs(demo: LocalModel, 
     with pytest.raises(InvalidRequest) as caught:
         generate(model, REQUEST, steps.append, CHECKED)
     assert str(caught.value).endswith(
-        "safety_check is on: it needs the diffusers folder stable-diffusion-safety-checker, and there is none in "
-        f"{tmp_path}. Put CompVis/stable-diffusion-safety-checker of huggingface.co there under that name, or switch "
-        "safety_check off."
+        f"safety_check is on, but {tmp_path} does not contain the diffusers folder stable-diffusion-safety-checker. "
+        "Download CompVis/stable-diffusion-safety-checker from huggingface.co into a folder of that name there, or "
+        "switch safety_check off."
     )
     assert steps == []
     assert generate(model, REQUEST).images.isfinite().all()

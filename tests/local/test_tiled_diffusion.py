@@ -20,7 +20,7 @@ from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
-from controlstack.local.offload import denoising_room
+from controlstack.local.offload import denoising_bytes
 from controlstack.local.options import Options
 from controlstack.local.run import Run, Step
 from controlstack.local.schedulers import make_scheduler
@@ -251,9 +251,12 @@ def test_a_run_that_is_out_of_memory_on_a_tile_is_made_once_more(
 def test_the_room_beside_the_weights_is_that_of_a_tile(stocked: Models) -> None:
     model = stocked(Family.SD15)
     _, denoising, decoding, *_ = Run(model, REQUEST, model.find(), TILE).stages()
-    assert denoising.room == denoising_room(TILE, TILE, 2, 4, 1.0)
+    assert denoising.activation_bytes == denoising_bytes(TILE, TILE, 2, 4, 1.0)
     whole = Run(model, REQUEST, model.find()).stages()
-    assert (whole[1].room, decoding.room) == (denoising_room(WIDTH, HEIGHT, 2, 4, 1.0), whole[2].room)
+    assert (whole[1].activation_bytes, decoding.activation_bytes) == (
+        denoising_bytes(WIDTH, HEIGHT, 2, 4, 1.0),
+        whole[2].activation_bytes,
+    )
 
 
 def test_a_run_that_is_stopped_leaves_no_trace(demo: LocalModel) -> None:
@@ -297,9 +300,11 @@ def test_the_notes_say_how_many_tiles_there_were(demo: LocalModel) -> None:
 
 
 def test_what_cannot_be_done_is_refused_in_words_with_every_other_problem(demo: LocalModel, stocked: Models) -> None:
-    with pytest.raises(InvalidRequest, match=r"tile_size is 64: only the UNets of SD 1\.5 and SDXL .* Set it to 0, or"):
+    with pytest.raises(
+        InvalidRequest, match=r"cannot work in tiles; only SD 1\.5 and SDXL can\. Set tile_size to 0, or"
+    ):
         image(stocked(Family.FLUX_DEV), REQUEST)
-    with pytest.raises(InvalidRequest, match=r"tile_size is 100: tiles have sides of 64 pixels .* Set it to 128, or"):
+    with pytest.raises(InvalidRequest, match=r"tile_size is 100\. It must be a multiple of 64\. Set it to 128, or"):
         image(demo, REQUEST, 100)
     with pytest.raises(InvalidRequest, match=r"tile_size is -64: .* Set it to 64, or to 0"):
         image(demo, REQUEST, -64)

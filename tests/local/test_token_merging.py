@@ -102,16 +102,18 @@ def test_an_image_of_a_batch_can_still_be_made_alone(demo: LocalModel) -> None:
 def test_the_notes_say_that_tokens_were_merged(demo: LocalModel) -> None:
     assert generate(demo, REQUEST).notes == ()
     (note,) = generate(demo, REQUEST, options=Options(merge_tokens=0.5)).notes
-    assert note == "A share of 0.5 of the tokens was merged: the picture is another than without."
+    assert note == "Token merging (0.5 of the tokens) changed the image."
 
 
 def test_what_cannot_merge_is_refused_in_words(
     demo: LocalModel, stocked: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(InvalidRequest, match=r"merge_tokens is 0\.5: only the UNets of SD 1\.5 and SDXL merge tokens"):
+    with pytest.raises(
+        InvalidRequest, match=r"cannot merge tokens; only SD 1\.5 and SDXL can\. Set merge_tokens to 0\."
+    ):
         image(stocked(Family.FLUX_DEV), 0.5, guidance_scale=3.5)
-    with pytest.raises(InvalidRequest, match=r"merge_tokens is 0\.9: it must be 0 to 0\.75\. Set it into this range"):
+    with pytest.raises(InvalidRequest, match=r"merge_tokens is 0\.9\. It must be from 0 to 0\.75\. Set it to 0\.75\."):
         image(demo, 0.9)
     monkeypatch.setattr(token_merging, "find_spec", lambda name: None)
-    with pytest.raises(InvalidRequest, match=r"tomesd, which is not installed\. Set it to 0, or .* pip install tomesd"):
+    with pytest.raises(InvalidRequest, match=r"tomesd is not installed\. .*pip install tomesd.* set merge_tokens to 0"):
         image(demo, 0.5)

@@ -13,9 +13,9 @@ from controlstack.preprocessors.mlsd import Mlsd
 from controlstack.preprocessors.openpose import OpenPose
 from controlstack.preprocessors.scribble import HedScribble
 from controlstack.preprocessors.softedge import Hed
+from controlstack.tests.preprocessors.fake_network import Shows, with_network
 from controlstack.tests.preprocessors.packaged_weights import MLSD, Package, packaged_file
 from controlstack.tests.preprocessors.real_hed import real_hed_file
-from controlstack.tests.preprocessors.stand_in import Shows, with_network
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -51,25 +51,25 @@ class PackagedMlsd(nn.Module):
         super().__init__()
         self.session = _session(packaged_file(MLSD, "package/ONNX/mlsd_512x512_large.onnx"))
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        pixels = ((pictures + 1) * 127.5).movedim(1, -1).numpy()
+    def forward(self, images: Tensor) -> Tensor:
+        pixels = ((images + 1) * 127.5).movedim(1, -1).numpy()
         offsets, scores = self.session.run(["offsets", "scores"], {"input_image_with_alpha:0": pixels})
         logits = torch.from_numpy(scores).clamp(1e-6, 1 - 1e-6).logit()
         return torch.cat((logits, torch.from_numpy(offsets)), -1).movedim(-1, 1)
 
 
 class FastDepth(nn.Module):
-    """Wofk et al. 2019 with trained weights: metres in a picture of 224x224."""
+    """Wofk et al. 2019 with trained weights: metres in an image of 224x224."""
 
     def __init__(self) -> None:
         super().__init__()
         self.session = _session(packaged_file(FASTDEPTH, "package/ONNX/fastdepth_7.onnx"))
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         name = self.session.get_inputs()[0].name
-        squares = interpolate(pictures, (224, 224), mode="bilinear", antialias=True)
+        squares = interpolate(images, (224, 224), mode="bilinear", antialias=True)
         metres = [self.session.run(None, {name: square[None].numpy()})[0] for square in squares]
-        return -interpolate(torch.from_numpy(np.concatenate(metres)), pictures.shape[-2:], mode="bilinear")
+        return -interpolate(torch.from_numpy(np.concatenate(metres)), images.shape[-2:], mode="bilinear")
 
 
 class PackagedBody(nn.Module):
@@ -82,8 +82,8 @@ class PackagedBody(nn.Module):
         self.network = cv2.dnn.readNetFromTensorflow(str(file))
         self.place = nn.Parameter(torch.zeros(1))  # by which the original decoder finds its device
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        self.network.setInput(((pictures + 0.5) * 256).numpy())
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        self.network.setInput(((images + 0.5) * 256).numpy())
         answer = torch.from_numpy(self.network.forward())
         return answer[:, 19:], answer[:, :19]
 

@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from controlstack.preprocessors.blur import BLUR
+from controlstack.preprocessors.filters import BLUR
 from controlstack.preprocessors.host import PlainHost
 
 
 def wave(period: float, size: int = 240) -> torch.Tensor:
-    """A cosine along x between 0 and 1. It is even at both borders, as the blur continues pictures."""
+    """A cosine along x between 0 and 1. It is even at both borders, as the blur continues images."""
     line = 0.5 + 0.5 * torch.cos(2 * math.pi * torch.arange(size + 1) / period)
     return line[None, None, :, None].expand(1, 64, size + 1, 3).contiguous()
 
@@ -25,10 +25,10 @@ def test_a_frequency_keeps_the_contrast_of_a_gaussian(host: PlainHost, sigma: fl
 
 
 def test_of_a_photo_exactly_the_high_frequencies_go(photo: torch.Tensor, host: PlainHost) -> None:
-    """Continued by its mirror image, as the blur does, a picture is periodic, and its spectrum exact."""
+    """Continued by its mirror image, as the blur does, an image is periodic, and its spectrum exact."""
 
-    def spectrum(picture: torch.Tensor) -> torch.Tensor:
-        gray = picture[0].double().mean(-1)
+    def spectrum(image: torch.Tensor) -> torch.Tensor:
+        gray = image[0].double().mean(-1)
         gray = torch.cat([gray, gray[1:-1].flip(0)], 0)
         return torch.fft.fft2(torch.cat([gray, gray[:, 1:-1].flip(1)], 1)).abs()
 

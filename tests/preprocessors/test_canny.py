@@ -18,9 +18,9 @@ def canny(image: torch.Tensor, **thresholds: int) -> torch.Tensor:
 
 
 def disc(size: int = 96) -> torch.Tensor:
-    picture = np.zeros((size, size, 3), np.float32)
-    cv2.circle(picture, (size // 2, size // 2), size // 4, (0.9, 0.2, 0.4), -1)
-    return torch.from_numpy(picture)[None]
+    rgb = np.zeros((size, size, 3), np.float32)
+    cv2.circle(rgb, (size // 2, size // 2), size // 4, (0.9, 0.2, 0.4), -1)
+    return torch.from_numpy(rgb)[None]
 
 
 def test_edges_lie_on_the_outline_and_nowhere_else() -> None:

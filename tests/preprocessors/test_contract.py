@@ -44,7 +44,7 @@ class Stopped(BaseException):
 
 
 class StoppingHost(PlainHost):
-    """The user presses stop while the first picture is made."""
+    """The user presses stop while the first image is made."""
 
     def progress(self, done: int, total: int) -> None:
         if done >= 1:
@@ -69,7 +69,7 @@ def test_every_size_and_batch_comes_back_as_it_went_in(case: Case, shape: tuple[
 
 
 @EVERY
-def test_a_picture_of_a_batch_is_the_one_made_alone(case: Case, photo: torch.Tensor, host: PlainHost) -> None:
+def test_a_image_of_a_batch_is_the_one_made_alone(case: Case, photo: torch.Tensor, host: PlainHost) -> None:
     small = photo[:, 40:140, 60:190]
     batch = case.detect(torch.cat([small, small.flip(2)]), host)
     assert torch.allclose(case.detect(small, host)[0], batch[0], atol=1e-6)
@@ -77,7 +77,7 @@ def test_a_picture_of_a_batch_is_the_one_made_alone(case: Case, photo: torch.Ten
 
 @EVERY
 @pytest.mark.parametrize("level", [0.0, 0.5, 1.0])
-def test_a_flat_picture_gives_a_plain_map_and_nothing_is_black_without_a_word(
+def test_a_flat_image_gives_a_plain_map_and_nothing_is_black_without_a_word(
     case: Case, level: float, host: PlainHost
 ) -> None:
     result = case.detect(torch.full((1, 40, 64, 3), level), host)
@@ -86,7 +86,7 @@ def test_a_flat_picture_gives_a_plain_map_and_nothing_is_black_without_a_word(
 
 
 @EVERY
-def test_the_user_can_stop_it_after_a_picture(case: Case, photo: torch.Tensor) -> None:
+def test_the_user_can_stop_it_after_an_image(case: Case, photo: torch.Tensor) -> None:
     with pytest.raises(Stopped):
         case.detect(photo[:, :64, :64].expand(3, -1, -1, -1), StoppingHost(PlainMemory(torch.device("cpu"))))
 

@@ -14,8 +14,8 @@ from controlstack.preprocessors.depth import DEPTH, Depth, DepthAnything, Leres,
 from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.weights import Weights
+from controlstack.tests.preprocessors.fake_network import Shows, hollow, with_network
 from controlstack.tests.preprocessors.packaged_networks import FastDepth
-from controlstack.tests.preprocessors.stand_in import Shows, hollow, with_network
 from scipy.stats import spearmanr
 from skimage import data
 from torch import nn
@@ -34,11 +34,11 @@ def depth(method: Depth, image: torch.Tensor, host: PlainHost, **given: object) 
 
 
 class Ramp(nn.Module):
-    """A network that finds the left of every picture near: values in units of its own, e.g. 3 to 7."""
+    """A network that finds the left of every image near: values in units of its own, e.g. 3 to 7."""
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        width = pictures.shape[-1]
-        return torch.linspace(7, 3, width).expand(len(pictures), 1, pictures.shape[-2], width)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        width = images.shape[-1]
+        return torch.linspace(7, 3, width).expand(len(images), 1, images.shape[-2], width)
 
 
 def test_depth_of_a_trained_network_agrees_with_the_stereo_measurement(host: PlainHost) -> None:
@@ -61,48 +61,48 @@ def test_more_steps_than_a_byte_has_survive(host: PlainHost) -> None:
     assert len(near[0, 0].unique()) == 1024
 
 
-def test_every_picture_of_a_batch_has_its_own_range(host: PlainHost) -> None:
+def test_every_image_of_a_batch_has_its_own_range(host: PlainHost) -> None:
     class Brightness(nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return pictures.mean(1, keepdim=True)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean(1, keepdim=True)
 
-    pictures = torch.rand(3, 64, 64, 3) * torch.tensor((1.0, 0.1, 0.01)).view(3, 1, 1, 1)
-    near = depth(with_network(Shows, Brightness()), pictures, host)
+    images = torch.rand(3, 64, 64, 3) * torch.tensor((1.0, 0.1, 0.01)).view(3, 1, 1, 1)
+    near = depth(with_network(Shows, Brightness()), images, host)
     assert torch.allclose(near.amax((1, 2)), torch.ones(3)) and torch.allclose(near.amin((1, 2)), torch.zeros(3))
 
 
 @pytest.mark.parametrize("value", [0.0, 3.7, -1e4])
 def test_a_flat_scene_is_gray_and_says_so(value: float, host: PlainHost) -> None:
     class Wall(nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return torch.full_like(pictures[:, :1], value)
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return torch.full_like(images[:, :1], value)
 
     near = depth(with_network(Shows, Wall()), torch.zeros(2, 32, 48, 3), host)
     assert bool((near == 0.5).all())
     assert host.warnings == [
-        f"Everything is equally far in picture {number} of 2: its depth map is gray." for number in (1, 2)
+        f"The depth is the same everywhere in image {number} of 2: its map is gray." for number in (1, 2)
     ]
 
 
 def test_numbers_that_are_none_are_an_error_and_not_a_map(host: PlainHost) -> None:
     class Broken(nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            return pictures[:, :1] * torch.nan
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images[:, :1] * torch.nan
 
-    with pytest.raises(GenerationFailed, match=r"'shows' gave distances that are no numbers.*choose another method"):
+    with pytest.raises(GenerationFailed, match=r"'shows' returned NaN or infinite depths.*choose another method"):
         depth(with_network(Shows, Broken()), torch.rand(1, 16, 16, 3), host)
 
 
 def test_a_device_that_is_too_small_is_named_as_the_reason(host: PlainHost) -> None:
     class Full(nn.Module):
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(OutOfMemory, match="Lower its resolution"):
+    with pytest.raises(OutOfMemory, match="Lower the resolution input"):
         depth(with_network(Shows, Full()), torch.rand(1, 16, 16, 3), host)
 
 
-def test_the_user_can_stop_between_two_pictures(host: PlainHost) -> None:
+def test_the_user_can_stop_between_two_images(host: PlainHost) -> None:
     def stop(done: int, total: int) -> None:
         if done == 1:
             raise InterruptedError
@@ -248,10 +248,10 @@ def original(module: str, name: str, *parts: object) -> object:
 def test_midas_gives_what_the_original_gives(host: PlainHost) -> None:
     torch.manual_seed(0)
     network = network_class("midas.midas.dpt_depth", "DPTDepthModel")(backbone="vitb_rn50_384").eval()
-    picture = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
-    theirs = original("midas", "MidasDetector", network)(picture, detect_resolution=64, image_resolution=64)
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
+    theirs = original("midas", "MidasDetector", network)(rgb, detect_resolution=64, image_resolution=64)
     assert theirs.std() > 10
-    ours = depth(with_network(Midas, network), torch.from_numpy(picture)[None] / 255, host, resolution=64)
+    ours = depth(with_network(Midas, network), torch.from_numpy(rgb)[None] / 255, host, resolution=64)
     assert np.abs(ours[0].numpy() - theirs[..., 0] / 255).max() <= 1 / 255 + 1e-6
 
 
@@ -259,13 +259,13 @@ def test_leres_gets_what_it_was_trained_on_and_the_far_becomes_black(host: Plain
     """As its authors' script does it. controlnet_aux feeds it BGR, and 255 times too bright."""
     torch.manual_seed(0)
     network = network_class("leres.leres.multi_depth_model_woauxi", "RelDepthModel")(backbone="resnext101").eval()
-    picture = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
     prepare = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
     )
     with torch.no_grad():
-        far = network.depth_model(prepare(picture)[None])[0, 0]
-    ours = depth(with_network(Leres, network), torch.from_numpy(picture)[None] / 255, host, resolution=64)
+        far = network.depth_model(prepare(rgb)[None])[0, 0]
+    ours = depth(with_network(Leres, network), torch.from_numpy(rgb)[None] / 255, host, resolution=64)
     assert (ours[0] - (far.max() - far) / (far.max() - far.min())).abs().max() < 1e-4
 
 
@@ -295,17 +295,17 @@ def test_the_published_files_fit(
 
 
 def test_zoe_shows_metres_as_the_original_does(host: PlainHost) -> None:
-    """The network itself takes half a minute for a picture and has no part in this."""
+    """The network itself takes half a minute for an image and has no part in this."""
 
     class Metres(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.place = nn.Parameter(torch.zeros(1))
 
-        def infer(self, pictures: torch.Tensor) -> torch.Tensor:
-            return 1 + 9 * pictures.mean(1, keepdim=True) ** 3
+        def infer(self, images: torch.Tensor) -> torch.Tensor:
+            return 1 + 9 * images.mean(1, keepdim=True) ** 3
 
-    picture = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
-    theirs = original("zoe", "ZoeDetector", Metres())(picture, detect_resolution=64, image_resolution=64)
-    ours = depth(with_network(Zoe, Metres()), torch.from_numpy(picture)[None] / 255, host, resolution=64)
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 128, 3), np.uint8)
+    theirs = original("zoe", "ZoeDetector", Metres())(rgb, detect_resolution=64, image_resolution=64)
+    ours = depth(with_network(Zoe, Metres()), torch.from_numpy(rgb)[None] / 255, host, resolution=64)
     assert np.abs(ours[0].numpy() - theirs[..., 0] / 255).max() <= 1 / 255 + 1e-6

@@ -74,8 +74,8 @@ def test_openpose_s_shoulders_are_where_mediapipe_s_body_landmarker_sees_them(
 
     options = PoseLandmarkerOptions(base_options=BaseOptions(model_asset_path=str(pose_task())))
     with PoseLandmarker.create_from_options(options) as landmarker:
-        picture = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(data.astronaut()))
-        (theirs,) = landmarker.detect(picture).pose_landmarks
+        rgb = mp.Image(image_format=mp.ImageFormat.SRGB, data=np.ascontiguousarray(data.astronaut()))
+        (theirs,) = landmarker.detect(rgb).pose_landmarks
     (body,) = openpose().bodies(astronaut.movedim(-1, 1), host, 0)[0]
     for part, number in ((NOSE, 0), (LEFT_SHOULDER, 11), (RIGHT_SHOULDER, 12)):
         distance = np.hypot(body[part].x - theirs[number].x * 512, body[part].y - theirs[number].y * 512)
@@ -97,17 +97,17 @@ def test_as_many_faces_are_drawn_as_are_asked_for(astronaut: torch.Tensor, host:
     assert bool(one[:, :256].any()) != bool(one[:, 256:].any())
 
 
-def test_lines_grow_with_the_picture(astronaut: torch.Tensor, host: PlainHost) -> None:
+def test_lines_grow_with_the_image(astronaut: torch.Tensor, host: PlainHost) -> None:
     large = interpolate(astronaut.movedim(-1, 1), scale_factor=2, mode="bilinear").movedim(1, -1)
     small_share, large_share = (draw(image, host).any(-1).float().mean() for image in (astronaut, large))
     assert 0.75 < large_share / small_share < 1.25, "one pixel wide they would cover half as much"
 
 
-def test_pictures_without_a_face_are_black_and_named(astronaut: torch.Tensor, host: PlainHost) -> None:
+def test_images_without_a_face_are_black_and_named(astronaut: torch.Tensor, host: PlainHost) -> None:
     batch = torch.cat((torch.zeros_like(astronaut), astronaut, torch.full_like(astronaut, 0.5)))
     maps = draw(batch, host)
     assert maps[1].any() and not maps[0].any() and not maps[2].any()
-    assert len(host.warnings) == 1 and host.warnings[0].startswith("No face found in picture 1, 3 of 3")
+    assert len(host.warnings) == 1 and host.warnings[0].startswith("No face found in image 1, 3 of 3")
 
 
 @pytest.mark.parametrize("size", [(8, 8), (31, 57), (640, 8)])
@@ -123,7 +123,7 @@ def test_the_second_run_does_not_open_the_file_again(
     assert torch.equal(draw(astronaut, host), first)
 
 
-def test_the_user_can_stop_between_two_pictures(astronaut: torch.Tensor, host: PlainHost) -> None:
+def test_the_user_can_stop_between_two_images(astronaut: torch.Tensor, host: PlainHost) -> None:
     def stop(done: int, total: int) -> None:
         if done == 1:
             raise InterruptedError
@@ -140,7 +140,7 @@ def test_a_broken_file_is_named(mediapipe: None, tmp_path: Path) -> None:  # noq
         weights = (Weights("tiny", "main", "x", 1, names=("face_landmarker.task",)),)
 
     host = PlainHost(PlainMemory(torch.device("cpu")), [tmp_path])
-    with pytest.raises(ModelUnreadable, match=r"face_landmarker\.task cannot be read.*fetched again"):
+    with pytest.raises(ModelUnreadable, match=r"face_landmarker\.task cannot be read.*downloads it again"):
         Broken().detect(torch.zeros(1, 16, 16, 3), None, host, max_faces=1, min_confidence=0.5)
 
 

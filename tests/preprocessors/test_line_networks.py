@@ -1,4 +1,4 @@
-"""Every method that draws lines with a network: published behaviour, any picture, no second load, stoppable."""
+"""Every method that draws lines with a network: published behaviour, any image, no second load, stoppable."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from controlstack.preprocessors.lineart import LINEART
 from controlstack.preprocessors.mlsd import MLSD, Mlsd
 from controlstack.preprocessors.parameters import Value
 from controlstack.preprocessors.scribble import SCRIBBLE, strokes
-from controlstack.preprocessors.softedge import HED, SOFTEDGE, quantised
+from controlstack.preprocessors.softedge import HED, SOFTEDGE, quantized
 from controlstack.tests.preprocessors.line_networks import LINE_NETWORKS, LineNetwork
 from torch import Tensor
 
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forget() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
-    networks._kept.clear()
+    networks._networks.clear()
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def detect(network: LineNetwork, image: Tensor, host: PlainHost, **values: Value
 
 
 def photo(batch: int, height: int, width: int) -> Tensor:
-    """Something with edges, soft and hard, in the 256 shades of a picture file."""
+    """Something with edges, soft and hard, in the 256 shades of an image file."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     soft = torch.stack((y, x, (x - y).abs()), -1)
     frames = [torch.where((x * (3 + i) % 1 > 0.5)[..., None], soft, 1 - soft) for i in range(batch)]
@@ -67,7 +67,7 @@ def photo(batch: int, height: int, width: int) -> Tensor:
 
 
 def originals_map(network: LineNetwork, image: Tensor, folder: Path, **options: object) -> Tensor:
-    """What controlnet_aux's own detector makes of one picture, from the same file."""
+    """What controlnet_aux's own detector makes of one image, from the same file."""
     module, name = network.original
     weights = network.method.weights[0]
     named = {"coarse_filename": "sk_model2.pth"} if module == "lineart" else {}
@@ -100,12 +100,12 @@ def test_safe_maps_have_the_three_shades_of_controlnet_1_1() -> None:
     safe_step = network_module("util").safe_step
     edges = torch.rand(1, 1, 50, 50)
     theirs = torch.from_numpy((safe_step(edges.numpy()) * 255).clip(0, 255).astype(np.uint8)) / 255
-    assert (quantised(edges) - theirs).abs().max() <= 1 / 255
-    assert quantised(edges).unique().tolist() == [0, 0.5, 1]
+    assert (quantized(edges) - theirs).abs().max() <= 1 / 255
+    assert quantized(edges).unique().tolist() == [0, 0.5, 1]
 
 
 @pytest.mark.parametrize("name", ["hed", "pidinet", "teed"])
-def test_safe_quantises_the_map_at_the_pictures_size(name: str, host: PlainHost) -> None:
+def test_safe_quantises_the_map_at_the_images_size(name: str, host: PlainHost) -> None:
     map_ = detect(LINE_NETWORKS[name], photo(1, 40, 56), host, safe=True, resolution=24)
     assert set(map_.unique().tolist()) <= {0, 0.5, 1}
 
@@ -125,7 +125,7 @@ def test_strokes_are_those_of_controlnet_aux(host: PlainHost) -> None:
 
 
 @pytest.mark.parametrize("side", [64, 96, 128, 256, 384, 512, 1024])
-def test_the_pen_is_as_thin_as_the_picture_is_small(side: int, host: PlainHost) -> None:
+def test_the_pen_is_as_thin_as_the_image_is_small(side: int, host: PlainHost) -> None:
     """The published scribbles were drawn at 512, and a net sees a smaller map enlarged."""
     across, radius = torch.arange(side) - side / 2, side / 3
     from_line = torch.hypot(across[:, None], across) - radius
@@ -139,14 +139,14 @@ def test_the_pen_is_as_thin_as_the_picture_is_small(side: int, host: PlainHost) 
 def test_scribbles_are_the_strokes_of_controlnet_aux(
     name: str, host: PlainHost, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scribble, "_DRAWN_AT", 64)  # with their pen for a picture of this size
+    monkeypatch.setattr(scribble, "_DRAWN_AT", 64)  # with their pen for an image of this size
     network, image = LINE_NETWORKS[name], photo(1, 64, 128)
     theirs = originals_map(network, image, folder, scribble=True)
     # A shade that rounds the other way can move a ridge, and with it the rim of a stroke.
     assert (detect(network, image, host)[0] != theirs).float().mean() < 0.01
 
 
-# --- any picture
+# --- any image
 
 
 @EVERY
@@ -164,7 +164,7 @@ def test_any_size_keeps_its_size_and_each_frame_of_a_batch_is_as_alone(
 
 @EVERY
 @pytest.mark.parametrize("shade", [0.0, 0.5])
-def test_a_picture_of_one_shade_is_no_trouble(name: str, shade: float, host: PlainHost) -> None:
+def test_a_image_of_one_shade_is_no_trouble(name: str, shade: float, host: PlainHost) -> None:
     maps = detect(LINE_NETWORKS[name], torch.full((1, 24, 32, 3), shade), host)
     assert maps.shape == (1, 24, 32, 3) and maps.isfinite().all()
 
@@ -181,7 +181,7 @@ def test_no_line_is_a_black_map_and_a_warning(host: PlainHost) -> None:
     maps = detect(LINE_NETWORKS["mlsd"], photo(2, 32, 32), host, score_threshold=1.0)
     assert maps.max() == 0
     assert host.warnings == [
-        "No straight line found in picture 1, 2 of 2: the map is black there. Lower score_threshold."
+        "No straight line found in image 1, 2 of 2: the map is black there. Lower score_threshold."
     ]
 
 
@@ -222,7 +222,7 @@ def test_too_little_memory_is_a_sentence(name: str, host: PlainHost, monkeypatch
     detect(network, image, host)
     monkeypatch.setattr(torch.nn.Conv2d, "forward", full)
     monkeypatch.setattr(torch.nn.functional, "conv2d", full)
-    with pytest.raises(OutOfMemory, match=r"too little memory for this detector on a picture of 24x16\. Lower"):
+    with pytest.raises(OutOfMemory, match=r"too little memory for this detector on an image of 24x16\. Lower"):
         detect(network, image, host)
 
 

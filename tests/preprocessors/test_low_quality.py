@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from controlstack.preprocessors.filters import LOW_QUALITY
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.low_quality import LOW_QUALITY
 
 UNTOUCHED = {"reduce": 1.0, "noise": 0.0, "jpeg_quality": 100}
 
 
-def test_with_everything_off_it_is_the_picture(photo: torch.Tensor, host: PlainHost) -> None:
+def test_with_everything_off_it_is_the_image(photo: torch.Tensor, host: PlainHost) -> None:
     assert torch.equal(LOW_QUALITY.detect(photo, host, UNTOUCHED), photo)
 
 

@@ -17,7 +17,7 @@ from controlstack.core.memory import Managed, Offload, PlainMemory, size_of
 from controlstack.preprocessors import networks
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.networks import open_network
-from controlstack.preprocessors.weights import load_state, read_state
+from controlstack.preprocessors.weight_tensors import load_state, read_state
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def build(file: Path) -> nn.Module:
 def fresh() -> Iterator[None]:
     BUILT.clear()
     yield
-    networks._kept.clear()
+    networks._networks.clear()
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_networks_that_were_not_used_for_long_are_forgotten(
     for file in files:
         torch.save(nn.Conv2d(3, 1, 3, padding=1).state_dict(), file)
     size = sum(parameter.nbytes for parameter in nn.Conv2d(3, 1, 3).parameters())
-    monkeypatch.setattr(networks, "_KEPT_BYTES", 2 * size)
+    monkeypatch.setattr(networks._networks, "limit", 2 * size)
     for file in (files[0], files[1], files[0], files[2], files[0], files[1]):
         open_network(build, (file,), host)
     assert [file.name for file in BUILT] == ["0.pth", "1.pth", "2.pth", "1.pth"]
@@ -79,7 +79,7 @@ def test_networks_that_were_not_used_for_long_are_forgotten(
 
 def test_a_file_of_another_network_is_named(tmp_path: Path, host: PlainHost) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "net.pth")
-    with pytest.raises(ModelUnreadable, match=r"net\.pth has the weights of another network than Conv2d .*weight"):
+    with pytest.raises(ModelUnreadable, match=r"net\.pth holds the weights of another network than Conv2d .*weight"):
         open_network(build, (tmp_path / "net.pth",), host)
 
 
@@ -128,7 +128,7 @@ def test_one_frame_too_large_is_a_sentence(file: Path, host: PlainHost, error: E
         raise error
 
     network = open_network(build, (file,), host)
-    with pytest.raises(OutOfMemory, match=r"picture of 6x4\. Lower its resolution input, use a smaller picture"):
+    with pytest.raises(OutOfMemory, match=r"image of 6x4\. Lower the resolution input .*, use a smaller image"):
         network.run(torch.rand(2, 3, 4, 6), infer, host, 1000)
 
 

@@ -12,7 +12,7 @@ from controlstack.preprocessors.depth import DEPTH
 from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.normal import NORMAL, NormalBae, NormalFromDepth, slopes
-from controlstack.tests.preprocessors.stand_in import hollow, with_network
+from controlstack.tests.preprocessors.fake_network import hollow, with_network
 from skimage import data
 from torch import nn
 
@@ -22,7 +22,7 @@ RED, GREEN, BLUE = range(3)
 
 
 def sphere(size: int = 201) -> tuple[torch.Tensor, torch.Tensor]:
-    """The depth map of half a sphere that fills the picture, and its true normals as (left, up, to the viewer)."""
+    """The depth map of half a sphere that fills the image, and its true normals as (left, up, to the viewer)."""
     y, x = torch.meshgrid(torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
     towards = (1 - x**2 - y**2).clamp(min=0).sqrt()
     return towards, torch.stack((-x, -y, towards), -1)
@@ -47,7 +47,7 @@ def test_the_left_of_a_sphere_is_red_its_top_green_and_its_middle_blue() -> None
 
 
 def test_the_floor_of_a_measured_scene_faces_up() -> None:
-    """In scikit-image's stereo pair the workshop's floor takes the lower edge of the picture."""
+    """In scikit-image's stereo pair the workshop's floor takes the lower edge of the image."""
     disparity = data.stereo_motorcycle()[2]
     known = np.isfinite(disparity)
     near = np.where(known, disparity, np.nanmedian(disparity[known]))
@@ -91,8 +91,8 @@ class Facing(nn.Module):
         super().__init__()
         self.direction = torch.tensor(direction)
 
-    def forward(self, pictures: torch.Tensor) -> tuple[list[torch.Tensor], None]:
-        normals = self.direction.view(1, 3, 1, 1).expand(len(pictures), 3, *pictures.shape[-2:])
+    def forward(self, images: torch.Tensor) -> tuple[list[torch.Tensor], None]:
+        normals = self.direction.view(1, 3, 1, 1).expand(len(images), 3, *images.shape[-2:])
         return [torch.cat((normals, normals[:, :1]), 1)], None
 
 
@@ -108,14 +108,12 @@ def test_normalbae_gives_what_the_original_gives(host: PlainHost) -> None:
     torch.manual_seed(0)
     options = type("Options", (), {"architecture": "BN", "sampling_ratio": 0.4, "importance_ratio": 0.7})
     network = network_class("normalbae.nets.NNET", "NNET")(options).eval()
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     original = network_module("normalbae").NormalBaeDetector(network)
-    theirs = original(picture, detect_resolution=64, image_resolution=64, output_type="np")
+    theirs = original(rgb, detect_resolution=64, image_resolution=64, output_type="np")
     assert theirs.std() > 10
     method = with_network(NormalBae, network)
-    ours = Detector(NORMAL.modality, "", (method,)).detect(
-        torch.from_numpy(picture)[None] / 255, host, {"resolution": 64}
-    )
+    ours = Detector(NORMAL.modality, "", (method,)).detect(torch.from_numpy(rgb)[None] / 255, host, {"resolution": 64})
     assert np.abs(ours[0].numpy() - theirs / 255).max() <= 1 / 255 + 1e-6
 
 

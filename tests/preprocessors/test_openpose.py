@@ -30,8 +30,8 @@ from controlstack.preprocessors.skeleton import (
     Keypoint,
     Person,
 )
+from controlstack.tests.preprocessors.fake_network import with_network
 from controlstack.tests.preprocessors.packaged_networks import PackagedBody, openpose
-from controlstack.tests.preprocessors.stand_in import with_network
 from skimage import data
 from torch import nn
 from torch.nn.functional import avg_pool2d
@@ -81,7 +81,7 @@ def test_the_astronaut_s_joints_are_where_they_are(trained: OpenPose, astronaut:
         found = body[part]
         assert found is not None
         assert np.hypot(found.x - x, found.y - y) < 20, (part, found)
-    assert body[LEFT_HIP] is None, "the picture ends above her hips"
+    assert body[LEFT_HIP] is None, "the image ends above her hips"
 
 
 def test_the_map_shows_them_in_their_colours(trained: OpenPose, astronaut: torch.Tensor, host: PlainHost) -> None:
@@ -104,7 +104,7 @@ def test_it_finds_what_the_original_decoder_finds(trained: OpenPose, astronaut: 
             assert np.hypot(a.x - b.x, a.y - b.y) < 6
 
 
-def test_a_mirrored_picture_gives_the_mirrored_skeleton(
+def test_a_mirrored_image_gives_the_mirrored_skeleton(
     trained: OpenPose, astronaut: torch.Tensor, host: PlainHost
 ) -> None:
     (body,) = trained.bodies(astronaut.flip(2).movedim(-1, 1), host, 0)[0]
@@ -115,7 +115,7 @@ def test_a_mirrored_picture_gives_the_mirrored_skeleton(
 
 
 @pytest.mark.parametrize("scale", [0.5, 2])
-def test_a_picture_of_another_size_gives_the_same_skeleton(
+def test_a_image_of_another_size_gives_the_same_skeleton(
     scale: float, trained: OpenPose, astronaut: torch.Tensor, host: PlainHost
 ) -> None:
     image = nn.functional.interpolate(astronaut.movedim(-1, 1), scale_factor=scale, mode="bilinear", antialias=True)
@@ -131,13 +131,13 @@ def test_two_people_are_two_skeletons(trained: OpenPose, astronaut: torch.Tensor
     assert sorted(round(body[NOSE].x / 100) for body in bodies) == [2, 6]
 
 
-def test_pictures_without_anybody_are_black_and_named(
+def test_images_without_anybody_are_black_and_named(
     trained: OpenPose, astronaut: torch.Tensor, host: PlainHost
 ) -> None:
     batch = torch.cat((astronaut, torch.zeros_like(astronaut), torch.full_like(astronaut, 0.5)))
     maps = draw(trained, batch, host)
     assert maps[0].any() and not maps[1:].any()
-    assert len(host.warnings) == 1 and host.warnings[0].startswith("No person found in picture 2, 3 of 3")
+    assert len(host.warnings) == 1 and host.warnings[0].startswith("No person found in image 2, 3 of 3")
 
 
 @pytest.mark.parametrize("size", [(8, 8), (31, 57), (640, 8)])
@@ -185,25 +185,25 @@ def test_a_face_is_looked_for_around_the_nose() -> None:
 
 
 class Brightest(nn.Module):
-    """Takes each third of the colours' sum for a joint: every map is hot where the picture is bright."""
+    """Takes each third of the colours' sum for a joint: every map is hot where the image is bright."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels
         self.place = nn.Parameter(torch.zeros(1))
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return avg_pool2d((pictures + 0.5).mean(1, keepdim=True), 8).expand(-1, self.channels, -1, -1)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return avg_pool2d((images + 0.5).mean(1, keepdim=True), 8).expand(-1, self.channels, -1, -1)
 
 
 class Faces(Brightest):
-    def forward(self, pictures: torch.Tensor) -> list[torch.Tensor]:
-        return [torch.zeros(1), super().forward(pictures)]
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [torch.zeros(1), super().forward(images)]
 
 
 @pytest.fixture
 def with_parts(monkeypatch: pytest.MonkeyPatch) -> OpenPose:
-    """Sees one person in each picture, with an arm from (100, 100) to (200, 200) and the nose at (300, 100)."""
+    """Sees one person in each image, with an arm from (100, 100) to (200, 200) and the nose at (300, 100)."""
     body = body_of(
         {
             LEFT_SHOULDER: (100, 100),
@@ -222,11 +222,11 @@ def with_parts(monkeypatch: pytest.MonkeyPatch) -> OpenPose:
         build_hand=_constant(Brightest(22)),
         build_face=_constant(Faces(71)),
     )
-    monkeypatch.setattr(type(method), "bodies", lambda self, pictures, host, resolution: [[body]] * len(pictures))
+    monkeypatch.setattr(type(method), "bodies", lambda self, images, host, resolution: [[body]] * len(images))
     return method
 
 
-def test_hands_and_faces_are_found_in_the_picture(with_parts: OpenPose, host: PlainHost) -> None:
+def test_hands_and_faces_are_found_in_the_image(with_parts: OpenPose, host: PlainHost) -> None:
     image = torch.zeros(2, 400, 400, 3)
     image[0, 215:225, 225:235] = 1  # in the square of the hand
     image[1, 95:105, 325:335] = 1  # in the square of the face

@@ -46,6 +46,7 @@ def test_all_numbers_out_of_range_are_told_at_once() -> None:
     with pytest.raises(InvalidRequest) as caught:
         resolve(DECLARED, {"count": 10, "share": float("nan")})
     assert [str(problem) for problem in caught.value.problems] == [
-        "count is 10: it must be a number from 1 to 9. 3 is the usual value.",
-        "share is nan: it must be a number from 0.0 to 1.0. 0.5 is the usual value.",
+        "count is 10. It must be a number from 1 to 9. Set it to 9.",
+        "share is nan. It must be a number from 0 to 1. Set it to 0.5.",
     ]
+    assert [problem.suggestion for problem in caught.value.problems] == [9, 0.5]

@@ -1,6 +1,6 @@
-"""Whole bodies: the way from a picture through two nets and back to the picture, and the files they come in.
+"""Whole bodies: the way from an image through two nets and back to the image, and the files they come in.
 
-No package carries DWPose's weights. Its nets are stood in for by two that do their task on painted pictures: a person
+No package carries DWPose's weights. Its nets are stood in for by two that do their task on painted images: a person
 is a dark figure on which every keypoint is a dot of a colour of its own.
 """
 
@@ -56,14 +56,14 @@ def dot_color(number: int) -> tuple[int, int, int]:
 
 
 def paint(height: int, width: int, *people: tuple[int, int, int, int]) -> np.ndarray:
-    """A gray-blue picture with people in boxes (left, top, right, bottom)."""
-    picture = np.full((height, width, 3), (0, 0, 120), np.uint8)
+    """A gray-blue image with people in boxes (left, top, right, bottom)."""
+    image = np.full((height, width, 3), (0, 0, 120), np.uint8)
     for left, top, right, bottom in people:
-        cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), (0, 60, 0), -1)
+        cv2.rectangle(image, (left, top), (right - 1, bottom - 1), (0, 60, 0), -1)
         for number, (x, y) in FIGURE.items():
             place = round(left + x * (right - left)), round(top + y * (bottom - top))
-            cv2.circle(picture, place, max(2, min(right - left, bottom - top) // 40), dot_color(number), -1)
-    return picture
+            cv2.circle(image, place, max(2, min(right - left, bottom - top) // 40), dot_color(number), -1)
+    return image
 
 
 class SeesFigures:
@@ -91,10 +91,10 @@ class SeesDots:
     def run(self, values: np.ndarray) -> Sequence[np.ndarray]:
         assert values.shape == (1, 3, POSE_HEIGHT, POSE_WIDTH) and values.dtype == np.float32
         mean, deviation = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-        picture = values[0].transpose(1, 2, 0) * deviation + mean
+        image = values[0].transpose(1, 2, 0) * deviation + mean
         along_x, along_y = np.zeros((1, 133, 2 * POSE_WIDTH)), np.zeros((1, 133, 2 * POSE_HEIGHT))
         for number in FIGURE:
-            y, x = np.nonzero(np.abs(picture - dot_color(number)).max(-1) < 0.6)
+            y, x = np.nonzero(np.abs(image - dot_color(number)).max(-1) < 0.6)
             if len(x):
                 along_x[0, number, round(2 * x.mean())] = 0.8
                 along_y[0, number, round(2 * y.mean())] = 0.7
@@ -108,12 +108,12 @@ class Painted(DwPose):
         return SeesFigures(), SeesDots()
 
 
-def people_in(picture: np.ndarray) -> list[Person]:
-    return sorted(find_people(picture, SeesFigures(), SeesDots()), key=lambda person: person.body[NOSE].x)
+def people_in(image: np.ndarray) -> list[Person]:
+    return sorted(find_people(image, SeesFigures(), SeesDots()), key=lambda person: person.body[NOSE].x)
 
 
-def draw(picture: np.ndarray, host: PlainHost, **given: object) -> torch.Tensor:
-    return Detector(POSE.modality, "", (Painted(),)).detect(torch.from_numpy(picture)[None] / 255, host, given)
+def draw(image: np.ndarray, host: PlainHost, **given: object) -> torch.Tensor:
+    return Detector(POSE.modality, "", (Painted(),)).detect(torch.from_numpy(image)[None] / 255, host, given)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def draw(picture: np.ndarray, host: PlainHost, **given: object) -> torch.Tensor:
         (2000, 1500, (700, 300, 1400, 1900)),
     ],
 )
-def test_keypoints_come_back_to_where_they_are_in_the_picture(
+def test_keypoints_come_back_to_where_they_are_in_the_image(
     height: int, width: int, box: tuple[int, int, int, int]
 ) -> None:
     (person,) = people_in(paint(height, width, box))
@@ -167,18 +167,18 @@ def test_overlapping_boxes_are_one_person_and_chairs_are_none() -> None:
     (box,) = people_boxes(answer, 640, 640)
     assert np.allclose(box, (10.5 * 32 - 64, 10.5 * 32 - 128, 10.5 * 32 + 64, 10.5 * 32 + 128))
     (small,) = people_boxes(answer, 320, 160)
-    assert np.allclose(small, (136, 104, 160, 232)), "cut at the right edge of the picture"
+    assert np.allclose(small, (136, 104, 160, 232)), "cut at the right edge of the image"
 
 
-def test_the_detector_sees_the_picture_unstretched_on_gray() -> None:
+def test_the_detector_sees_the_image_unstretched_on_gray() -> None:
     values = detector_input(np.full((100, 200, 3), (255, 0, 0), np.uint8))
     assert values[0, :, 100, 100].tolist() == [0, 0, 255], "blue, green, red"
     assert values[0, :, 319, 639].tolist() == [0, 0, 255] and values[0, :, 320, 0].tolist() == [114] * 3
 
 
 def test_the_map_shows_body_hands_and_face_and_each_can_be_left_out(host: PlainHost) -> None:
-    picture = paint(512, 512, (100, 60, 300, 480))
-    full, body_only = draw(picture, host)[0], draw(picture, host, hands=False, face=False)[0]
+    image = paint(512, 512, (100, 60, 300, 480))
+    full, body_only = draw(image, host)[0], draw(image, host, hands=False, face=False)[0]
     nose, thumb, chin = (102, 200), (312, 290), (131, 200)
     assert tuple((full[nose] * 255).int().tolist()) == BODY_COLORS[NOSE]
     assert full[thumb].tolist() == [0, 0, 1] and full[chin].tolist() == [1, 1, 1]
@@ -187,10 +187,10 @@ def test_the_map_shows_body_hands_and_face_and_each_can_be_left_out(host: PlainH
 
 
 @pytest.mark.parametrize("size", [(8, 8), (31, 57), (640, 8)])
-def test_pictures_without_anybody_are_black_and_say_so(size: tuple[int, int], host: PlainHost) -> None:
+def test_images_without_anybody_are_black_and_say_so(size: tuple[int, int], host: PlainHost) -> None:
     maps = draw(np.zeros((*size, 3), np.uint8), host)
     assert maps.shape == (1, *size, 3) and not maps.any()
-    assert host.warnings[0].startswith("No person found in the picture: the map is black there.")
+    assert host.warnings[0].startswith("No person found in the image: the map is black there.")
 
 
 # ONNX files
@@ -203,17 +203,17 @@ def without_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         onnx_networks.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name)
     )
-    monkeypatch.setattr(onnx_networks, "_kept", {})
+    onnx_networks._networks.clear()
 
 
 def test_a_trained_file_gives_the_same_with_and_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     file = packaged_file(FASTDEPTH, "package/ONNX/fastdepth_7.onnx")
-    picture = np.random.default_rng(0).random((1, 3, 224, 224), np.float32)
-    monkeypatch.setattr(onnx_networks, "_kept", {})
-    (by_runtime,) = open_onnx(file, on_gpu=False).run(picture)
-    monkeypatch.setattr(onnx_networks, "_kept", {})
+    image = np.random.default_rng(0).random((1, 3, 224, 224), np.float32)
+    onnx_networks._networks.clear()
+    (by_runtime,) = open_onnx(file, on_gpu=False).run(image)
+    onnx_networks._networks.clear()
     monkeypatch.setattr(onnx_networks.importlib.util, "find_spec", lambda name: None)
-    (by_opencv,) = open_onnx(file, on_gpu=False).run(picture)
+    (by_opencv,) = open_onnx(file, on_gpu=False).run(image)
     assert by_runtime.shape == by_opencv.shape == (1, 1, 224, 224)
     assert np.abs(by_runtime - by_opencv).max() < 1e-3 * np.abs(by_runtime).max()
 
@@ -236,7 +236,7 @@ def test_a_file_is_opened_once() -> None:
 def test_a_broken_file_is_named(tmp_path) -> None:
     file = tmp_path / "yolox_l.onnx"
     file.write_bytes(b"no network")
-    with pytest.raises(ModelUnreadable, match=r"yolox_l\.onnx cannot be read.*fetched again"):
+    with pytest.raises(ModelUnreadable, match=r"yolox_l\.onnx cannot be read.*downloads it again"):
         open_onnx(file, on_gpu=False)
 
 

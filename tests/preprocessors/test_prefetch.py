@@ -33,7 +33,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubDouble]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     methods: dict[Modality, tuple[Method, ...]] = {Modality.CANNY: (Canny(), Trained())}
     detectors = {modality: Detector(modality, "", methods.get(modality, (Canny(),))) for modality in Modality}
-    monkeypatch.setattr(registry, "_DETECTORS", detectors)
+    monkeypatch.setattr(registry, "DETECTORS", detectors)
     with hub_double() as double:
         monkeypatch.setenv("HF_ENDPOINT", double.url)
         double.put("someone/nets", REVISION, "net.pth", CONTENT)
@@ -57,7 +57,7 @@ def test_list_says_what_is_missing_and_fetches_nothing(
 ) -> None:
     assert command.main(["list", "canny", "--folder", str(tmp_path)]) == 0
     url = f"{hub.url}/someone/nets/resolve/{REVISION}/net.pth"
-    assert capsys.readouterr().out == f"canny trained: net.pth (0.3 MB): missing; fetch brings it from {url}\n"
+    assert capsys.readouterr().out == f"canny trained: net.pth (0.3 MB): missing; fetch downloads it from {url}\n"
     assert not hub.requests
 
 
@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_had_is_a_sentence_and_a_failed_command(
     hub.status = 404
     assert command.main(["fetch", "canny", "--folder", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith(
-        "canny trained: net.pth (0.3 MB) is needed and cannot be fetched: the hub"
+        "canny trained: net.pth (0.3 MB) is needed and cannot be downloaded: the hub"
     )
 
 
@@ -90,7 +90,7 @@ def test_inside_a_comfyui_its_models_folder_is_meant(
 def test_elsewhere_the_folder_must_be_named(hub: HubDouble, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         command.main(["fetch", "canny"])
-    assert "name the folder with --folder" in capsys.readouterr().err
+    assert "Name the folder with --folder" in capsys.readouterr().err
 
 
 def test_folders_of_other_programs_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A QR map decodes to its text with OpenCV, whatever text, size and level; a picture of a code becomes a clean one."""
+"""A QR map decodes to its text with OpenCV, whatever text, size and level; an image of a code becomes a clean one."""
 
 from __future__ import annotations
 
@@ -66,16 +66,16 @@ def test_a_photo_of_a_code_is_drawn_anew(host: PlainHost) -> None:
     assert host.warnings == []
 
 
-def test_a_picture_without_a_code_becomes_black_and_white_and_says_so(photo: torch.Tensor, host: PlainHost) -> None:
+def test_an_image_without_a_code_becomes_black_and_white_and_says_so(photo: torch.Tensor, host: PlainHost) -> None:
     result = QRCODE.detect(photo, host, {})
     assert set(result.unique().tolist()) == {0, 1}
     assert 0.2 < result.mean() < 0.8
-    assert host.warnings == ["No QR code was found in the picture: it was only made black and white."]
+    assert host.warnings == ["No QR code found in the image: the map is the image in black and white."]
 
 
 def test_small_modules_are_warned_of_with_the_size_that_is_needed(host: PlainHost) -> None:
     QRCODE.detect(canvas(128, 128), host, {"text": "HELLO"})
-    assert "modules are 4 pixels wide" in host.warnings[0]
+    assert "modules of the code are 4 pixels wide" in host.warnings[0]
     assert "at least 232x232" in host.warnings[0]
     QRCODE.detect(canvas(232, 232), host, {"text": "HELLO"})
     assert len(host.warnings) == 1
@@ -84,8 +84,12 @@ def test_small_modules_are_warned_of_with_the_size_that_is_needed(host: PlainHos
 @pytest.mark.parametrize(
     ("size", "text", "sentence"),
     [
-        (24, "HELLO", r"image is 24x24: its code of 21 x 21 modules needs 29x29 pixels .* at least 232x232"),
-        (512, "x" * 5000, r"text is 5000 characters long: no QR code of error correction H holds it .* Shorten it"),
+        (24, "HELLO", r"image is 24x24\. The QR code of 21x21 modules needs at least 29x29 pixels .* 232x232 or more"),
+        (
+            512,
+            "x" * 5000,
+            r"text has 5000 characters\. A QR code of error correction H cannot hold it .* Shorten the text",
+        ),
     ],
 )
 def test_what_does_not_fit_is_a_sentence(host: PlainHost, size: int, text: str, sentence: str) -> None:
@@ -93,7 +97,7 @@ def test_what_does_not_fit_is_a_sentence(host: PlainHost, size: int, text: str, 
         QRCODE.detect(canvas(size, size), host, {"text": text})
 
 
-def test_a_batch_gets_the_code_on_every_picture(host: PlainHost) -> None:
+def test_a_batch_gets_the_code_on_every_image(host: PlainHost) -> None:
     codes = QRCODE.detect(canvas(240, 240, batch=3), host, {"text": "HELLO"})
     assert codes.shape == (3, 240, 240, 3)
     assert torch.equal(codes[0], codes[2])

@@ -33,7 +33,7 @@ PHOTOS = {"astronaut": data.astronaut, "camera": data.camera, "coffee": data.cof
 def one_thread():
     torch.set_num_threads(1)
     yield
-    networks._kept.clear()
+    networks._networks.clear()
 
 
 def photo(name: str) -> np.ndarray:
@@ -55,7 +55,7 @@ def trained(method: type[Method], file: Path) -> Method:
 
 
 def gradient(pixels: np.ndarray) -> np.ndarray:
-    """How steeply the picture changes, in the channel where it does most."""
+    """How steeply the image changes, in the channel where it does most."""
     smooth = cv2.GaussianBlur(pixels.astype(np.float32), (0, 0), 1.5)
     return np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)).max(-1)
 
@@ -85,7 +85,7 @@ def test_hed_scribbles_are_strokes_along_those_edges() -> None:
 
 
 def test_scribbles_of_a_small_photo_do_not_fill_it() -> None:
-    """With the pen of a picture of 512 pixels six tenths of this one were white."""
+    """With the pen of an image of 512 pixels six tenths of this one were white."""
     file = real_hed_file()
     small = cv2.resize(photo("astronaut"), (128, 128), interpolation=cv2.INTER_AREA)
     strokes, _ = detect(trained(HedScribble, file), small, file.parent, resolution=0)
@@ -102,12 +102,12 @@ class TrainedMlsd(Mlsd):
 
 def test_mlsd_finds_the_lines_of_a_checkerboard(tmp_path: Path) -> None:
     square = 25 * 3
-    picture = np.full((768, 768, 3), 128, np.uint8)  # larger than the network's 512: lines are scaled to it
-    picture[84:684, 84:684] = np.kron(data.checkerboard(), np.ones((3, 3), np.uint8))[..., None]
+    rgb = np.full((768, 768, 3), 128, np.uint8)  # larger than the network's 512: lines are scaled to it
+    rgb[84:684, 84:684] = np.kron(data.checkerboard(), np.ones((3, 3), np.uint8))[..., None]
     grid = np.zeros((768, 768), bool)
     for line in range(84, 685, square):
         grid[84:684, line - (line == 684)] = grid[line - (line == 684), 84:684] = True
-    lines, _ = detect(TrainedMlsd(), picture, tmp_path, resolution=512)
+    lines, _ = detect(TrainedMlsd(), rgb, tmp_path, resolution=512)
     assert near(lines > 0, 5)[grid].mean() > 0.95, "every line is found"
     assert near(grid, 5)[lines > 0].mean() > 0.75, "what is drawn are those lines"
     assert near(grid, 5).mean() < 0.3
@@ -116,4 +116,4 @@ def test_mlsd_finds_the_lines_of_a_checkerboard(tmp_path: Path) -> None:
 def test_mlsd_finds_nothing_in_fog_and_says_so(tmp_path: Path) -> None:
     lines, warnings = detect(TrainedMlsd(), np.full((512, 512, 3), 128, np.uint8), tmp_path, resolution=512)
     assert lines.max() == 0
-    assert warnings == ["No straight line found in the picture: the map is black there. Lower score_threshold."]
+    assert warnings == ["No straight line found in the image: the map is black there. Lower score_threshold."]

@@ -18,7 +18,7 @@ from controlstack.preprocessors.segmentation import (
     region_colors,
 )
 from controlstack.preprocessors.weights import Weights
-from controlstack.tests.preprocessors.stand_in import with_network
+from controlstack.tests.preprocessors.fake_network import with_network
 from torch import nn
 from torch.nn.functional import one_hot
 from transformers import (
@@ -54,9 +54,9 @@ class Halves(SceneParsing):
     multiple = 16
     bytes_per_pixel = 100
 
-    def scores(self, network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-        height, width = pictures.shape[-2] // 4, pictures.shape[-1] // 4
-        numbers = torch.full((len(pictures), height, width), WALL)
+    def scores(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[-2] // 4, images.shape[-1] // 4
+        numbers = torch.full((len(images), height, width), WALL)
         numbers[:, :, width // 2 :] = SKY
         numbers[:, height * 3 // 4 :, width * 3 // 4 :] = PERSON
         return one_hot(numbers, 150).movedim(-1, 1).float()
@@ -96,14 +96,14 @@ def test_region_colours_repeat_with_the_seed_and_change_with_it(host: PlainHost)
     first, again, other = (segment(method, image, host, colors="per region", seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert torch.equal(first[1], other[0]), "picture i uses seed + i"
+    assert torch.equal(first[1], other[0]), "image i uses seed + i"
 
 
 # The networks of transformers
 
 
 def lively(network: nn.Module) -> nn.Module:
-    """With weights to which the picture matters; as they are made all pixels are of one class."""
+    """With weights to which the image matters; as they are made all pixels are of one class."""
     torch.manual_seed(0)
     for name, parameter in network.named_parameters():
         if parameter.dim() > 1:

@@ -8,9 +8,9 @@ from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.shuffle import SHUFFLE
 
 
-def histogram(picture: torch.Tensor) -> torch.Tensor:
+def histogram(image: torch.Tensor) -> torch.Tensor:
     """Shares of 16 levels in each channel, [3, 16]."""
-    counts = torch.stack([torch.histc(picture[..., channel], 16, 0, 1) for channel in range(3)])
+    counts = torch.stack([torch.histc(image[..., channel], 16, 0, 1) for channel in range(3)])
     return counts / counts.sum(1, keepdim=True)
 
 
@@ -24,12 +24,12 @@ def test_the_colours_stay_in_proportion(photo: torch.Tensor, host: PlainHost, se
 
 
 def test_every_column_and_row_keeps_its_share(host: PlainHost) -> None:
-    """So a picture whose colour is its column has exactly its own histogram again, up to interpolation."""
+    """So an image whose colour is its column has exactly its own histogram again, up to interpolation."""
     ramp = torch.linspace(0, 1, 128)
-    picture = torch.stack([ramp.expand(96, 128), ramp[:96, None].expand(96, 128), torch.zeros(96, 128)], -1)[None]
-    shuffled = SHUFFLE.detect(picture, host, {"seed": 5})
+    image = torch.stack([ramp.expand(96, 128), ramp[:96, None].expand(96, 128), torch.zeros(96, 128)], -1)[None]
+    shuffled = SHUFFLE.detect(image, host, {"seed": 5})
     for channel in (0, 1):
-        values = (picture[..., channel].flatten().sort().values, shuffled[..., channel].flatten().sort().values)
+        values = (image[..., channel].flatten().sort().values, shuffled[..., channel].flatten().sort().values)
         assert (values[0] - values[1]).abs().max() < 0.01
 
 
@@ -48,6 +48,6 @@ def test_the_same_seed_repeats_whatever_the_global_randomness(photo: torch.Tenso
     assert not torch.equal(SHUFFLE.detect(photo, host, {"seed": 8}), first)
 
 
-def test_a_picture_of_a_batch_can_be_made_alone(photo: torch.Tensor, host: PlainHost) -> None:
+def test_a_image_of_a_batch_can_be_made_alone(photo: torch.Tensor, host: PlainHost) -> None:
     batch = SHUFFLE.detect(photo.expand(3, -1, -1, -1), host, {"seed": 7})
     assert torch.equal(SHUFFLE.detect(photo, host, {"seed": 9})[0], batch[2])

@@ -1,4 +1,4 @@
-"""Skeletons are drawn as the pose nets know them: OpenPose's colours, limbs that grow with the picture."""
+"""Skeletons are drawn as the pose nets know them: OpenPose's colours, limbs that grow with the image."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_what_is_not_seen_is_not_drawn() -> None:
 
 
 @pytest.mark.parametrize(("size", "stick", "width"), [(512, 4, 9), (1024, 4, 17), (2048, 4, 33), (512, 8, 17)])
-def test_limbs_grow_with_the_picture(size: int, stick: float, width: int) -> None:
+def test_limbs_grow_with_the_image(size: int, stick: float, width: int) -> None:
     middle = size / 2
     map_ = draw_people([Person(body_of({NECK: (middle, middle), NOSE: (middle, size / 8)}))], size, size, stick)
     across = map_[int(size * 5 / 16)].any(-1).sum()

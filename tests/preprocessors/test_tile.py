@@ -1,22 +1,22 @@
-"""Tile is the picture, or what is left of it when it was small once."""
+"""Tile is the image, or what is left of it when it was small once."""
 
 from __future__ import annotations
 
 import torch
+from controlstack.preprocessors.filters import TILE
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.tile import TILE
 from torch.nn.functional import avg_pool2d
 
 
-def test_reduce_1_is_the_picture_itself(photo: torch.Tensor, host: PlainHost) -> None:
+def test_reduce_1_is_the_image_itself(photo: torch.Tensor, host: PlainHost) -> None:
     assert torch.equal(TILE.detect(photo, host, {}), photo)
 
 
 def test_reduction_keeps_the_averages_and_drops_the_detail(photo: torch.Tensor, host: PlainHost) -> None:
     coarse = TILE.detect(photo, host, {"reduce": 8})
 
-    def blocks(picture: torch.Tensor) -> torch.Tensor:
-        return avg_pool2d(picture.movedim(-1, 1), 8)
+    def blocks(image: torch.Tensor) -> torch.Tensor:
+        return avg_pool2d(image.movedim(-1, 1), 8)
 
     assert (blocks(coarse) - blocks(photo)).abs().mean() < 0.03
     spectra = [torch.fft.fft2(p[0].mean(-1)).abs() for p in (photo, coarse)]

@@ -16,7 +16,9 @@ from controlstack.core.errors import ModelNotFound, ModelUnreadable
 from controlstack.core.memory import PlainMemory
 from controlstack.preprocessors import fetch
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.weights import Weights, obtain, read_state
+from controlstack.preprocessors.weight_store import obtain
+from controlstack.preprocessors.weight_tensors import read_state
+from controlstack.preprocessors.weights import Weights
 from controlstack.tests.preprocessors.hub_double import HubDouble, hub_double
 
 CONTENT = bytes(range(256)) * 8192  # 2 MB
@@ -132,7 +134,9 @@ def test_a_connection_that_breaks_again_and_again_is_given_up_and_what_arrived_i
     hub: HubDouble, host: PlainHost, tmp_path: Path
 ) -> None:
     hub.cut_after = [1_000_000, 0, 0, 0]
-    with pytest.raises(ModelNotFound, match=r"the connection broke 3 times at [01]\.\d MB .*what arrived is kept"):
+    with pytest.raises(
+        ModelNotFound, match=r"the connection broke 3 times at [01]\.\d MB .*the next run continues from there"
+    ):
         obtain(NET, host)
     (partial,) = (tmp_path / "own" / "someone" / "nets").iterdir()
     assert CONTENT.startswith(partial.read_bytes()) and partial.stat().st_size > 500_000
@@ -166,7 +170,7 @@ def test_what_arrived_whole_before_is_taken_as_it_is(
 @pytest.mark.parametrize("weights", [NET, replace(NET, sha256=""), CONFIG], ids=["pinned", "stated", "small"])
 def test_other_bytes_than_promised_are_refused_and_not_kept(hub: HubDouble, host: PlainHost, weights: Weights) -> None:
     hub.corrupt = True
-    with pytest.raises(ModelUnreadable, match=r"its checksum is \w+ instead of \w+\. It was not kept"):
+    with pytest.raises(ModelUnreadable, match=r"its checksum is \w+ instead of \w+\. It was deleted"):
         obtain(weights, host)
     assert not list(host.weight_folders[0].rglob("*.*"))
     hub.corrupt = False
@@ -177,7 +181,7 @@ def test_a_full_disk_is_noticed_before_the_transfer(
     hub: HubDouble, host: PlainHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetch.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1_000_000}))
-    with pytest.raises(ModelNotFound, match=r"the disk has 1\.0 MB free, and 2\.1 MB are needed"):
+    with pytest.raises(ModelNotFound, match=r"the disk has 1\.0 MB free, but 2\.1 MB are needed"):
         obtain(NET, host)
 
 
@@ -189,7 +193,7 @@ def says_everything(message: str, weights: Weights, folder: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason"), [(404, "does not have it"), (403, "set HF_TOKEN"), (401, "set HF_TOKEN"), (503, "503")]
+    ("status", "reason"), [(404, "does not have this file"), (403, "set HF_TOKEN"), (401, "set HF_TOKEN"), (503, "503")]
 )
 def test_a_refusal_says_why_and_what_to_do(hub: HubDouble, host: PlainHost, status: int, reason: str) -> None:
     hub.status = status

@@ -1,4 +1,4 @@
-"""The control nodes in a real ComfyUI: a picture becomes a map, and what is wrong or empty is said on the node."""
+"""The control nodes in a real ComfyUI: an image becomes a map, and what is wrong or empty is said on the node."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMON = {
     "resize": "crop",
     "enabled": True,
 }
-# What makes a map without trained files, on a picture of 128 x 128.
+# What makes a map without trained files, on an image of 128 x 128.
 MAPS: dict[str, dict[str, Any]] = {
     "Canny": {},
     "Scribble": {"method": "xdog"},
@@ -42,7 +42,7 @@ def control(kind: str, **inputs: Any) -> dict[str, Any]:
     return {"class_type": f"ControlStack{kind}", "inputs": {**COMMON, **inputs}}
 
 
-def picture_graph(**nodes: dict[str, Any]) -> Graph:
+def image_graph(**nodes: dict[str, Any]) -> Graph:
     """The sample scene (1) and a mask of its size (2), with `nodes` whose maps are previewed."""
     graph: Graph = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "controlstack_scene.png"}},
@@ -62,7 +62,7 @@ def half_mask() -> dict[str, Any]:
 
 
 def test_every_modality_without_trained_files_makes_its_map(comfy: ComfyServer, half_mask: dict[str, Any]) -> None:
-    graph = picture_graph(**{kind: control(kind, **settings) for kind, settings in MAPS.items()})
+    graph = image_graph(**{kind: control(kind, **settings) for kind, settings in MAPS.items()})
     graph["3"] = half_mask
     graph["Inpaint"]["inputs"]["mask"] = ["3", 0]
     result = comfy.run(graph)
@@ -92,9 +92,9 @@ def test_all_detectors_parameters_may_be_missing_and_are_widgets(comfy: ComfySer
 
 def test_an_empty_map_is_said_on_the_node_in_the_history_and_in_the_log(comfy: ComfyServer) -> None:
     flat = {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 0}}
-    graph = picture_graph(lines=control("MLSD", method="opencv", image=["4", 0]))
+    graph = image_graph(lines=control("MLSD", method="opencv", image=["4", 0]))
     graph["4"] = flat
-    sentence = "No straight line found in the picture: the map is black there. Lower min_length."
+    sentence = "No straight line found in the image: the map is black there. Lower min_length."
     result = comfy.run(graph)
     assert result.succeeded, result.error
     assert result.texts == [("lines", sentence)]
@@ -108,7 +108,7 @@ def test_an_empty_map_is_said_on_the_node_in_the_history_and_in_the_log(comfy: C
 
 
 def test_a_drawing_on_paper_is_said_on_the_node_and_a_map_made_from_it_is_not(comfy: ComfyServer) -> None:
-    graph = picture_graph(
+    graph = image_graph(
         drawn=control("Scribble", detect="none", image=["5", 0]),
         made=control("Scribble", method="xdog", image=["5", 0], controls=["drawn", 0]),
     )
@@ -117,14 +117,14 @@ def test_a_drawing_on_paper_is_said_on_the_node_and_a_map_made_from_it_is_not(co
     result = comfy.run(graph)
     assert result.succeeded, result.error
     said = {node: text for node, text in result.texts if text}
-    assert said["drawn"].startswith("The image is dark lines on light paper")
-    assert "Generate Locally turns it round; a service gets it as it is" in said["drawn"]
-    assert "paper" not in said["made"]
+    assert said["drawn"].startswith("The image shows dark lines on a light background")
+    assert "Generate Locally inverts it. A service gets it unchanged." in said["drawn"]
+    assert "light background" not in said["made"]
     assert np.asarray(comfy.images(result, "drawn-seen")[0]).min() == 255, "the map output is what the user brought"
 
 
 def test_inpaint_without_a_mask_is_refused_before_anything_runs(comfy: ComfyServer) -> None:
-    status, answer = comfy.post(picture_graph(fill=control("Inpaint")))
+    status, answer = comfy.post(image_graph(fill=control("Inpaint")))
     assert status == 400
     (error,) = answer["node_errors"]["fill"]["errors"]
     assert (error["message"], error["details"]) == ("Required input is missing", "mask")
@@ -133,14 +133,14 @@ def test_inpaint_without_a_mask_is_refused_before_anything_runs(comfy: ComfyServ
 @pytest.mark.parametrize(
     ("node", "sentence"),
     [
-        (control("QRCode", text="x" * 600), "image is 128x128: its code of"),
+        (control("QRCode", text="x" * 600), "image is 128x128. The QR code of"),
         (control("QRCode", text="hello", background="pink"), "background is 'pink': it must be one of white, gray."),
         (control("Scribble", method="crayon"), "method is 'crayon': it must be one of hed, pidinet, xdog."),
-        (control("Shuffle", seed=["5", 0]), "seed is -4: it must be a number from 0 to 4294967295."),
+        (control("Shuffle", seed=["5", 0]), "seed is -4. It must be a number from 0 to 4294967295."),
     ],
 )
 def test_a_mistake_is_one_sentence_at_its_node(comfy: ComfyServer, node: dict[str, Any], sentence: str) -> None:
-    graph = picture_graph(wrong=node)
+    graph = image_graph(wrong=node)
     graph["5"] = {"class_type": "PrimitiveInt", "inputs": {"value": -4}}
     try:
         result = comfy.run(graph)
@@ -151,14 +151,14 @@ def test_a_mistake_is_one_sentence_at_its_node(comfy: ComfyServer, node: dict[st
     assert sentence in result.error["exception_message"]
 
 
-def test_the_user_can_stop_it_between_two_pictures_of_a_batch(comfy: ComfyServer) -> None:
+def test_the_user_can_stop_it_between_two_images_of_a_batch(comfy: ComfyServer) -> None:
     def stop_after_two(kind: str, data: dict[str, Any]) -> None:
         if kind == "progress" and data["node"] == "warp" and data["value"] >= 2 and not asked:
             asked.append(time.monotonic())
             threading.Thread(target=comfy.interrupt).start()
 
     asked: list[float] = []
-    graph = picture_graph(warp=control("Shuffle", image=["4", 0], seed=11))
+    graph = image_graph(warp=control("Shuffle", image=["4", 0], seed=11))
     graph["4"] = {"class_type": "RepeatImageBatch", "inputs": {"image": ["5", 0], "amount": 300}}
     graph["5"] = {"class_type": "LoadImage", "inputs": {"image": "controlstack_photo.jpg"}}
     result = comfy.run(graph, on_event=stop_after_two)
@@ -168,8 +168,8 @@ def test_the_user_can_stop_it_between_two_pictures_of_a_batch(comfy: ComfyServer
 
 
 def test_transparency_counts(comfy: ComfyServer, half_mask: dict[str, Any]) -> None:
-    """ComfyUI's masks are 1 where a picture is transparent: here in its left half."""
-    graph = picture_graph(gray=control("Gray", image=["4", 0]))
+    """ComfyUI's masks are 1 where an image is transparent: here in its left half."""
+    graph = image_graph(gray=control("Gray", image=["4", 0]))
     graph["3"] = half_mask
     graph["4"] = {"class_type": "JoinImageWithAlpha", "inputs": {"image": ["1", 0], "alpha": ["3", 0]}}
     result = comfy.run(graph)
@@ -182,7 +182,7 @@ def test_transparency_counts(comfy: ComfyServer, half_mask: dict[str, Any]) -> N
 @pytest.mark.parametrize("way", [{"enabled": False}, {"detect": "none"}, {"detect": "service"}])
 def test_without_local_detection_the_image_goes_through_untouched(comfy: ComfyServer, way: dict[str, Any]) -> None:
     """HED's trained file is not there, so this would fail if it were looked for."""
-    graph = picture_graph(edges=control("HED", **way))
+    graph = image_graph(edges=control("HED", **way))
     graph["plain-seen"] = {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}}
     result = comfy.run(graph)
     assert result.succeeded, result.error

@@ -78,7 +78,7 @@ def test_a_preset_adds_its_controls_and_says_which(comfy: ComfyServer, untrained
 def test_a_preset_whose_files_are_missing_names_the_first(comfy: ComfyServer) -> None:
     error = comfy.run(preset("city")).error
     assert error is not None and error["node_id"] == "preset"
-    assert error["exception_message"].startswith("mlsd_large_512_fp32.pth (6.3 MB) is needed and cannot be fetched")
+    assert error["exception_message"].startswith("mlsd_large_512_fp32.pth (6.3 MB) is needed and cannot be downloaded")
 
 
 def test_a_preset_of_strength_0_is_left_out(comfy: ComfyServer) -> None:

@@ -36,7 +36,7 @@ def test_what_is_flagged_is_squares_and_the_node_says_which(comfy: ComfyServer, 
     result = comfy.run(graph(401))
     assert result.succeeded, result.error
     sentence = (
-        "Pictures 1, 2 of 2 were flagged by the safety check and made unrecognisable. Change the prompt or the seed, "
+        "Images 1, 2 of 2 were flagged by the safety check and pixelated. Change the prompt or the seed, "
         "or switch safety_check off."
     )
     assert [text for node, text in result.texts if node == "21"][-1] == sentence
@@ -57,5 +57,5 @@ def test_without_the_checker_nothing_runs_and_the_error_says_where_it_belongs(co
     result = comfy.run(graph(402))
     assert result.error is not None and result.error["node_id"] == "21"
     said = result.error["exception_message"]
-    assert f"there is none in {folder}. Put CompVis/{CHECKER} of huggingface.co there under that name" in said
+    assert f"{folder} does not contain the diffusers folder {CHECKER}. Download CompVis/{CHECKER} from" in said
     assert not [step for node, step, _ in result.progress if node == "21"]

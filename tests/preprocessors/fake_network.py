@@ -29,5 +29,5 @@ class Shows(Depth):
     multiple = 16
     bytes_per_pixel = 100
 
-    def infer(self, network: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
-        return network(pictures)
+    def infer(self, network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+        return network(images)

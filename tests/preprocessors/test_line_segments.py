@@ -1,4 +1,4 @@
-"""OpenCV's line segments lie on the straight lines of a picture."""
+"""OpenCV's line segments lie on the straight lines of an image."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from controlstack.core.modality import Modality
 from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.segments import LineSegments
+from controlstack.preprocessors.line_segments import LineSegments
 
 SEGMENTS = Detector(Modality.MLSD, "", (LineSegments(),))
 
@@ -39,9 +39,9 @@ def test_the_lines_of_a_checkerboard_are_found_and_no_others(host: PlainHost) ->
 
 
 def test_lines_are_one_pixel_wide(host: PlainHost) -> None:
-    picture = torch.zeros(1, 120, 120, 3)
-    picture[:, :, 60:] = 1
-    lines = SEGMENTS.detect(picture, host, {})[0, ..., 0]
+    image = torch.zeros(1, 120, 120, 3)
+    image[:, :, 60:] = 1
+    lines = SEGMENTS.detect(image, host, {})[0, ..., 0]
     assert (lines[20:100].sum(1) == 1).all()
 
 
@@ -50,6 +50,6 @@ def test_short_lines_are_dropped(host: PlainHost) -> None:
     assert SEGMENTS.detect(board, host, {"min_length": 0.9}).mean() < SEGMENTS.detect(board, host, {}).mean()
 
 
-def test_a_picture_without_lines_is_black_and_warned_of(host: PlainHost) -> None:
+def test_a_image_without_lines_is_black_and_warned_of(host: PlainHost) -> None:
     assert SEGMENTS.detect(torch.full((1, 64, 64, 3), 0.5), host, {}).max() == 0
-    assert host.warnings == ["No straight line found in the picture: the map is black there. Lower min_length."]
+    assert host.warnings == ["No straight line found in the image: the map is black there. Lower min_length."]

@@ -1,4 +1,4 @@
-"""Standard line art and XDoG scribbles: white where the picture is darker than its surroundings."""
+"""Standard line art and XDoG scribbles: white where the image is darker than its surroundings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from controlstack.core.modality import Modality
 from controlstack.preprocessors.detector import Detector
+from controlstack.preprocessors.difference_of_gaussians import StandardLineart, Xdog
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.strokes import StandardLineart, Xdog
 
 STANDARD = Detector(Modality.LINEART, "", (StandardLineart(),))
 XDOG = Detector(Modality.SCRIBBLE, "", (Xdog(),))
@@ -50,11 +50,11 @@ def test_standard_line_art_does_not_depend_on_the_contrast(photo: torch.Tensor, 
     assert (full - faint).abs().mean() < 0.02
 
 
-def test_a_flat_picture_is_black_without_a_single_nan_and_warned_of(host: PlainHost) -> None:
+def test_a_flat_image_is_black_without_a_single_nan_and_warned_of(host: PlainHost) -> None:
     flat = torch.full((2, 32, 32, 3), 0.4)
     for detector in (STANDARD, XDOG):
         assert torch.equal(detector.detect(flat, host, {}), torch.zeros_like(flat))
     assert [warning.partition(":")[0] for warning in host.warnings] == [
-        "No line found in picture 1, 2 of 2",
-        "No stroke found in picture 1, 2 of 2",
+        "No line found in image 1, 2 of 2",
+        "No stroke found in image 1, 2 of 2",
     ]

@@ -1,4 +1,4 @@
-"""Straight lines found by OpenCV, without trained files."""
+"""Straight lines by OpenCV's line segment detector, without trained files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 class LineSegments(Method):
-    """The LSD of von Gioi et al. 2010, drawn as white lines of one pixel like M-LSD's."""
+    """LSD (von Gioi et al. 2010). The lines are drawn white and one pixel wide, as for M-LSD."""
 
     name = "opencv"
     parameters = (
         FloatParameter(
-            "min_length", 0.04, 0.0, 1.0, "opencv: lines shorter than this share of the shorter side are dropped."
+            "min_length", 0.04, 0.0, 1.0, "opencv: drop lines shorter than this fraction of the image's shorter side."
         ),
     )
 
