@@ -1,4 +1,4 @@
-"""Reading what services answer, whose spellings and shapes differ from answer to answer."""
+"""Readers for the answers of services, whose spellings and shapes differ from answer to answer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ..core.errors import OutcomeUnknown, RateLimited, ServiceError
 from .messages import Answer, seconds_to_wait
 from .specs import in_terminal
 
-# Asking again later may bring another answer: time-out, conflict, too early, too many requests, and server trouble.
+# A later poll may succeed: time-out, conflict, too early, too many requests.
 _TRANSIENT = frozenset({408, 409, 425, 429})
 _HINTS: Mapping[int, str] = {
     401: f"Check the key of this profile in ComfyUI under Settings, ControlStack, or run {in_terminal('list')}.",
-    402: "Add credits to the account at the service, then queue again.",
+    402: "Add credits to the account at the service, then queue the graph again.",
     403: "Check that the key, its plan and its project may use this model.",
-    404: "The model, the job or this endpoint is not there (any more): check the ids.",
-    413: "The pictures are too large for one request: make them smaller, or let them be uploaded.",
+    404: "The model, the job or this endpoint does not exist or no longer exists. Check the ids.",
+    413: "The images are too large for one request. Use smaller images.",
 }
-# Whoever is mistaken here asks for the job again and does not pay again.
+# A wrong match here is harmless: the job is polled again and not paid for again.
 _ACCOUNT = re.compile(
     r"\bkeys?\b|api_?key|credit|subscri|\bplans?\b|limit exceeded|balance|payment|billing|quota|upgrade", re.IGNORECASE
 )
@@ -28,7 +28,7 @@ _LONGEST_TEXT = 500
 
 
 def field(answer: Answer, name: str) -> Any:
-    """A top-level field of the JSON, None where there is none."""
+    """A top-level field of the JSON, None if it is missing."""
     return None if answer.json is None else answer.json.get(name)
 
 
@@ -42,7 +42,7 @@ def words(value: object) -> str:
 
 
 def message(answer: Answer, names: Iterable[str]) -> str:
-    """What the answer says in words: the named JSON fields in order, else the page's text without its tags."""
+    """The message of an answer: its named JSON fields in order, otherwise the text of the page without tags."""
     if answer.json is not None:
         said = dict.fromkeys(filter(None, (words(answer.json.get(name)) for name in names)))
         return answer.redact(" ".join(said))[:_LONGEST_TEXT]
@@ -51,7 +51,7 @@ def message(answer: Answer, names: Iterable[str]) -> str:
 
 
 def strings(value: object) -> tuple[str, ...]:
-    """The result references in a field that may be "", a string, a list, or an object with `url`; thumbnails never."""
+    """The result references in a field that may be "", a string, a list, or an object with `url`; no thumbnails."""
     if isinstance(value, str):
         return (value.strip(),) if value.strip() else ()
     if isinstance(value, Mapping):
@@ -62,22 +62,22 @@ def strings(value: object) -> tuple[str, ...]:
 
 
 def identifier(value: object) -> str:
-    """An id that may be a number or a string, "" for none."""
+    """An id that may be a number or a string; "" if there is none."""
     return "" if value is None or isinstance(value, (bool, Mapping, list)) else str(value).strip()
 
 
 def worth_asking_again(answer: Answer) -> bool:
-    """Whether a poll with this HTTP status may do better later."""
+    """Whether a later poll may succeed after this HTTP status."""
     return answer.status in _TRANSIENT or answer.status >= 500
 
 
 def is_about_account(said: str) -> bool:
-    """Whether the words are about the key, the plan or the credits, which tells nothing of a job."""
+    """Whether a message is about the key, the plan or the credits, which says nothing about a job."""
     return bool(_ACCOUNT.search(said))
 
 
 def refusal(target: str, answer: Answer, said: str, *, account: bool = False) -> ServiceError:
-    """The error for a request that the service did not take; `account` where the words, not the status, say so."""
+    """The error for a refused request. `account`: its message, not its status, is about the account."""
     what = said or f"no reason given (HTTP {answer.status})"
     text = f"{target} refused the request: {what if what.endswith(('.', '!', '?')) else what + '.'}"
     if answer.status >= 400:
@@ -89,9 +89,9 @@ def refusal(target: str, answer: Answer, said: str, *, account: bool = False) ->
 
 
 def unclear(target: str, answer: Answer, said: str) -> OutcomeUnknown:
-    """The error for an answer to a paid request that does not tell whether the job was taken."""
+    """The error for an answer to a paid request that leaves open whether the job was accepted."""
     what = f": {said}" if said else ""
     return OutcomeUnknown(
-        f"{target} answered HTTP {answer.status} without a job id{what}. The request may have been taken and charged, "
-        "so it is not repeated. Look into the service's own list of jobs before you queue it again."
+        f"{target} answered HTTP {answer.status} without a job id{what}. The request may have been accepted and "
+        "charged, so it is not repeated. Check the account at the service before you queue it again."
     )

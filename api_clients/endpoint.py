@@ -13,11 +13,11 @@ from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
 
 from ..core.capabilities import Capabilities
-from ..core.errors import Problem
+from ..core.problems import Problem
 from ..core.request import GenerationRequest
 from ..core.validate import validate
 from .messages import Answer, Call, ImageSlot, Json
-from .options import kind_problems
+from .options import type_problems
 from .redaction import Secret
 
 
@@ -119,7 +119,7 @@ class Endpoint(ABC, Generic[Options]):
 
         Options of a wrong type, which JSON and links may contain, are reported alone: the other rules cannot read them.
         """
-        if wrong := kind_problems(options):
+        if wrong := type_problems(options):
             return wrong
         starts = self.starts_elsewhere(request, options)
         general = validate(request, self.capabilities(options), starts_elsewhere=starts)

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urlsplit
 
 from ..core.capabilities import Capabilities
-from ..core.errors import Problem, RateLimited, ServiceError
-from ..core.modality import Modality
+from ..core.errors import RateLimited, ServiceError
+from ..core.problems import Problem, ProblemKind
 from ..core.request import GenerationRequest
 from ..core.scheduler import SchedulerName
 from .answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
@@ -31,17 +31,17 @@ from .modelslab_rules import (
     SEEDS,
     adapter,
     adapter_problems,
+    body_images,
     common_problems,
     conditioning_scale,
-    named_kinds,
     net_names,
     notes,
-    pictures,
     slot,
     steps,
 )
 from .modelslab_tables import (
     ALGORITHMS,
+    DOCUMENTED_MODALITIES,
     ENTERPRISE_TABLES,
     NO_ALGORITHM,
     TABLES,
@@ -53,6 +53,10 @@ from .modelslab_tables import (
 )
 from .redaction import Secret
 
+TRACK_ID_NOT_A_NUMBER = ProblemKind(
+    "modelslab_track_id_not_a_number",
+    "track_id is '{value}'. {target} accepts only a whole number. Use digits only, or clear it.",
+)
 _HOSTS = ("modelslab.com", "www.modelslab.com", "stablediffusionapi.com", "www.stablediffusionapi.com")
 _FETCH_PATH = re.compile(r"/fetch/([\w-]+)/?$", re.ASCII)
 _RATE_LIMIT = re.compile(r"rate limit|queued requests", re.IGNORECASE)
@@ -64,7 +68,7 @@ Options = TypeVar("Options", bound=SharedOptions)
 
 
 class _ModelsLab(Endpoint[Options]):
-    """What both endpoints share; a subclass adds its table, paths and own fields."""
+    """What both endpoints share. A subclass adds its tables, paths and own fields."""
 
     base_url = "https://modelslab.com"
     url_variable = "CONTROLSTACK_MODELSLAB_URL"
@@ -72,11 +76,11 @@ class _ModelsLab(Endpoint[Options]):
     families: ClassVar[Mapping[Family, Capabilities]]
 
     def capabilities(self, options: Options) -> Capabilities:
-        """The family's table; nets that the user names himself need not be of its kinds."""
+        """The table of the family. ControlNets that the user names by id may be of any documented modality."""
         table = self.families[family_of(options.model_id, options.model_family)]
         if not options.controlnet_model.strip():
             return table
-        return replace(table, controls=replace(table.controls, modalities=frozenset(Modality)))
+        return replace(table, controls=replace(table.controls, modalities=DOCUMENTED_MODALITIES))
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
         return bool(options.init_image_url)
@@ -87,13 +91,13 @@ class _ModelsLab(Endpoint[Options]):
 
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
         family = self.families[family_of(options.model_id, options.model_family)]
-        return [*common_problems(request, options, self.target), *named_kinds(options, family)]
+        return list(common_problems(request, options, family, self.target))
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         return list(notes(request, options))
 
     def image_slots(self, request: GenerationRequest, options: Options) -> list[ImageSlot]:
-        found = pictures(request, options)
+        found = body_images(request, options)
         return [slot(key, image, url, options.base64) for key, (image, url) in found.items()]
 
     def build_payload(self, request: GenerationRequest, options: Options, images: Mapping[str, str]) -> dict[str, Any]:
@@ -116,10 +120,10 @@ class _ModelsLab(Endpoint[Options]):
             "enhance_prompt": _yes_no(options.enhance_prompt),
             "guidance_scale": request.guidance_scale,
             "controlnet_conditioning_scale": conditioning_scale(controls, options),
-            # The documents: 1 destroys all information of init_image. So it is our denoise.
+            # Documented: 1 destroys all information of init_image. So it means the same as denoise.
             "strength": request.denoise,
             "seed": None if options.random_seed else request.seed % SEEDS,
-            # Allowed are 1 to 8, and 1 is the service's default: its 1 leaves nothing out, which is our 0.
+            # The service counts from 1, its default, which skips no layer; a request counts from 0.
             "clip_skip": request.clip_skip + 1,
             "upscale": _yes_no(request.upscale),
             "base64": _yes_no(options.base64),
@@ -195,8 +199,7 @@ class ModelsLab(_ModelsLab[ModelsLabOptions]):
     def problems(self, request: GenerationRequest, options: ModelsLabOptions) -> list[Problem]:
         found = [*super().problems(request, options), *adapter_problems(request, options, self.target)]
         if options.track_id and not (options.track_id.isascii() and options.track_id.isdigit()):
-            limit = "this endpoint documents a whole number"
-            found.append(Problem("track_id", f"'{options.track_id}'", limit, "Use digits only, or empty it."))
+            found.append(TRACK_ID_NOT_A_NUMBER("track_id", options.track_id, "", target=self.target))
         return found
 
     def own_fields(self, request: GenerationRequest, options: ModelsLabOptions) -> dict[str, Any]:
@@ -268,7 +271,7 @@ def _refuses_account(answer: Answer) -> bool:
 
 
 def _metadata(answer: Answer) -> dict[str, Any]:
-    """All the answer says except the pictures; the first answer's `meta` has the seed, later ones have none."""
+    """The answer without its images. Only the first answer of a job has `meta` with the seed."""
     return {name: value for name, value in (answer.json or {}).items() if name != "output"}
 
 
@@ -286,7 +289,7 @@ def _finished(answer: Answer, job: str) -> JobState:
     outputs = strings(field(answer, "output"))
     if not outputs:
         said = message(answer, _WORDS)
-        why = f"the service reports success, but names no picture{': ' + said if said else ''}"
+        why = f"the service reports success, but names no image{': ' + said if said else ''}"
         return JobState(Phase.FAILED, job, message=why, metadata=_metadata(answer))
     return JobState(Phase.DONE, job, outputs, message(answer, _NEWS), 1.0, metadata=_metadata(answer))
 
@@ -297,5 +300,5 @@ def _uploaded(target: str, answer: Answer, name: str) -> str:
         return links[0]
     said = message(answer, _WORDS)
     raise ServiceError(
-        f"{target} did not take a picture: {said or f'HTTP {answer.status}'}. Use image addresses instead."
+        f"{target} did not accept an image: {said or f'HTTP {answer.status}'}. Use image addresses instead."
     )

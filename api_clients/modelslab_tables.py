@@ -24,7 +24,7 @@ from .options import option
 
 
 class Family(StrEnum):
-    """What a `model_id` is built on; UNKNOWN allows what any of them can do."""
+    """The base model of a `model_id`. UNKNOWN allows what any family can do."""
 
     SD15 = "sd15"
     SDXL = "sdxl"
@@ -33,7 +33,7 @@ class Family(StrEnum):
 
 
 AUTO = "auto"
-# The first part that stands in a model id tells its family; ids from the documents' examples.
+# The first of these texts in a model id implies its family. The ids are examples from the documents.
 _FAMILY_OF: tuple[tuple[str, Family], ...] = (
     ("flux", Family.FLUX),
     ("xl", Family.SDXL),
@@ -43,31 +43,93 @@ _FAMILY_OF: tuple[tuple[str, Family], ...] = (
 
 
 def family_of(model_id: str, chosen: str) -> Family:
-    """The family chosen by the user, or what the model's id tells."""
+    """The family chosen by the user, or the one that the model's id implies."""
     if chosen != AUTO and chosen in {family.value for family in Family}:
         return Family(chosen)
     return next((family for part, family in _FAMILY_OF if part in model_id.lower()), Family.UNKNOWN)
 
 
 # The support table of the standard page, and the shorter list of the enterprise page (docs/services/modelslab.md 2.1).
-_FLUX_ONLY = frozenset({Modality.GRAY, Modality.LOW_QUALITY})
-_FLUX = _FLUX_ONLY | {Modality.CANNY, Modality.TILE, Modality.DEPTH, Modality.BLUR, Modality.POSE}
+_ENTERPRISE_MODALITIES = frozenset(
+    {
+        Modality.CANNY,
+        Modality.DEPTH,
+        Modality.HED,
+        Modality.MLSD,
+        Modality.NORMAL,
+        Modality.OPENPOSE,
+        Modality.SCRIBBLE,
+        Modality.SEGMENTATION,
+        Modality.INPAINT,
+        Modality.SOFTEDGE,
+        Modality.LINEART,
+        Modality.SHUFFLE,
+        Modality.TILE,
+        Modality.FACE_DETECTOR,
+        Modality.QRCODE,
+    }
+)
+_SD_MODALITIES = _ENTERPRISE_MODALITIES | {Modality.BLUR, Modality.POSE}
+_FLUX_MODALITIES = frozenset(
+    {
+        Modality.CANNY,
+        Modality.TILE,
+        Modality.DEPTH,
+        Modality.BLUR,
+        Modality.POSE,
+        Modality.GRAY,
+        Modality.LOW_QUALITY,
+    }
+)
+DOCUMENTED_MODALITIES = _SD_MODALITIES | _FLUX_MODALITIES
 _MODALITIES: Mapping[Family, frozenset[Modality]] = {
-    Family.SD15: frozenset(Modality) - _FLUX_ONLY,
-    Family.SDXL: frozenset(Modality) - _FLUX_ONLY,
-    Family.FLUX: _FLUX,
-    Family.UNKNOWN: frozenset(Modality),
+    Family.SD15: _SD_MODALITIES,
+    Family.SDXL: _SD_MODALITIES,
+    Family.FLUX: _FLUX_MODALITIES,
+    Family.UNKNOWN: DOCUMENTED_MODALITIES,
 }
-_ENTERPRISE_MODALITIES = frozenset(Modality) - _FLUX_ONLY - {Modality.BLUR, Modality.POSE}
+# docs/services/modelslab.md 2.2
+_SCHEDULERS = frozenset(
+    {
+        SchedulerName.DDPM,
+        SchedulerName.DDIM,
+        SchedulerName.PNDM,
+        SchedulerName.LMS,
+        SchedulerName.EULER,
+        SchedulerName.EULER_ANCESTRAL,
+        SchedulerName.DPM_MULTISTEP,
+        SchedulerName.HEUN,
+        SchedulerName.KDPM2,
+        SchedulerName.DPM_SINGLESTEP,
+        SchedulerName.KDPM2_ANCESTRAL,
+        SchedulerName.UNIPC,
+        SchedulerName.DDIM_INVERSE,
+        SchedulerName.DEIS,
+        SchedulerName.IPNDM,
+        SchedulerName.KARRAS_VE,
+        SchedulerName.SCORE_SDE_VE,
+        SchedulerName.LCM,
+    }
+)
 
-# The documented adapter ids, each with the family and the kind of reference it is for (docs/services/modelslab.md 2).
-ADAPTERS: Mapping[str, tuple[Family, ReferenceKind]] = {
-    "ip-adapter_sd15": (Family.SD15, ReferenceKind.STYLE),
-    "ip-adapter-plus-face_sd15": (Family.SD15, ReferenceKind.FACE),
-    "ip-adapter_sdxl": (Family.SDXL, ReferenceKind.STYLE),
+
+@dataclass(frozen=True)
+class Adapter:
+    """The family of models and the kind of reference that an IP-Adapter is for."""
+
+    family: Family
+    kind: ReferenceKind
+
+
+# The documented adapter ids (docs/services/modelslab.md 2).
+ADAPTERS: Mapping[str, Adapter] = {
+    "ip-adapter_sd15": Adapter(Family.SD15, ReferenceKind.STYLE),
+    "ip-adapter-plus-face_sd15": Adapter(Family.SD15, ReferenceKind.FACE),
+    "ip-adapter_sdxl": Adapter(Family.SDXL, ReferenceKind.STYLE),
 }
 _REFERENCE_KINDS: Mapping[Family, frozenset[ReferenceKind]] = {
-    family: frozenset(kind for of, kind in ADAPTERS.values() if family in (of, Family.UNKNOWN)) for family in Family
+    family: frozenset(adapter.kind for adapter in ADAPTERS.values() if family in (adapter.family, Family.UNKNOWN))
+    for family in Family
 }
 ALGORITHMS: Mapping[AlgorithmType, str] = {AlgorithmType.DPMSOLVER_PP: "dpmsolver+++"}
 NO_ALGORITHM = "none"
@@ -93,9 +155,9 @@ def _table(target: str, family: Family) -> Capabilities:
             "denoise": Range(0, 1),
         },
         schedulers=SchedulerSupport(
-            names=frozenset(SchedulerName),
+            names=_SCHEDULERS,
             default=SchedulerName.UNIPC,
-            karras_sigmas=frozenset(SchedulerName),
+            karras_sigmas=_SCHEDULERS,
             algorithm_types={SchedulerName.DPM_MULTISTEP: frozenset(ALGORITHMS)},
         ),
         controls=ControlSupport(
@@ -105,7 +167,7 @@ def _table(target: str, family: Family) -> Capabilities:
             strength=Range(0.1, 5),
             detects=True,
             masked_modalities=frozenset({Modality.INPAINT}),
-            remedy="Remove it, use one of these, or fill in controlnet_model if your account has such a net.",
+            remedy="Remove it, use one of these, or set controlnet_model if your account has such a ControlNet.",
         ),
         references=ReferenceSupport(
             kinds=_REFERENCE_KINDS[family], maximum=1 if _REFERENCE_KINDS[family] else 0, scale=Range(0, 1)
@@ -128,71 +190,77 @@ ENTERPRISE_TABLES: Mapping[Family, Capabilities] = {family: _enterprise_table(fa
 
 STEPS_AS_REQUESTED = "as requested"
 CONTROL_FIELDS = ("init_image", "control_image", "both")
+# The options with the address of an image that can also be sent inside the request, as base64.
+ADDRESS_OPTIONS = ("init_image_url", "control_image_url", "mask_image_url")
 
 
 @dataclass(frozen=True)
 class SharedOptions:
-    """The documented fields of both endpoints that a request does not carry; what is not a field says so."""
+    """The documented fields of both endpoints that a request does not carry, and options that say "Not sent"."""
 
     model_id: str = option(
         "realistic-vision-51",
-        "The base model: a public one or one you trained. The documents name no default; this is their own example.",
+        "The base model: a public one or one that you trained. The documents have no default; this is their example.",
     )
     model_family: str = option(
         AUTO,
-        "Not sent. What model_id is built on, which decides what it can do; auto tells it from the id where it can.",
+        "Not sent. The family of model_id, which decides what it can do. auto: recognize it by the id if possible.",
         choices=(AUTO, Family.SD15.value, Family.SDXL.value, Family.FLUX.value),
     )
     controlnet_model: str = option(
         "",
-        "Empty: the kinds of the connected controls. Else ids of other ControlNets, one for each control, by commas.",
+        "Ids of other ControlNets, one for each control, separated by commas. Empty: those of the connected controls.",
     )
-    controlnet_type: str = option("", "Empty: the kind of the first control. Else the type to send instead.")
+    controlnet_type: str = option("", "The control type to send. Empty: the type of the first control.")
     control_field: str = option(
         CONTROL_FIELDS[0],
-        "Not sent. Which field carries the control picture when no init_image is connected. All documented examples "
-        "use init_image; other programs were seen to send control_image only.",
+        "Not sent. Which field carries the control image if no init_image is connected. All documented examples use "
+        "init_image; some other programs send only control_image.",
         choices=CONTROL_FIELDS,
     )
     controlnet_conditioning_scale: float = option(
         0.0,
-        "One strength for all controls, 0.1 to 5. 0: the strength of the connected controls, which must then be equal.",
+        "One strength for all controls, 0.1 to 5. 0: use the strength of the connected controls, which must be equal.",
         minimum=0.0,
         maximum=5.0,
         step=0.05,
     )
-    guess_mode: bool = option(False, "Lets the model guess what the picture shows; for requests without a prompt.")
+    guess_mode: bool = option(False, "Let the model guess what the control image shows, for requests without a prompt.")
     num_inference_steps: str = option(
         STEPS_AS_REQUESTED,
-        "The documents allow 21 and 31 only, but show 30 themselves; programs send others. As requested sends the "
-        "steps of the request.",
+        "as requested: send the steps of the request. The documents allow only 21 and 31, but their own examples and "
+        "other programs send other numbers.",
         choices=(STEPS_AS_REQUESTED, "21", "31"),
     )
-    use_karras_sigmas: bool = option(True, "More steps at low noise. Also on when the request's scheduler asks for it.")
+    use_karras_sigmas: bool = option(
+        True, "Use Karras sigmas: more steps at low noise. Also on if the scheduler of the request asks for it."
+    )
     tomesd: bool = option(True, "Token merging: faster, with slightly less detail.")
     enhance_prompt: bool = option(
-        True, "Lets the service rewrite the prompt for better results. Off sends exactly what you wrote."
+        True, "Let the service rewrite the prompt for better results. Off: send the prompt as written."
     )
-    safety_checker: bool = option(False, "Replaces pictures it takes for unsafe by a blank one.")
-    random_seed: bool = option(False, "Sends no seed (null), so that the service draws one; the request's is not used.")
+    safety_checker: bool = option(False, "Replace images that the service considers unsafe with a blank one.")
+    random_seed: bool = option(
+        False, "Send no seed (null): the service draws one, and the seed of the request is not used."
+    )
     base64: bool = option(
         False,
-        "Off: pictures are uploaded and travel as links. On: they travel inside the request as base64, and the result "
-        "comes as base64 too.",
+        "Off: upload images and send links. On: send images inside the request as base64 and receive the result as "
+        "base64.",
     )
-    temp: bool = option(False, "Makes the result's link valid for 24 hours only.")
+    temp: bool = option(False, "Make the link of the result valid for only 24 hours.")
     webhook: str = option(
-        "", "Public https address that is called when the pictures are ready. Not needed to get them."
+        "", "Public https address that the service calls when the images are ready. Not needed to receive them."
     )
-    track_id: str = option("", "Your own number for this request, told to the webhook.")
+    track_id: str = option("", "Your own number for this request, which the service sends to the webhook.")
     init_image_url: str = option(
-        "", "Public address of the initial picture, sent instead of the connected init_image (base64 must be off)."
+        "", "Public address of the initial image, sent instead of the connected init_image. base64 must be off."
     )
     control_image_url: str = option(
-        "", "Public address of the control picture, sent instead of the connected control's (base64 must be off)."
+        "", "Public address of the control image, sent instead of that of the connected control. base64 must be off."
     )
     mask_image_url: str = option(
-        "", "Public address of the mask for inpainting, sent instead of the connected one (base64 must be off)."
+        "", "Public address of the mask for inpainting, sent instead of the connected one. base64 must be off."
     )
     api_path: str = option("", "Not sent. The path of the endpoint.")
 
@@ -203,17 +271,15 @@ class ModelsLabOptions(SharedOptions):
 
     api_path: str = option(
         "/api/v5/controlnet",
-        "Not sent. The documented path is /api/v5/controlnet; ModelsLab's own Python package uses the other one.",
+        "Not sent. The path of the endpoint. The first is documented; ModelsLab's Python package uses the other.",
         choices=("/api/v5/controlnet", "/api/v6/images/controlnet"),
     )
     ip_adapter_id: str = option(
         AUTO,
-        "The IP-Adapter for the connected reference; auto chooses by its kind and the model's family.",
+        "The IP-Adapter for the connected reference. auto: choose by its kind and by the family of the model.",
         choices=(AUTO, *ADAPTERS),
     )
-    ip_adapter_image_url: str = option(
-        "", "Public address of the reference picture, sent instead of the connected one."
-    )
+    ip_adapter_image_url: str = option("", "Public address of the reference image, sent instead of the connected one.")
 
 
 @dataclass(frozen=True)
@@ -222,16 +288,16 @@ class ModelsLabEnterpriseOptions(SharedOptions):
 
     controlnet_conditioning_scale: float = option(
         0.0,
-        "One strength for all controls. 0: the strength of the connected controls, which must then be equal. The "
-        "documents say 1 to 20 here, apparently copied from guidance_scale; 0.1 to 5 is what the other endpoint takes.",
+        "One strength for all controls. 0: use the strength of the connected controls, which must be equal. The "
+        "documents say 1 to 20, apparently copied from guidance_scale; the other endpoint accepts 0.1 to 5.",
         minimum=0.0,
         maximum=20.0,
         step=0.05,
     )
-    safety_checker: bool = option(True, "Replaces pictures it takes for unsafe by a blank one.")
+    safety_checker: bool = option(True, "Replace images that the service considers unsafe with a blank one.")
     api_path: str = option(
         "/api/v1/enterprise/controlnet",
-        "Not sent. The documented path is /api/v1/enterprise/controlnet; their Python package uses the other one.",
+        "Not sent. The path of the endpoint. The first is documented; ModelsLab's Python package uses the other.",
         choices=("/api/v1/enterprise/controlnet", "/api/v1/enterprise/images/controlnet"),
     )
-    multi_lingual: bool = option(True, "Lets the prompt be in any language.")
+    multi_lingual: bool = option(True, "Accept prompts in any language.")

@@ -1,16 +1,32 @@
-"""Declaring a service's own request fields once, for its body, its node and its help page."""
+"""Declarations of a service's own request fields, from which its body, its node and its help page derive."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ..core.errors import Problem
+from ..core.problems import Problem, ProblemKind
+
+NOT_A_SWITCH = ProblemKind("option_not_a_switch", "{field} is {value}. It must be true or false. Set it to {default}.")
+NOT_A_WHOLE_NUMBER = ProblemKind(
+    "option_not_a_whole_number", "{field} is {value}. It must be a whole number. Set it to {default}."
+)
+NOT_A_NUMBER = ProblemKind("option_not_a_number", "{field} is {value}. It must be a number. Set it to {default}.")
+NOT_A_TEXT = ProblemKind("option_not_a_text", "{field} is {value}. It must be a text. Set it to {default}.")
+NOT_A_CHOICE = ProblemKind("option_not_a_choice", "{field} is '{value}'. It must be one of {choices}.")
+NOT_IN_RANGE = ProblemKind(
+    "option_not_in_range", "{field} is {value}. It must be from {minimum} to {maximum}. Set it to {suggestion}."
+)
+TOO_SMALL = ProblemKind(
+    "option_too_small", "{field} is {value}. It must be at least {minimum}. Set it to {suggestion}."
+)
+TOO_LARGE = ProblemKind("option_too_large", "{field} is {value}. It must be at most {maximum}. Set it to {suggestion}.")
 
 
 @dataclass(frozen=True)
 class Option:
-    """A documented field: what it means and may be. `minimum` and `maximum` are None where nothing limits it."""
+    """A documented field: its tooltip and its allowed values. `minimum` and `maximum` are None for no limit."""
 
     tooltip: str
     minimum: float | None = None
@@ -20,7 +36,7 @@ class Option:
 
 
 def option(default: Any, tooltip: str, **limits: Any) -> Any:
-    """A dataclass field with its declaration; `limits` are the other fields of Option."""
+    """A dataclass field with its declaration; `limits` are the other arguments of Option."""
     return field(default=default, metadata={"option": Option(tooltip, **limits)})
 
 
@@ -29,34 +45,33 @@ def declared(options_type: Any) -> dict[str, tuple[Any, Option]]:
     return {f.name: (f.default, f.metadata["option"]) for f in fields(options_type) if "option" in f.metadata}
 
 
-def kind_problems(options: Any) -> list[Problem]:
-    """The values of another kind than their default, with which nothing else can be asked."""
+def type_problems(options: Any) -> list[Problem]:
+    """The values of another type than their default. No other rule can be applied to them."""
     return [
-        Problem(name, repr(value), f"it must be {_KINDS[type(default)]}", f"Set it to {default!r}.")
+        _TYPE_KINDS[type(default)](name, repr(value), default, default=json.dumps(default))
         for name, (default, _) in declared(options).items()
-        if not _same_kind(value := getattr(options, name), default)
+        if not _same_type(value := getattr(options, name), default)
     ]
 
 
 def check_options(options: Any) -> list[Problem]:
-    """The values outside their declaration: of another kind than the default, out of range, or not a choice."""
-    problems = kind_problems(options)
+    """The values outside their declaration: of another type than the default, out of range, or not a choice."""
+    problems = type_problems(options)
     for name, (default, limits) in declared(options).items():
         value = getattr(options, name)
-        if not _same_kind(value, default):
+        if not _same_type(value, default):
             continue
         if limits.choices and value not in limits.choices:
-            known = ", ".join(limits.choices)
-            problems.append(Problem(name, f"'{value}'", f"it must be one of {known}", "Choose one of these."))
+            problems.append(NOT_A_CHOICE(name, value, default, choices=limits.choices))
         elif isinstance(value, (int, float)) and not _in_range(value, limits):
-            problems.append(Problem(name, f"{value:g}", f"it must be {_span(limits)}", f"Set it to {default:g}."))
+            problems.append(_out_of_range(name, value, default, limits))
     return problems
 
 
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_TYPE_KINDS = {bool: NOT_A_SWITCH, int: NOT_A_WHOLE_NUMBER, float: NOT_A_NUMBER, str: NOT_A_TEXT}
 
 
-def _same_kind(value: object, default: object) -> bool:
+def _same_type(value: object, default: object) -> bool:
     if isinstance(default, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     return type(value) is type(default)
@@ -68,6 +83,11 @@ def _in_range(value: float, limits: Option) -> bool:
     return value == value and above and below
 
 
-def _span(limits: Option) -> str:
-    ends = [f"at least {limits.minimum:g}"] if limits.minimum is not None else []
-    return " and ".join(ends + ([f"at most {limits.maximum:g}"] if limits.maximum is not None else [])) or "a number"
+def _out_of_range(name: str, value: float, default: float, limits: Option) -> Problem:
+    if limits.minimum is not None and limits.maximum is not None:
+        return NOT_IN_RANGE(name, value, default, minimum=limits.minimum, maximum=limits.maximum)
+    if limits.minimum is not None:
+        return TOO_SMALL(name, value, default, minimum=limits.minimum)
+    if limits.maximum is not None:
+        return TOO_LARGE(name, value, default, maximum=limits.maximum)
+    return NOT_A_NUMBER(name, value, default, default=default)

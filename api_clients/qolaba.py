@@ -11,27 +11,36 @@ There is no seed: the same request makes another image each time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from ..core.capabilities import Capabilities
-from ..core.errors import Problem
-from ..core.request import Detect, GenerationRequest, acting
+from ..core.problems import Problem
+from ..core.request import GenerationRequest
 from ..core.validate import validate
 from .answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
-from .checks import acting_controls, acting_references, batches, fitted_control, fitted_picture, web_address
+from .checks import acting_controls, acting_references, several_images, web_address
 from .endpoint import Endpoint, JobState, Pace, Phase
 from .messages import Answer, Call, Carrier, ImageSlot, Json, seconds_to_wait
 from .options import check_options
-from .qolaba_apps import (
-    AUTO,
+from .qolaba_rules import (
+    APP_OF_ANOTHER_ENDPOINT,
+    accepts,
+    app_notes,
+    app_problems,
+    no_app,
+    single_reference,
+    source_image,
+    source_of,
+    strength_of,
+)
+from .qolaba_tables import (
     CONTROLNET_APPS,
     GUIDANCE,
     IMAGE_APPS,
     KNOWN_APPS,
     MACHINE,
-    MACHINES,
     NEGATIVE,
     STEPS,
     App,
@@ -39,7 +48,6 @@ from .qolaba_apps import (
     QolabaImageToImageOptions,
     QolabaOptions,
     Source,
-    Strength,
     other_controlnet,
     other_image_app,
     table,
@@ -47,18 +55,15 @@ from .qolaba_apps import (
 )
 from .redaction import Secret
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _WORDS = ("error", "error_data", "message", "detail")
 _FAILED = ("failed", "failure")
-_MODERATED = "pictures that its check for nudity or copyright flags are dropped without a word. Change the prompt"
+_MODERATED = "Qolaba silently drops images that its check for nudity or copyright flags. Change the prompt."
 
 Options = TypeVar("Options", bound=QolabaOptions)
 
 
 class _Qolaba(Endpoint[Options]):
-    """What both endpoints share; a subclass adds its apps."""
+    """What both endpoints share. A subclass adds its apps."""
 
     service = "qolaba"
     base_url = "https://qolaba-server-b2b.up.railway.app/api/v1/studio"
@@ -70,13 +75,15 @@ class _Qolaba(Endpoint[Options]):
 
     def capabilities(self, options: Options) -> Capabilities:
         app = self._named(options)
-        return table(app, f"Qolaba {app.name}") if app else union(self.apps, self.target, self.sources)
+        if app is None or not self._sends(app):
+            return union(self.apps, self.target, self.sources)
+        return table(app, f"Qolaba {app.name}")
 
     def needs_image_host(self, options: Options) -> bool:
         return not options.image_url
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
-        """An address without anything connected is that of an initial image, else of what is connected."""
+        """If nothing is connected, the address is that of an initial image, otherwise that of what is connected."""
         connected = acting_controls(request) or acting_references(request)
         return bool(options.image_url) and not connected and Source.INIT_IMAGE in self.sources
 
@@ -84,29 +91,34 @@ class _Qolaba(Endpoint[Options]):
         found = [
             *check_options(options),
             *web_address("image_url", options.image_url),
-            *batches(request, self.target),
-            *_single_reference(request, self.target),
+            *several_images(request, self.target),
+            *single_reference(request, self.target),
         ]
         app = self.app_for(request, options)
         if app is None:
-            return [*found, *_no_app(request, self.apps, self.target)]
-        if not set(app.sources) & set(self.sources):
-            found.append(_wrong_page(app, self.target))
+            return [*found, no_app(request, self.apps, self.target)]
+        if not self._sends(app):
+            facts = {"app": app.name, "sources": " or ".join(app.sources), "target": self.target}
+            return [*found, APP_OF_ANOTHER_ENDPOINT("custom_app_id", app.app_id, "", **facts)]
         starts = self.starts_elsewhere(request, options)
         general = {problem.field for problem in validate(request, self.capabilities(options), starts_elsewhere=starts)}
         own = validate(request, table(app, f"Qolaba {app.name}"), starts_elsewhere=starts)
         found += [problem for problem in own if problem.field not in general]
-        return [*found, *_app_problems(request, options, app, self.apps, starts)]
+        return [*found, *app_problems(request, options, app, self.apps, starts)]
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         app = self.app_for(request, options)
-        return list(_notes(request, app, self.starts_elsewhere(request, options))) if app else []
+        return list(app_notes(request, app, self.starts_elsewhere(request, options))) if app else []
 
     def app_for(self, request: GenerationRequest, options: Options) -> App | None:
-        """The app chosen by the user, else the first live one that takes what is connected."""
+        """The app chosen by the user, else the first live one that accepts what is connected."""
         starts = self.starts_elsewhere(request, options)
-        live = (app for app in self.apps if not app.retired and _takes(app, request, starts))
+        live = (app for app in self.apps if not app.retired and accepts(app, request, starts))
         return self._named(options) or next(live, None)
+
+    def _sends(self, app: App) -> bool:
+        """Whether this endpoint can send an image that the app accepts."""
+        return bool(set(app.sources) & set(self.sources))
 
     def _named(self, options: Options) -> App | None:
         custom = options.custom_app_id.strip()
@@ -122,12 +134,12 @@ class _Qolaba(Endpoint[Options]):
     def image_slots(self, request: GenerationRequest, options: Options) -> list[ImageSlot]:
         if options.image_url:
             return [ImageSlot("image", None, Carrier.URL, options.image_url)]
-        source = _source(self._app(request, options), request, starts_elsewhere=False)
-        return [ImageSlot("image", _picture(source, request), Carrier.URL)]
+        source = source_of(self._app(request, options), request, starts_elsewhere=False)
+        return [ImageSlot("image", source_image(source, request), Carrier.URL)]
 
     def build_payload(self, request: GenerationRequest, options: Options, images: Mapping[str, str]) -> dict[str, Any]:
         app = self._app(request, options)
-        acting = {
+        documented = {
             GUIDANCE: request.guidance_scale,
             STEPS: request.steps,
             MACHINE: options.inference_type,
@@ -139,9 +151,9 @@ class _Qolaba(Endpoint[Options]):
             "image": images["image"],
             "prompt": request.prompt,
             "batch": request.batch_size,
-            "strength": _strength(request, options, app, self.starts_elsewhere(request, options)),
+            "strength": strength_of(request, options, app, self.starts_elsewhere(request, options)),
             "celery": options.celery,
-            **{name: value for name, value in acting.items() if name in app.fields},
+            **{name: value for name, value in documented.items() if name in app.fields},
         }
         return body | ({NEGATIVE: request.negative_prompt} if request.negative_prompt.strip() else {})
 
@@ -222,134 +234,8 @@ class QolabaImageToImage(_Qolaba[QolabaImageToImageOptions]):
         return body
 
 
-def _source(app: App, request: GenerationRequest, starts_elsewhere: bool) -> Source | None:
-    """Which of the connected things is the app's picture; one at most in a request without problems."""
-    there = {
-        Source.CONTROL: bool(acting_controls(request)),
-        Source.REFERENCE: bool(acting_references(request)),
-        Source.INIT_IMAGE: request.init_image is not None or starts_elsewhere,
-    }
-    return next((source for source, connected in there.items() if connected and source in app.sources), None)
-
-
-def _takes(app: App, request: GenerationRequest, starts_elsewhere: bool = False) -> bool:
-    controls, references = acting_controls(request), acting_references(request)
-    source = _source(app, request, starts_elsewhere)
-    if source is Source.CONTROL:
-        return controls[0].modality in app.modalities
-    if controls:
-        return False
-    if source is Source.REFERENCE:
-        return references[0].kind in app.kinds
-    return source is Source.INIT_IMAGE and not references
-
-
-def _picture(source: Source | None, request: GenerationRequest) -> Tensor | None:
-    """[1, h, w, channel]; the size of the result is that of the picture, except for references."""
-    if source is Source.CONTROL:
-        return fitted_control(acting_controls(request)[0], request)
-    if source is Source.REFERENCE:
-        return acting_references(request)[0].image
-    return None if request.init_image is None else fitted_picture(request.init_image, request)
-
-
-def _closeness(source: Source | None, request: GenerationRequest) -> tuple[str, float]:
-    """How much of the picture is to be kept, 0 to 1, with the field it comes from; one meaning for every app."""
-    if source is Source.CONTROL:
-        return "control strength", acting_controls(request)[0].strength
-    if source is Source.REFERENCE:
-        return "reference scale", acting_references(request)[0].scale
-    return "denoise", 1 - request.denoise
-
-
-def _strength(request: GenerationRequest, options: QolabaOptions, app: App, starts_elsewhere: bool) -> float:
-    """What is sent: closeness as it is, or turned round where more strength changes more."""
-    _, closeness = _closeness(_source(app, request, starts_elsewhere), request)
-    direction = app.strength.value if options.strength_direction == AUTO else options.strength_direction
-    return round(1 - closeness if direction == Strength.FARTHER.value else closeness, 6)
-
-
-def _single_reference(request: GenerationRequest, target: str) -> Iterator[Problem]:
-    for index, reference in acting(request.references):
-        count = reference.image.shape[0] if reference.image.ndim else 0
-        if count > 1:
-            yield Problem(
-                f"reference {index} image", f"a batch of {count}", f"{target} takes one picture", "Pick one of them."
-            )
-
-
-def _no_app(request: GenerationRequest, apps: Sequence[App], target: str) -> Iterator[Problem]:
-    retired = [app for app in apps if app.retired and _takes(app, request)]
-    if retired:
-        modality = acting_controls(request)[0].modality.value
-        limit = f"{target} has no live app for {modality} controls"
-        yield Problem("app_id", AUTO, limit, f"Choose '{retired[0].name}' if it still answers, or another service.")
-        return
-    wanted = sorted({source.value for app in apps for source in app.sources})
-    limit = f"no app fits what is connected; {target} takes {' or '.join(wanted)}"
-    yield Problem("app_id", AUTO, limit, "Connect one of these, or choose an app.")
-
-
-def _wrong_page(app: App, target: str) -> Problem:
-    limit = f"{app.name} takes {' or '.join(app.sources)}, and {target} has none"
-    return Problem("custom_app_id", app.app_id, limit, "Use Qolaba Image to Image for it.")
-
-
-def _app_problems(
-    request: GenerationRequest, options: QolabaOptions, app: App, apps: Sequence[App], starts_elsewhere: bool
-) -> Iterator[Problem]:
-    target = f"Qolaba {app.name}"
-    connected = [
-        name
-        for name, there in (
-            ("a control", acting_controls(request)),
-            ("a reference", acting_references(request)),
-            ("an initial image", request.init_image is not None),
-        )
-        if there
-    ]
-    wanted = " or ".join(source.value for source in app.sources)
-    source = _source(app, request, starts_elsewhere)
-    if len(connected) > 1:
-        limit = f"{target} takes one picture, from {wanted}"
-        yield Problem("image", " and ".join(connected), limit, "Disconnect the others.")
-    if source is None and app.sources != (Source.CONTROL,):
-        yield Problem("image", "not connected", f"{target} needs {wanted}", "Connect it to the request.")
-    if request.negative_prompt.strip() and NEGATIVE not in app.fields:
-        able = " or ".join(other.name for other in apps if NEGATIVE in other.fields)
-        remedy = f"Empty it, or choose {able} as app_id" if able else "Empty it"
-        yield Problem("negative_prompt", f"'{request.negative_prompt[:40]}'", f"{target} ignores it", f"{remedy}.")
-    if options.inference_type != MACHINES[0] and MACHINE not in app.fields:
-        limit = f"{target} runs elsewhere and has no choice of GPU"
-        yield Problem("inference_type", options.inference_type, limit, f"Set it to {MACHINES[0]}.")
-    name, closeness = _closeness(source, request)
-    strength = _strength(request, options, app, starts_elsewhere)
-    if source is not None and not 0 < strength <= 1:
-        shown = request.denoise if name == "denoise" else closeness
-        limit = f"{target} would get strength {strength:g}, and it must be above 0 and at most 1"
-        yield Problem(name, f"{shown:g}", limit, "Move it a little, e.g. by 0.01.")
-
-
-def _notes(request: GenerationRequest, app: App, starts_elsewhere: bool) -> Iterator[str]:
-    if app.retired:
-        then = f"use {app.successor} instead" if app.successor else "no other app succeeds it"
-        yield f"Qolaba took the app {app.app_id} off its service on 2025-04-15; {then}."
-    yield "Qolaba has no seed: the same request gives another picture each time."
-    if STEPS not in app.fields:
-        yield f"Qolaba {app.name} chooses the number of steps itself."
-    if GUIDANCE not in app.fields:
-        yield f"Qolaba {app.name} chooses the guidance itself."
-    source = _source(app, request, starts_elsewhere)
-    if source is Source.CONTROL and acting_controls(request)[0].detect is not Detect.SERVICE:
-        yield "Qolaba makes the control map itself: detect = service sends it the picture, which is what it expects."
-    if source is Source.REFERENCE and app.strength is Strength.IGNORED:
-        yield f"Qolaba {app.name} has no weight for its reference: the scale is not used."
-    if source is Source.INIT_IMAGE and request.denoise == 1:
-        yield "With denoise 1 the initial image is ignored."
-
-
 def _links(answer: Answer) -> tuple[str, ...]:
-    """`output.result`, a list, a string or `url`; the thumbnails in `low_res_urls` are never taken.
+    """`output.result`, a list, a string or `url`; the thumbnails in `low_res_urls` are never used.
 
     See docs/services/qolaba.md 4.
     """
@@ -359,17 +245,17 @@ def _links(answer: Answer) -> tuple[str, ...]:
 def _metadata(answer: Answer) -> dict[str, Any]:
     output = field(answer, "output")
     flags = output.get("Has_NSFW_Content") if isinstance(output, Mapping) else None
-    told = {name: field(answer, name) for name in ("app_id", "time_required", "status")}
-    return {name: value for name, value in {**told, "Has_NSFW_Content": flags}.items() if value not in (None, "", {})}
+    facts = {name: field(answer, name) for name in ("app_id", "time_required", "status")}
+    return {name: value for name, value in {**facts, "Has_NSFW_Content": flags}.items() if value not in (None, "", {})}
 
 
 def _finished(answer: Answer, task: str) -> JobState:
     outputs, echo = _links(answer), field(answer, "input")
     asked = echo.get("batch") if isinstance(echo, Mapping) else None
     if not outputs:
-        why = f"Qolaba reports success, but names no picture: {_MODERATED}."
+        why = f"Qolaba reports success, but names no image. {_MODERATED}"
         return JobState(Phase.FAILED, task, message=why, metadata=_metadata(answer))
     said = ""
     if isinstance(asked, int) and len(outputs) < asked:
-        said = f"{len(outputs)} of {asked} pictures came back: {_MODERATED}."
+        said = f"{len(outputs)} of {asked} images came back. {_MODERATED}"
     return JobState(Phase.DONE, task, outputs, said, 1.0, metadata=_metadata(answer))

@@ -1,4 +1,4 @@
-"""Every remote endpoint there is."""
+"""The one index of remote endpoints. Nodes, settings, matrix and tests derive from it or are checked against it."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def find_endpoint(name: str) -> Endpoint[Any]:
         if name in (type(endpoint).__name__, endpoint.target):
             return endpoint
     raise UnknownChoice("endpoint", name, [endpoint.target for endpoint in ENDPOINTS])
+
+
+def node_id(endpoint: Endpoint[Any]) -> str:
+    """The id of the endpoint's node. Saved graphs contain it, so the class name of an endpoint never changes."""
+    return f"ControlStack{type(endpoint).__name__}"

@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..core.capabilities import Capabilities
-from ..core.errors import Problem, ServiceError
+from ..core.errors import ServiceError
+from ..core.problems import Problem
 from ..core.request import GenerationRequest
 from .answers import field, identifier, message, refusal, strings, unclear, words, worth_asking_again
 from .checks import acting_controls, fitted_control, service_detects
@@ -34,7 +35,7 @@ from .scenario_rules import (
     family,
     modality,
     reference_fields,
-    reference_pictures,
+    reference_images,
 )
 from .scenario_tables import TABLES, TCD, Family, ScenarioOptions
 
@@ -56,7 +57,7 @@ _PHASES: Mapping[str, Phase] = {
     "canceled": Phase.CANCELED,
     "cancelled": Phase.CANCELED,
 }
-_LEGACY = "This endpoint is an old one: Scenario may no longer offer it, or not for this model."
+_LEGACY = "This endpoint is deprecated. Scenario may no longer offer it, or not for this model."
 _ELSEWHERE = (
     "It may belong to another key or project: the same request with its projectId and force_new off finds it, Fetch "
     "Job only where this computer sent it in the last 30 days."
@@ -65,7 +66,7 @@ _ELSEWHERE = (
 
 @dataclass(frozen=True)
 class Scenario(Endpoint[ScenarioOptions]):
-    """POST /generate/controlnet-ip-adapter; `project` is where its jobs and pictures lie, if not in the key's own."""
+    """POST /generate/controlnet-ip-adapter; `project` owns its jobs and images, if not the project of the key."""
 
     project: str = ""
 
@@ -94,22 +95,24 @@ class Scenario(Endpoint[ScenarioOptions]):
         kind = family(options)
         if kind is Family.UNKNOWN:
             found.append(
-                f"What '{options.modelId}' is built on is not known, so limits of its family are not checked; "
-                "model_family can say it. If it is Flux dev, the service ends controls half-way unless it does."
+                f"The family of '{options.modelId}' is not known, so the limits of its family are not checked. "
+                "Set model_family if you know it. Otherwise the service ends controls half-way if it is Flux dev."
             )
         if kind is Family.FLUX_DEV and request.negative_prompt.strip():
-            found.append("By the documents a Flux model ignores the negative prompt on this endpoint.")
+            found.append("According to the documents, Flux models ignore the negative prompt on this endpoint.")
         return found
 
     def image_slots(self, request: GenerationRequest, options: ScenarioOptions) -> list[ImageSlot]:
-        control_carrier, reference_carrier = carriers(request, options)
-        references = reference_pictures(request)
-        inline = (control_carrier is Carrier.DATA_URL) + len(references) * (reference_carrier is Carrier.DATA_URL)
+        chosen = carriers(request, options)
+        references = reference_images(request)
+        inline = (chosen.control is Carrier.DATA_URL) + len(references) * (chosen.references is Carrier.DATA_URL)
         sizes = {Carrier.DATA_URL: INLINE_BYTES // max(inline, 1), Carrier.UPLOAD: LARGEST_ASSET}
         control = fitted_control(acting_controls(request)[0], request)
-        slots = [ImageSlot(CONTROL_KEY, control, control_carrier, max_bytes=sizes[control_carrier])]
-        for key, image, _ in references:
-            slots.append(ImageSlot(key, image, reference_carrier, max_bytes=sizes[reference_carrier]))
+        slots = [ImageSlot(CONTROL_KEY, control, chosen.control, max_bytes=sizes[chosen.control])]
+        for reference in references:
+            slots.append(
+                ImageSlot(reference.key, reference.image, chosen.references, max_bytes=sizes[chosen.references])
+            )
         return slots
 
     def build_payload(
@@ -242,10 +245,10 @@ def _billed(job: Json) -> float | None:
 
 
 def _metadata(answer: Answer, job: Json) -> dict[str, Any]:
-    """What tells about the job, without the echo of its input."""
-    told = {name: job[name] for name in ("jobType", "status", "createdAt", "updatedAt", "billing") if name in job}
+    """What the answer says about the job, without the echo of its input."""
+    facts = {name: job[name] for name in ("jobType", "status", "createdAt", "updatedAt", "billing") if name in job}
     costs = ("creativeUnitsCost", "creativeUnitsDiscount", "costDetails")
-    return told | {name: field(answer, name) for name in costs if field(answer, name) is not None}
+    return facts | {name: field(answer, name) for name in costs if field(answer, name) is not None}
 
 
 def _state(answer: Answer, job: Json) -> JobState:
@@ -253,10 +256,10 @@ def _state(answer: Answer, job: Json) -> JobState:
     details = details if isinstance(details, Mapping) else {}
     phase = _PHASES.get(words(job.get("status")).lower(), Phase.RUNNING)
     outputs = strings(details.get("assetIds")) if phase is Phase.DONE else ()
-    told = [words(part.get(name)) for part in (details, job) for name in _REASONS]
-    said = " ".join(dict.fromkeys(filter(None, told)))
+    reasons = [words(part.get(name)) for part in (details, job) for name in _REASONS]
+    said = " ".join(dict.fromkeys(filter(None, reasons)))
     if phase is Phase.DONE and not outputs:
-        phase, said = Phase.FAILED, said or "the service reports success, but names no picture"
+        phase, said = Phase.FAILED, said or "the service reports success, but names no image"
     progress = number(job.get("progress"))
     return JobState(
         phase,

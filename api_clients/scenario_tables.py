@@ -29,7 +29,7 @@ from .options import option
 
 
 class Family(StrEnum):
-    """What a `modelId` is built on; UNKNOWN allows what any of them can do, except what all but one ignore."""
+    """The base model of a `modelId`. UNKNOWN allows what any family can do, except what all but one ignore."""
 
     SD15 = "sd15"
     SDXL = "sdxl"
@@ -43,7 +43,7 @@ class Family(StrEnum):
 
 
 AUTO = "auto"
-# The first part that stands in a model id tells its family; trained models ("model_...") tell nothing.
+# The first of these texts in a model id implies its family. Ids of trained models ("model_...") imply nothing.
 _FAMILY_OF: tuple[tuple[str, Family], ...] = (
     ("schnell", Family.FLUX_SCHNELL),
     ("flux.1-dev", Family.FLUX_DEV),
@@ -55,13 +55,13 @@ _FAMILY_OF: tuple[tuple[str, Family], ...] = (
 
 
 def family_of(model_id: str, chosen: str) -> Family:
-    """The family chosen by the user, or what the model's id tells."""
+    """The family chosen by the user, or the one that the model's id implies."""
     if chosen != AUTO and chosen in {family.value for family in Family}:
         return Family(chosen)
     return next((family for part, family in _FAMILY_OF if part in model_id.lower()), Family.UNKNOWN)
 
 
-# The service's names (docs/services/scenario.md 4). Its one "pose" reads both kinds of skeleton.
+# The service's names (docs/services/scenario.md 4). Its "pose" accepts both kinds of skeleton.
 NAMES: Mapping[Modality, str] = {
     Modality.CANNY: "canny",
     Modality.DEPTH: "depth",
@@ -87,7 +87,7 @@ _SERVICE_NAMES: Mapping[Family, tuple[str, ...]] = {
     Family.FLUX_SCHNELL: _FLUX_NAMES,
     Family.UNKNOWN: tuple(dict.fromkeys(NAMES.values())),
 }
-# In the service's own schema, in no family's list: allowed in the text of `modality`, not offered.
+# Part of the service's schema but of no family's list: accepted in the option `modality`, not offered otherwise.
 _UNLISTED = ("sketch",)
 PRESETS: Mapping[Family, tuple[str, ...]] = {
     Family.SD15: ("character", "landscape", "city", "interior"),
@@ -99,20 +99,48 @@ PRESETS: Mapping[Family, tuple[str, ...]] = {
 
 
 def writable(family: Family) -> tuple[str, ...]:
-    """What may be written into `modality` besides presets."""
+    """The names that the option `modality` accepts, without the presets."""
     return _SERVICE_NAMES[family] + _UNLISTED
 
 
 # docs/services/scenario.md 5. The service has TCDScheduler beside these, see ScenarioOptions.scheduler.
-_MISSING_SCHEDULERS: Mapping[SchedulerName, str] = dict.fromkeys(
-    (SchedulerName.DDIM_INVERSE, SchedulerName.IPNDM, SchedulerName.KARRAS_VE, SchedulerName.SCORE_SDE_VE),
-    "Scenario does not have it",
+_SCHEDULERS = frozenset(
+    {
+        SchedulerName.DDPM,
+        SchedulerName.DDIM,
+        SchedulerName.PNDM,
+        SchedulerName.LMS,
+        SchedulerName.EULER,
+        SchedulerName.EULER_ANCESTRAL,
+        SchedulerName.DPM_MULTISTEP,
+        SchedulerName.HEUN,
+        SchedulerName.KDPM2,
+        SchedulerName.DPM_SINGLESTEP,
+        SchedulerName.KDPM2_ANCESTRAL,
+        SchedulerName.UNIPC,
+        SchedulerName.DEIS,
+        SchedulerName.LCM,
+    }
 )
 _SIDES: Mapping[Family, Range] = {
     Family.SD15: Range(64, 1024, multiple=8),
     Family.SDXL: Range(512, 2048, multiple=8),
+    Family.FLUX_DEV: Range(64, 2048, multiple=8),
+    Family.FLUX_SCHNELL: Range(64, 2048, multiple=8),
+    Family.UNKNOWN: Range(64, 2048, multiple=8),
 }
-_GUIDANCE: Mapping[Family, Range] = {Family.FLUX_DEV: Range(0, 10)}
+_GUIDANCE: Mapping[Family, Range] = {
+    Family.SD15: Range(0, 20),
+    Family.SDXL: Range(0, 20),
+    Family.FLUX_DEV: Range(0, 10),
+    Family.FLUX_SCHNELL: Range(0, 20),
+    Family.UNKNOWN: Range(0, 20),
+}
+# An unknown model may be of any family, so it has what one of them has.
+_DETECTS = frozenset({Family.SD15, Family.SDXL, Family.UNKNOWN})
+_WINDOWS = frozenset({Family.FLUX_DEV, Family.UNKNOWN})
+NEGATIVE_STRENGTH = frozenset({Family.FLUX_DEV, Family.UNKNOWN})
+FLUX_LORAS = frozenset({Family.FLUX_DEV, Family.FLUX_SCHNELL, Family.UNKNOWN})
 _TITLES: Mapping[Family, str] = {
     Family.SD15: "Scenario (SD 1.5)",
     Family.SDXL: "Scenario (SDXL)",
@@ -123,7 +151,7 @@ _TITLES: Mapping[Family, str] = {
 
 
 def _table(family: Family) -> Capabilities:
-    side = _SIDES.get(family, Range(64, 2048, multiple=8))
+    side = _SIDES[family]
     return Capabilities(
         target=_TITLES[family],
         prompts=PromptSupport(required=True, negative=True),
@@ -131,20 +159,18 @@ def _table(family: Family) -> Capabilities:
             "width": side,
             "height": side,
             "steps": Range(1, 150),
-            "guidance_scale": _GUIDANCE.get(family, Range(0, 20)),
+            "guidance_scale": _GUIDANCE[family],
             "seed": Range(0, 2**64 - 1),
             "batch_size": Range(1, 128),
         },
-        schedulers=SchedulerSupport(
-            names=frozenset(SchedulerName) - frozenset(_MISSING_SCHEDULERS), missing=_MISSING_SCHEDULERS
-        ),
+        schedulers=SchedulerSupport(names=_SCHEDULERS),
         controls=ControlSupport(
             modalities=frozenset(modality for modality, name in NAMES.items() if name in _SERVICE_NAMES[family]),
             minimum=1,
             maximum=1 if family.is_flux else 3,
             strength=Range(0, 1),
-            detects=not family.is_flux,
-            windows=family in (Family.FLUX_DEV, Family.UNKNOWN),
+            detects=family in _DETECTS,
+            windows=family in _WINDOWS,
         ),
         references=ReferenceSupport(
             kinds=frozenset({ReferenceKind.STYLE, ReferenceKind.CHARACTER}), maximum=UNLIMITED, scale=Range(0, 1)
@@ -166,58 +192,64 @@ INLINE, UPLOAD = "inline", "upload"
 
 @dataclass(frozen=True)
 class ScenarioOptions:
-    """The documented fields that a request does not carry; what is not a field says so."""
+    """The documented fields that a request does not carry, and options that say "Not sent"."""
 
     modelId: str = option(
         "flux.1-dev",
-        "The model: a public one or one you trained (model_...). The documents name no default; this is their example.",
+        "The model: a public one or one that you trained (model_...). The documents have no default.",
     )
     model_family: str = option(
         AUTO,
-        "Not sent. What modelId is built on, which decides what it can do; auto tells it from the id where it can.",
-        choices=(AUTO, *(family.value for family in Family if family is not Family.UNKNOWN)),
+        "Not sent. The family of modelId, which decides what it can do. auto: recognize it by the id if possible.",
+        choices=(AUTO, Family.SD15.value, Family.SDXL.value, Family.FLUX_DEV.value, Family.FLUX_SCHNELL.value),
     )
-    baseModelId: str = option("", "Base model for a Flux LoRA, one of its compliantModelIds. Empty: its own.")
+    baseModelId: str = option(
+        "", "Base model for a Flux LoRA, one of its compliantModelIds. Empty: its own base model."
+    )
     modelEpoch: str = option("", "Training epoch of a Flux LoRA, e.g. 000001. Empty: the latest.")
     modality: str = option(
         "",
-        "Empty: the kinds and strengths of the connected controls. Else the text to send instead, e.g. character:0.5, "
-        "landscape, canny:0.5,depth:0.3 or sketch; the control gives the picture then.",
+        "The modality to send, e.g. character:0.5, landscape, canny:0.5,depth:0.3 or sketch; the control then only "
+        "provides the image. Empty: the types and strengths of the connected controls.",
     )
     scheduler: str = option(
-        AS_REQUESTED, "TCDScheduler is one that only this service has.", choices=(AS_REQUESTED, TCD)
+        AS_REQUESTED,
+        "TCDScheduler exists only at this service. as requested: the scheduler of the request.",
+        choices=(AS_REQUESTED, TCD),
     )
     negativePromptStrength: float = option(
         0.0,
-        "How strongly the negative prompt acts on Flux dev, 0 to 10; must be above 0 there if there is one. By the "
-        "documents it acts for other kinds of generation only.",
+        "Strength of the negative prompt on Flux dev, 0 to 10; with a negative prompt it must be above 0. According to "
+        "the documents it acts only in other kinds of generation.",
         minimum=0.0,
         maximum=10.0,
         step=0.1,
     )
-    random_seed: bool = option(False, "Sends no seed, so that the service draws one; the request's is not used.")
-    conceptEpochs: str = option("", "Training epochs of the LoRAs in their order, by commas. Empty: the latest.")
+    random_seed: bool = option(False, "Send no seed: the service draws one, and the seed of the request is not used.")
+    conceptEpochs: str = option(
+        "", "Training epochs of the LoRAs in their order, separated by commas. Empty: the latest."
+    )
     control_field: str = option(
         "image",
-        "Not sent. Which field carries the control picture. The documents contradict themselves; the service's own "
-        "program sends image. The Id fields upload it first.",
+        "Not sent. Which field carries the control image. The documents contradict each other; the service's own "
+        "program sends image. The Id fields upload the image first.",
         choices=("image", "imageId", "controlImage", "controlImageId"),
     )
     ip_adapter_fields: str = option(
         PLURAL,
-        "Not sent. Which fields carry the references. The service's own program sent the deprecated one here.",
+        "Not sent. Which fields carry the references. The service's own program used the deprecated field.",
         choices=(PLURAL, SINGULAR),
     )
     image_transfer: str = option(
         AUTO,
-        "Not sent. Whether pictures travel inside the request or are stored at the service first; auto stores them "
-        "when they may be too many bytes for one request (6 million).",
+        "Not sent. inline: send images inside the request. upload: store them at the service first. auto: upload "
+        "them if they may exceed 6 MB together.",
         choices=(AUTO, INLINE, UPLOAD),
     )
-    imageParentId: str = option("", "Asset that the control picture belongs under, if it travels inside the request.")
-    imageHide: bool = option(False, "Hides the control picture at the service, if it travels inside the request.")
-    hideResults: bool = option(False, "Hides the results in the service's lists of pictures.")
-    intermediateImages: bool = option(False, "Makes pictures of the steps in between, too.")
-    originalAssets: bool = option(False, "Asks the service for unconverted pictures in its answer.")
-    projectId: str = option("", "Project that shall own the pictures. Empty: the key's own.")
-    estimate_only: bool = option(False, "Asks for the price only (dryRun): nothing is generated and nothing charged.")
+    imageParentId: str = option("", "Parent asset of the control image, if it is sent inside the request.")
+    imageHide: bool = option(False, "Hide the control image at the service, if it is sent inside the request.")
+    hideResults: bool = option(False, "Hide the results in the service's lists of images.")
+    intermediateImages: bool = option(False, "Also create images of intermediate steps.")
+    originalAssets: bool = option(False, "Ask the service for unconverted images in its answer.")
+    projectId: str = option("", "Project that owns the images. Empty: the project of the key.")
+    estimate_only: bool = option(False, "Only ask for the price (dryRun): nothing is generated and nothing is charged.")

@@ -31,7 +31,6 @@ from controlstack.core.errors import ControlStackError
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import FACTS, Family
-from controlstack.local.generate import generate
 from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
 from diffusers.models.attention_processor import AttnProcessor, XFormersAttnProcessor
 from diffusers.utils import is_xformers_available
@@ -65,7 +64,7 @@ class Choice:
 
 
 def denoising_networks(model: RandomModel) -> list[Any]:
-    return [model.denoiser, *dict.fromkeys(model.networks.values())]
+    return [model.model.denoiser, *(net.module for net in dict.fromkeys(model.nets.values()))]
 
 
 # -- the choices -------------------------------------------------------------------------------------------------------
@@ -109,7 +108,7 @@ def compiled(**options: Any) -> Callable[[RandomModel], AbstractContextManager[N
     def around(model: RandomModel) -> Iterator[None]:
         if not calls:
             for network in denoising_networks(model):
-                network._repeated_blocks = model.denoiser._repeated_blocks  # diffusers names none for nets
+                network._repeated_blocks = model.model.denoiser._repeated_blocks  # diffusers names none for nets
                 network.compile_repeated_blocks(fullgraph=True, **options)
                 calls.update({m: m._compiled_call_impl for m in network.modules() if m._compiled_call_impl})
         for block, call in calls.items():
@@ -126,7 +125,7 @@ def compiled(**options: Any) -> Callable[[RandomModel], AbstractContextManager[N
 def layouts() -> list[Choice]:
     return [
         Choice("channels_last: denoiser and nets", lambda model: channels_last(denoising_networks(model))),
-        Choice("channels_last: VAE", lambda model: channels_last([model.components["vae"]])),
+        Choice("channels_last: VAE", lambda model: channels_last([model.model.components["vae"]])),
     ]
 
 
@@ -180,7 +179,7 @@ class Bench:
             changes = SHALLOW_FLUX
         self.model = random_model(family, PlainMemory(plan.device), plan.dtype, 1, changes)
         first, second = MODALITIES[:2]
-        self.model.networks[second] = self.model.networks[first]
+        self.model.nets[second] = self.model.nets[first]
         self.known: dict[int, Tensor] = {}
 
     def request(self, controls: int) -> GenerationRequest:
@@ -204,7 +203,7 @@ class Bench:
         request = self.request(controls)
 
         def make_image() -> Tensor:
-            return generate(self.model, request).images
+            return self.model.generate(request)
 
         if controls not in self.known:
             self.known[controls] = make_image()

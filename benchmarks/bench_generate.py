@@ -17,7 +17,9 @@ from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.generate import generate
-from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
+from controlstack.local.load import load_model
+from controlstack.local.model import LocalModel
+from controlstack.local.source import DEMO_MODEL, source_of
 from controlstack.tools.demo_scenes import draw_scene
 from diffusers import StableDiffusionControlNetPipeline
 from torch import Tensor
@@ -70,7 +72,7 @@ def measure_a_second_run(model: LocalModel) -> None:
     with (
         patch.object(StableDiffusionControlNetPipeline, "__call__", timed),
         patch.object(encoder, "forward", side_effect=AssertionError("the prompt was encoded again")),
-        patch("controlstack.local.model.load_net", side_effect=AssertionError("a net was loaded again")),
+        patch("controlstack.local.networks.load_net", side_effect=AssertionError("a net was loaded again")),
     ):
         for seed in range(2, 2 + ROUNDS):
             whole = seconds(lambda seed=seed: generate(model, replace(request, seed=seed)))
@@ -81,7 +83,7 @@ def measure_a_second_run(model: LocalModel) -> None:
 
 def main() -> None:
     torch.set_num_threads(THREADS)
-    model = load_model(DEMO_MODEL, "demo", PlainMemory(torch.device("cpu")), torch.float32)
+    model = load_model(source_of(DEMO_MODEL), "demo", PlainMemory(torch.device("cpu")), torch.float32)
     compare_with_the_plain_pipeline(model)
     measure_a_second_run(model)
 

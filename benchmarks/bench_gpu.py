@@ -19,7 +19,6 @@ from controlstack.benchmarks.timing import interleaved, print_table
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import Family
-from controlstack.local.generate import generate
 
 FAMILIES = (Family.SD15, Family.SDXL, Family.FLUX_DEV)
 NETS = (0, 1, 3)
@@ -45,7 +44,7 @@ def measure(family: Family, device: torch.device, plan: Plan) -> list[list[str]]
     controls = tuple(ControlUnit(modality, random_map(side, seed)) for seed, modality in enumerate(MODALITIES))
     rows = []
     for count in sorted(NETS, reverse=True):
-        idle = [model.managed(model.networks[modality]) for modality in MODALITIES[count:]]
+        idle = [model.nets[modality] for modality in MODALITIES[count:]]
         memory.unload(idle)  # networks that are not used must not count for the peak
         request = GenerationRequest(
             "a circle",
@@ -55,14 +54,14 @@ def measure(family: Family, device: torch.device, plan: Plan) -> list[list[str]]
             guidance_scale=USUAL[family].guidance,
             controls=controls[:count],
         )
-        pipeline = plain_pipeline(model, request)
+        pipeline = plain_pipeline(model.model, request, model.inventory)
 
         # The pipeline does not wait for the device, but the copy does. The engine's images are on the CPU already.
         def plain(run: Callable[[], torch.Tensor] = pipeline) -> torch.Tensor:
             return run().float().cpu()
 
         def ours(request: GenerationRequest = request) -> torch.Tensor:
-            return generate(model, request).images
+            return model.generate(request)
 
         same = torch.equal(plain(), ours())
         result = interleaved(plain, ours, plan.rounds)

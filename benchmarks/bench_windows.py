@@ -12,7 +12,6 @@ from controlstack.benchmarks.timing import interleaved, print_table
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import Family
-from controlstack.local.generate import generate
 
 ROUNDS = 3
 THREADS = 2
@@ -35,9 +34,9 @@ def main() -> None:
             for seed, (modality, (start, end)) in enumerate(zip(MODALITIES, windows, strict=False))
         )
         request = GenerationRequest("a circle", width=SIDE, height=SIDE, steps=STEPS, controls=controls)
-        plain = plain_pipeline(model, request)
-        assert torch.equal(plain(), generate(model, request).images), "both must make the same image"
-        result = interleaved(plain, lambda request=request: generate(model, request), ROUNDS)
+        plain = plain_pipeline(model.model, request, model.inventory)
+        assert torch.equal(plain(), model.generate(request)), "both must make the same image"
+        result = interleaved(plain, lambda request=request: model.generate(request), ROUNDS)
         rows.append([name, f"{result.theirs:.2f} s", f"{result.ours:.2f} s", f"{result.ratio:.3f}", f"{bar:.2f}"])
     print_table(["nets and windows", "diffusers", "ControlStack", "ratio", "bar"], rows)
 

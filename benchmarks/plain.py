@@ -11,7 +11,9 @@ import torch
 from controlstack.core.request import GenerationRequest
 from controlstack.core.scheduler import SchedulerChoice
 from controlstack.local.families import Family
+from controlstack.local.inventory import Inventory, inventory_of
 from controlstack.local.model import LocalModel
+from controlstack.local.networks import control_network
 from controlstack.local.schedulers import make_scheduler
 from torch import Tensor
 
@@ -30,7 +32,9 @@ def _as_pipeline_input(image: Tensor, flux: bool) -> Tensor:
     return 2 * planes - 1 if flux else planes
 
 
-def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[], Tensor]:
+def plain_pipeline(
+    model: LocalModel, request: GenerationRequest, inventory: Inventory | None = None
+) -> Callable[[], Tensor]:
     """Build the pipeline; returns a function that makes the images [batch, height, width, 3] of the request."""
     without, controlled, maps = PIPELINES[model.family.compatible_family]
     kind = getattr(diffusers, controlled if request.controls else without)
@@ -38,8 +42,8 @@ def plain_pipeline(model: LocalModel, request: GenerationRequest) -> Callable[[]
     parts: dict[str, Any] = {**_OPTIONS, **model.components, "scheduler": scheduler}
     inputs: dict[str, Any] = {}
     if request.controls:
-        known = model.nets()
-        nets = [model.net(known[control.modality]) for control in request.controls]
+        known = (inventory or inventory_of(model)).nets
+        nets = [control_network(model, known[control.modality]).module for control in request.controls]
         stack = diffusers.FluxMultiControlNetModel if model.facts.flow else diffusers.MultiControlNetModel
         parts["controlnet"] = stack(nets)
         inputs = {

@@ -6,22 +6,26 @@ Only the text encoders are smaller, with two layers of the right width, because 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
 import transformers
-from controlstack.core.memory import Memory
+from controlstack.core.memory import Managed, Memory
 from controlstack.core.modality import Modality
+from controlstack.core.request import GenerationRequest
 from controlstack.local.families import FACTS, Family
+from controlstack.local.family_configs import family_configs
+from controlstack.local.generate import generate
+from controlstack.local.inventory import Inventory
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
 from controlstack.local.net_search import Net
-from controlstack.local.single_file import family_configs
+from controlstack.local.network_cache import NetworkCache
 from controlstack.tests.local.tiny_models import clip_tokenizer, t5_tokenizer
 from torch import Tensor
 
@@ -59,17 +63,30 @@ TINY: Mapping[Family, Changes] = {
 """For rehearsals: all code paths in seconds. The figures mean nothing."""
 
 
-@dataclass(repr=False)
-class RandomModel(LocalModel):
-    """A model whose ControlNets are in memory instead of in files."""
+class NetsInMemory(NetworkCache):
+    """ControlNets in memory instead of in files, by modality."""
 
-    networks: dict[Modality, Any] = field(default_factory=dict)
+    def __init__(self, memory: Memory) -> None:
+        super().__init__(memory)
+        self.nets: dict[Modality, Managed] = {}
 
-    def nets(self) -> dict[Modality, Net]:
-        return {modality: Net(modality.value, Path(modality.value), modality) for modality in self.networks}
+    def from_file(self, path: Path, load: Callable[[], Any]) -> Managed:
+        return self.nets[Modality(path.name)]
 
-    def net(self, net: Net) -> Any:
-        return self.networks[net.modality]
+
+@dataclass(frozen=True)
+class RandomModel:
+    """A model with random weights, and its ControlNets."""
+
+    model: LocalModel
+    nets: dict[Modality, Managed]
+
+    @property
+    def inventory(self) -> Inventory:
+        return Inventory({modality: Net(modality.value, Path(modality.value), modality) for modality in self.nets})
+
+    def generate(self, request: GenerationRequest) -> Tensor:
+        return generate(self.model, request, inventory=self.inventory).images
 
 
 def random_model(
@@ -84,19 +101,21 @@ def random_model(
     tokenizers = (clip_tokenizer, t5_tokenizer if facts.flow else clip_tokenizer)
     others = {name: make() for name, make in zip(facts.tokenizers, tokenizers, strict=False)}
     others |= dict.fromkeys(("image_encoder", "feature_extractor"))
-    model = RandomModel(
+    kept = NetsInMemory(memory)
+    for modality in MODALITIES[:nets]:
+        kept.nets[modality] = memory.manage(_net(networks[facts.denoiser], memory.device, dtype))
+    model = LocalModel(
         name=f"{family.value} with random weights",
         family=family,
         source=Path("nowhere"),
-        memory=memory,
         dtype=dtype,
         components={**networks, **others},
         scheduler_config=scheduler,
-        networks={m: _net(networks[facts.denoiser], memory.device, dtype) for m in MODALITIES[:nets]},
+        networks=kept,
     )
     # Modules that the memory does not manage would count as used by others, and the engine would offload.
-    memory.load([model.managed(module) for module in (*networks.values(), *model.networks.values())])
-    return model
+    memory.load([*map(model.managed, networks), *kept.nets.values()])
+    return RandomModel(model, kept.nets)
 
 
 def _network(config: dict[str, Any], device: torch.device, dtype: torch.dtype) -> Any:

@@ -8,13 +8,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import ModelNotFound, ModelUnreadable, Problem
+from ..core.errors import ModelNotFound, ModelUnreadable
+from ..core.problems import Problem, ProblemKind
 from ..core.request import ReferenceKind
 from .inspection import AdapterVariant, FileFacts, Kind, Layout, facts_of
 from .library import Library
 from .weight_files import is_pickle
 
 log = logging.getLogger(__name__)
+
+KNOWN_ENCODER_MISSING = ProblemKind(
+    "known_image_encoder_missing",
+    "{field} uses the IP-Adapter {value}, which needs an image encoder with features {width} wide. There is none in "
+    "{places}. Put {source} of huggingface.co there, or disconnect the reference.",
+)
+ENCODER_MISSING = ProblemKind(
+    "image_encoder_missing",
+    "{field} uses the IP-Adapter {value}, which needs an image encoder with features {width} wide. There is none in "
+    "{places}. Put one there, or disconnect the reference.",
+)
 
 
 @dataclass(frozen=True)
@@ -91,18 +103,15 @@ def find_image_encoder(library: Library, adapter: Adapter) -> Path | None:
 
 
 def encoder_missing(library: Library, adapter: Adapter, field: str) -> Problem:
-    """That an adapter has no image encoder, and where to get one."""
-    source = _SOURCES.get((adapter.hidden, adapter.image_width))
-    where = f"One is {source} on huggingface.co: put it" if source else "Put one"
-    limit = (
-        f"it needs an image encoder whose features are {adapter.image_width} wide, and there is none in "
-        f"{library.places('clip_vision')}"
-    )
-    return Problem(field, f"read by {adapter.path.name}", limit, f"{where} there, or remove the reference.")
+    """The problem that an adapter has no image encoder. Says where to get one, if that is known."""
+    places = library.places("clip_vision")
+    if source := _ENCODER_SOURCES.get((adapter.hidden, adapter.image_width)):
+        return KNOWN_ENCODER_MISSING(field, adapter.path.name, width=adapter.image_width, places=places, source=source)
+    return ENCODER_MISSING(field, adapter.path.name, width=adapter.image_width, places=places)
 
 
 _VIT_H = "h94/IP-Adapter, models/image_encoder"
-_SOURCES: Mapping[tuple[bool, int], str] = {
+_ENCODER_SOURCES: Mapping[tuple[bool, int], str] = {
     (False, 1024): _VIT_H,
     (True, 1280): _VIT_H,
     (False, 1280): "h94/IP-Adapter, sdxl_models/image_encoder",

@@ -13,6 +13,7 @@ from ..core.images import fit_image, to_rgb
 from ..core.request import ImageReference, Resize, acts_at
 from .adapter_search import Adapter
 from .model import LocalModel
+from .networks import image_encoder
 from .pil_images import to_pil
 from .weight_files import reading
 
@@ -92,8 +93,8 @@ def adapters_applied(
 
     def load() -> _AdapterLayers:
         # The embeddings are made here, but without an encoder the pipeline would look for one in the adapter's folder.
-        encoder, processor = model.image_encoder(adapters[0])
-        pipeline.register_modules(image_encoder=encoder, feature_extractor=processor)
+        encoder, processor = image_encoder(model, adapters[0])
+        pipeline.register_modules(image_encoder=encoder.module, feature_extractor=processor)
         folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
         with reading(paths[0]), _not_moved(denoiser):
             pipeline.load_ip_adapter(folders, subfolder=[""] * len(paths), weight_name=names, local_files_only=True)
@@ -109,7 +110,7 @@ def adapters_applied(
             pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
 
     try:
-        layers = model.fittings.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
+        layers = model.adapter_sets.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
         with layers.on(model.device):
             layers.install(denoiser)
             yield set_scales
@@ -148,7 +149,8 @@ def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, g
     """The embedding [1, images, ...], or [2, images, ...] if guided, with that of no image first."""
     import torch
 
-    encoder, processor = model.image_encoder(adapter)
+    managed, processor = image_encoder(model, adapter)
+    encoder: Any = managed.module
     images = [to_pil(frame) for frame in to_rgb(reference.image)]
     digest = hashlib.sha256(b"".join(image.tobytes() + str(image.size).encode() for image in images))
 
@@ -162,7 +164,7 @@ def _embedding(model: LocalModel, reference: ImageReference, adapter: Adapter, g
             return both[0].cpu(), both[1].cpu()
 
     key = ("reference", digest.digest(), ref(encoder), adapter.hidden)
-    positive, negative = model.remembered.get(key, make)
+    positive, negative = model.results.get(key, make)
     return torch.stack([negative, positive] if guided and not model.facts.flow else [positive])
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelUnreadable
 from .assemble import assemble
 from .inspection import FileFacts, Kind, facts_of
-from .layouts import renamed
+from .layouts import below, renamed
 from .library import read_config
 from .weights import load_tensors
 
@@ -49,8 +49,7 @@ def load_net(path: Path, denoiser_config: Mapping[str, Any], dtype: dtype, avera
     facts = facts_of(path)
     flux = "joint_attention_dim" in denoiser_config
     loaded = load_tensors(path, dtype)
-    bare = {name.removeprefix(facts.prefix): tensor for name, tensor in loaded.items() if name.startswith(facts.prefix)}
-    tensors = renamed(bare, facts.kind, facts.layout)
+    tensors = renamed(below(facts.prefix, loaded), facts.kind, facts.layout)
     config = _config_beside(path)
     if config is None:
         try:

@@ -9,23 +9,17 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import ModelNotFound, ModelUnreadable
 from .assemble import network_class
 from .families import FACTS, Family
-from .inspection import facts_of
-from .library import read_config
-from .single_file import Loaded
+from .family_configs import family_configs
+from .library import Library, read_config
+from .model import ZEROS_FOR_EMPTY
+from .part_file import load_text_encoder, load_vae
+from .source import DiffusersFolder
 from .weight_files import reading
 
 if TYPE_CHECKING:
     import torch
 
-# What an index may say the folder is; a pipeline for a task says the same about the family.
-_PIPELINES: Mapping[str, tuple[Family, ...]] = {
-    "StableDiffusionPipeline": (Family.SD15,),
-    "StableDiffusionInpaintPipeline": (Family.SD15,),
-    "StableDiffusionXLPipeline": (Family.SDXL,),
-    "StableDiffusionXLInpaintPipeline": (Family.SDXL,),
-    "FluxPipeline": (Family.FLUX_DEV, Family.FLUX_SCHNELL),
-}
-# The classes a component may have; what an index names beyond them is not run.
+# The classes a component may have. Any other class that an index names is not run.
 _CLASSES: Mapping[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
     "transformer": ("FluxTransformer2DModel",),
@@ -36,51 +30,42 @@ _CLASSES: Mapping[str, tuple[str, ...]] = {
 }
 
 
-# Whether an empty negative prompt of SDXL is all zeros instead of what its encoders make of it.
-ZEROS_FOR_EMPTY = "force_zeros_for_empty_prompt"
-
-
-def load_folder(folder: Path, dtype: torch.dtype) -> Loaded:
-    """The model in a diffusers folder. Raises ModelNotFound or ModelUnreadable with the path and the remedy."""
-    from transformers import CLIPImageProcessor
-
-    index = read_config(folder, "model_index.json")
-    family = folder_family(folder, index)
+def load_components(source: DiffusersFolder, dtype: torch.dtype, library: Library) -> dict[str, Any]:
+    """The components of the model in a diffusers folder. Raises ModelNotFound or ModelUnreadable."""
+    folder, family, index = source.path, source.family, source.index
     facts = FACTS[family]
     components: dict[str, Any] = dict.fromkeys(("image_encoder", "feature_extractor"))
-    adapters = (folder / "ip_adapter").is_dir()
-    names = [facts.denoiser, "vae", *facts.text_encoders, *(["image_encoder"] if adapters else [])]
-    for name in names:
-        components[name] = load_part(_class_of(index, name, folder), folder / name, dtype)
+    for name in _network_names(source):
+        components[name] = load_network(_class_of(index, name, folder), folder / name, dtype)
     for name, encoder in zip(facts.tokenizers, facts.text_encoders, strict=True):
         components[name] = _tokenizer(folder / name, t5="d_model" in components[encoder].config)
-    if adapters:
-        with reading(folder / "feature_extractor"):
-            processor = CLIPImageProcessor.from_pretrained(folder / "feature_extractor", local_files_only=True)
-        components["feature_extractor"] = processor
+    if components["image_encoder"] is not None:
+        components["feature_extractor"] = _image_processor(folder / "feature_extractor")
     if family is Family.SD15:
         components["safety_checker"] = None
     if family is Family.SDXL:
         components[ZEROS_FOR_EMPTY] = bool(index.get(ZEROS_FOR_EMPTY, True))
-    scheduler = read_config(folder / "scheduler", "scheduler_config.json")
-    return Loaded(family, components, scheduler, {name: folder / name for name in names})
+    configs = family_configs(family, library)
+    for name, file in source.parts.items():
+        load = load_vae if name == "vae" else load_text_encoder
+        components[name] = load(file, configs[name], dtype)
+    return components
 
 
-def folder_family(folder: Path, index: Mapping[str, Any]) -> Family:
-    """The family of the model in a folder: the one its index names, as its denoiser's weights confirm."""
-    kind = index.get("_class_name", "model of unknown kind")
-    families = _PIPELINES.get(kind, ())
-    known = ", ".join(family.value for family in FACTS)
-    if not families:
-        raise ModelUnreadable(f"{folder} holds a {kind}: the local engine runs {known}. Choose another model.")
-    denoiser = folder / FACTS[families[0]].denoiser
-    if not denoiser.is_dir():
-        raise ModelNotFound(f"The model lacks its folder {denoiser}. Download the model again.")
-    found = facts_of(denoiser).family
-    if found is None or found not in families:
-        title = found.value if found else "of an unknown family"
-        raise ModelUnreadable(f"The {denoiser.name} in {folder} is {title}: the local engine runs {known}.")
-    return found
+def scheduler_config(source: DiffusersFolder) -> dict[str, Any]:
+    """The configuration of the folder's scheduler. Raises ModelUnreadable."""
+    return read_config(source.path / "scheduler", "scheduler_config.json")
+
+
+def component_files(source: DiffusersFolder) -> dict[str, Path]:
+    """Where the weights of each network are, by component."""
+    return {name: source.path / name for name in _network_names(source)} | dict(source.parts)
+
+
+def _network_names(source: DiffusersFolder) -> list[str]:
+    facts = FACTS[source.family]
+    adapters = (source.path / "ip_adapter").is_dir()
+    return [facts.denoiser, "vae", *facts.text_encoders, *(["image_encoder"] if adapters else [])]
 
 
 def _class_of(index: Mapping[str, Any], name: str, folder: Path) -> Any:
@@ -92,14 +77,17 @@ def _class_of(index: Mapping[str, Any], name: str, folder: Path) -> Any:
     return network_class(found)
 
 
-def load_part(kind: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """One network; unlike diffusers' own loading, missing weights are an error and not random numbers."""
+def load_network(network_type: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """One network. Unlike in diffusers' own loading, missing weights are an error and not random numbers.
+
+    Raises ModelNotFound or ModelUnreadable.
+    """
     if not folder.is_dir():
         raise ModelNotFound(f"The model lacks its folder {folder}. Download the model again.")
     weights = [path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
     half_only = bool(weights) and all(".fp16." in name or ".fp16-" in name for name in weights)
     with reading(folder):
-        module, report = kind.from_pretrained(
+        module, report = network_type.from_pretrained(
             folder,
             torch_dtype=dtype,
             local_files_only=True,
@@ -119,3 +107,10 @@ def _tokenizer(folder: Path, t5: bool) -> Any:
 
     with reading(folder):
         return (T5TokenizerFast if t5 else CLIPTokenizer).from_pretrained(folder, local_files_only=True)
+
+
+def _image_processor(folder: Path) -> Any:
+    from transformers import CLIPImageProcessor
+
+    with reading(folder):
+        return CLIPImageProcessor.from_pretrained(folder, local_files_only=True)

@@ -8,21 +8,24 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory, Problem
+from ..core.errors import GenerationFailed, InvalidRequest, OutOfMemory
 from ..core.images import fit_image
 from ..core.memory import Offload, is_out_of_memory
+from ..core.problems import ProblemKind
 from ..core.request import GenerationRequest, Resize
 from ..core.scheduler import SchedulerChoice, SchedulerName
 from .autoencoders import sliced_and_tiled
 from .block_cache import BlockCache, blocks_cached
+from .check import problems
 from .inputs import fitted_mask, init_latents, keep_unmasked
+from .inventory import Inventory, inventory_of
 from .loras import ActiveLoras, loras_applied
 from .model import LocalModel
 from .offload import run_offloaded
 from .options import PLAIN, Options
 from .pipelines import Task, task_of
 from .run import Listener, Prepared, Run
-from .safety_check import SafetyCheck, flagged_note, pixelate
+from .safety_check import SafetyCheck, find_checker, flagged_note, load_safety_check, pixelate
 from .schedulers import make_inversion, make_scheduler
 from .token_merging import merging_notes, tokens_merged
 
@@ -51,9 +54,15 @@ class Generation:
     flagged: tuple[int, ...] = ()
 
 
-# The share of noise on the enlarged picture when the model itself enlarges: enough for new detail, too little for a new
+# The share of noise on the enlarged image when the model itself enlarges: enough for new detail, too little for a new
 # composition.
 UPSCALE_DENOISE = 0.5
+
+UPSCALE_IMPOSSIBLE = ProblemKind(
+    "upscale_impossible",
+    "upscale is {value}, so the model draws the result again at {width}x{height} with denoise {denoise}, which is not "
+    "possible: {reasons} Switch upscale off, choose an upscale_model, or make the image smaller.",
+)
 
 
 def generate(
@@ -61,22 +70,24 @@ def generate(
     request: GenerationRequest,
     on_step: Listener = lambda step: None,
     options: Options = PLAIN,
+    inventory: Inventory | None = None,
 ) -> Generation:
     """Run the request on the model.
 
-    `on_step` is called after every step; what it raises stops the generation and is passed on. Raises InvalidRequest
-    with every problem before anything runs, OutOfMemory, or GenerationFailed when the result is not an image.
+    `on_step` is called after every step. What it raises stops the generation and is passed on. `inventory` is what was
+    found for the model, if it was looked for already. Raises InvalidRequest with every problem before anything runs,
+    OutOfMemory, or GenerationFailed when the result is not an image.
     """
-    run = Run(model, request, model.find(), options.tile_size)
+    run = Run(model, request, inventory or inventory_of(model), options.tile_size)
     _ensure_possible(run, options)
     if not options.safety_check:
         return _generate_at_size(run, on_step, options)
-    check = model.safety_check()  # a broken one is said before anything runs
+    check = load_safety_check(model)  # a broken checker is an error before anything runs
     return _checked(_generate_at_size(run, _with_pixelated_previews(on_step), options), check)
 
 
 def _with_pixelated_previews(on_step: Listener) -> Listener:
-    """What is not checked yet cannot be recognised in the previews either."""
+    """Images that are not checked yet must not be recognisable in the previews either."""
     return lambda step: on_step(replace(step, preview=lambda: pixelate(step.preview()[None])[0]))
 
 
@@ -91,13 +102,13 @@ def _checked(result: Generation, check: SafetyCheck) -> Generation:
 
 
 def _generate_at_size(run: Run, on_step: Listener, options: Options) -> Generation:
-    """The pictures, enlarged where that is asked for."""
+    """The images, enlarged if the request asks for it."""
     if not run.request.upscale:
         return _generate(run, on_step, options)
-    again = _drawn_again(run.request)
+    again = _second_pass(run.request)
     size = (again.width, again.height)
     if options.upscaler is None:
-        _ensure_possible_again(replace(run, request=again))
+        _ensure_second_pass_possible(replace(run, request=again))
     first = _generate(replace(run, request=replace(run.request, upscale=False)), on_step, options)
     if options.upscaler is not None:
         enlarged = fit_image(options.upscaler(first.images), *size, Resize.STRETCH)
@@ -111,34 +122,40 @@ def _generate_at_size(run: Run, on_step: Listener, options: Options) -> Generati
 
 
 def _ensure_possible(run: Run, options: Options) -> None:
-    if problems := [*run.model.problems(run.request, run.found), *options.problems(run.model)]:
-        raise InvalidRequest(run.model.name, problems)
+    if found := [*problems(run.model, run.request, run.inventory), *options.problems(run.model)]:
+        raise InvalidRequest(run.model.name, found)
 
 
-def _ensure_possible_again(run: Run) -> None:
-    """Whether the second pass can run; the user set half of its sizes, and none of its other values."""
+def _ensure_second_pass_possible(run: Run) -> None:
+    """Raise InvalidRequest if the second pass cannot run. The user set only half of its size."""
     request = run.request
-    reasons = [f"{p.field} {p.value} there: {p.limit}" for p in run.model.problems(request, run.found)]
-    if reasons:
-        way = f"the result is drawn again at {request.width}x{request.height} with denoise {request.denoise:g}"
-        remedy = "Switch it off, choose an upscale_model, or make the picture smaller."
-        raise InvalidRequest(run.model.name, [Problem("upscale", "on", f"{way}; {'; '.join(reasons)}", remedy)])
+    if found := problems(run.model, request, run.inventory):
+        problem = UPSCALE_IMPOSSIBLE(
+            "upscale",
+            True,
+            False,
+            width=request.width,
+            height=request.height,
+            denoise=request.denoise,
+            reasons=" ".join(map(str, found)),
+        )
+        raise InvalidRequest(run.model.name, [problem])
 
 
-def _drawn_again(request: GenerationRequest) -> GenerationRequest:
-    """The second pass over the enlarged result, which is to become its init_image."""
+def _second_pass(request: GenerationRequest) -> GenerationRequest:
+    """The request of the second pass. The enlarged result will be its init_image."""
     import torch
 
-    inverts = request.scheduler.name is SchedulerName.DDIM_INVERSE  # the picture has been inverted already
+    inverts = request.scheduler.name is SchedulerName.DDIM_INVERSE  # the image was inverted already
     return replace(
         request,
         upscale=False,
         width=2 * request.width,
         height=2 * request.height,
         denoise=UPSCALE_DENOISE,
-        steps=max(request.steps, ceil(1 / UPSCALE_DENOISE)),  # of fewer that share leaves none
+        steps=max(request.steps, ceil(1 / UPSCALE_DENOISE)),  # of fewer steps that share would leave none
         init_image=torch.zeros(request.batch_size, 1, 1, 3),
-        # The picture is as the request cuts it by now, and so must its mask be.
+        # The image is cropped as the request says by now, and so must its mask be.
         mask=None if request.mask is None else fitted_mask(request)[..., 0],
         scheduler=SchedulerChoice() if inverts else request.scheduler,
     )
@@ -148,7 +165,8 @@ def _generate(run: Run, on_step: Listener, options: Options) -> Generation:
     started = time.perf_counter()
     model, request = run.model, run.request
     task = task_of(request)
-    model.expect([*run.files(), *([model.checker_folder()] if options.safety_check else [])])
+    checker = [find_checker(model.source, model.library)] if options.safety_check else []
+    model.networks.keep([*run.files(), *checker])
 
     def attempt() -> tuple[Prepared, BlockCache, float, Tensor]:
         with (
@@ -202,16 +220,16 @@ def _memory_notes(asked: Offload, ran: Offload) -> Iterator[str]:
 
 
 def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared, dict[str, Any]]:
-    """The run, ready to be called, with what else to call it with."""
+    """The run with its pipeline, and further arguments to call it with."""
     model, choice = run.model, run.request.scheduler
     if choice.name is not SchedulerName.DDIM_INVERSE:
         return run.prepare(make_scheduler(choice, model.scheduler_config), loras), {}
-    # Two runs from noise: the first, backwards and without a prompt, finds the noise that the picture would come from.
+    # Two runs from noise: the first, backwards and without a prompt, finds the noise that the image would come from.
     inversion = make_inversion(model.scheduler_config, run.request.denoise)
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())
     backwards = replace(run, request=inverse).prepare(inversion.inverse, loras)
     with sliced_and_tiled(run.vae, backwards.tile):
-        picture = init_latents(model, run.request)
-    noise = backwards.call(on_step, output="latent", latents=picture)
+        image = init_latents(model, run.request)
+    noise = backwards.call(on_step, output="latent", latents=image)
     return replace(run, request=forward).prepare(inversion.forward, loras), {"latents": noise}

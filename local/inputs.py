@@ -11,10 +11,10 @@ from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, Resize
 from .autoencoders import cast_vae, encoding_dtype
 from .control import Control
-from .diffusers_folder import ZEROS_FOR_EMPTY
 from .families import Family
-from .model import LocalModel
+from .model import ZEROS_FOR_EMPTY, LocalModel
 from .net_search import Net
+from .networks import autoencoder, control_network
 from .pipelines import Task, task_of
 from .prompt import Encoded, encode_prompts
 
@@ -63,7 +63,7 @@ def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
     """The picture to start from as latents [batch, channels, h, w], without the noise that encoders add."""
     import torch
 
-    vae = model.vae(request.vae)
+    vae: Any = autoencoder(model, request.vae).module
     dtype = encoding_dtype(model.family, vae)
     with torch.no_grad(), cast_vae(vae, dtype):
         encoded = vae.encode(_planes(_init_image(request)).to(model.device, dtype) * 2 - 1)
@@ -126,7 +126,7 @@ def net_controls(
         area = None
         if limit is not None:
             area = _planes(fit_mask(limit, control.image, request.width, request.height, control.resize))
-        units.append(Control(model.net(net), net.mode, area))
+        units.append(Control(control_network(model, net).module, net.mode, area))
     return units
 
 

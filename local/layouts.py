@@ -215,13 +215,13 @@ def flux_from_original(tensors: Mapping[str, Tensor]) -> Renamed:
             yield name, tensor
 
 
-def as_they_are(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Names that diffusers or transformers read already."""
+def _unchanged(tensors: Mapping[str, Tensor]) -> Renamed:
+    """Names that diffusers and transformers read already."""
     yield from tensors.items()
 
 
 _Rename = Callable[[Mapping[str, "Tensor"]], Iterable[tuple[str, "Tensor"]]]
-_UNETS: Mapping[tuple[Kind, Layout], _Rename] = {
+_RENAMERS: Mapping[tuple[Kind, Layout], _Rename] = {
     (Kind.DENOISER, Layout.LDM): unet_from_ldm,
     (Kind.CONTROLNET, Layout.LDM): unet_from_ldm,
     (Kind.CONTROLNET, Layout.XLABS): flux_from_original,
@@ -235,4 +235,9 @@ def renamed(tensors: Mapping[str, Tensor], kind: Kind, layout: Layout, flux: boo
     """One network's tensors, without a prefix, under diffusers' or transformers' names."""
     if flux and kind is Kind.DENOISER and layout is Layout.LDM:
         return dict(flux_from_original(tensors))
-    return dict(_UNETS.get((kind, layout), as_they_are)(tensors))
+    return dict(_RENAMERS.get((kind, layout), _unchanged)(tensors))
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..core.conventions import union_mode
 from ..core.errors import ModelNotFound, ModelUnreadable
@@ -183,14 +182,6 @@ class _Remedies(Mapping[Modality, str]):
 
     def __len__(self) -> int:
         return len(Modality)
-
-
-def search_for(
-    family: Family, config: Mapping[str, Any], library: Library, own: Path, chosen: Mapping[Modality, str]
-) -> NetSearch:
-    """The search for nets that fit a UNet or transformer of this configuration."""
-    width = config.get("cross_attention_dim") or config.get("joint_attention_dim") or 0
-    return NetSearch(family, width, library, own if own.is_dir() else None, chosen)
 
 
 def _plain(spelling: str) -> str:

@@ -1,10 +1,12 @@
-"""Small pictures of unfinished latents, without running the decoder at every step."""
+"""Small images of unfinished latents, without running the decoder at every step."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
-from .autoencoders import cast_vae, unsliced
+from .autoencoders import cast_vae, decoding_dtype, unsliced
+from .model import LocalModel
 
 if TYPE_CHECKING:
     import torch
@@ -39,3 +41,9 @@ class LatentPreview:
         planes = latents[0].detach().float().cpu().movedim(0, -1)
         colours = planes @ self._weights[:-1] + self._weights[-1]
         return ((colours.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+def latent_preview(model: LocalModel, vae: Any) -> LatentPreview:
+    """The preview for latents of that autoencoder, fitted once."""
+    dtype = decoding_dtype(model.family, vae)
+    return model.results.get(("preview", ref(vae)), lambda: LatentPreview(vae, model.device, dtype))

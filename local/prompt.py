@@ -42,7 +42,7 @@ def encode_prompts(
 
     keys = [("prompt", text, count, clip_skip, state, model.dtype) for text in texts]
     embeddings = [
-        model.remembered.get(key, lambda text=text: encode(model, text, count, clip_skip).to("cpu"))
+        model.results.get(key, lambda text=text: encode(model, text, count, clip_skip).to("cpu"))
         for key, text in zip(keys, texts, strict=True)
     ]
     return [encoded.to(model.device) for encoded in embeddings]

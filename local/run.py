@@ -16,15 +16,19 @@ from ..core.validate import calls_of
 from .adapter_search import Adapter
 from .adapters import adapters_applied, reference_inputs
 from .autoencoders import cast_vae, decoding_dtype, sliced_and_tiled, tile_side
+from .check import family_capabilities
 from .control import Control
 from .flux_stack import flux_control_stack
 from .hint_cache import hints_encoded_once
 from .inputs import control_inputs, is_guided, net_controls, net_kind, start_inputs, text_inputs
+from .inventory import Inventory
 from .loras import ActiveLoras
-from .model import Found, LocalModel
+from .model import LocalModel
 from .net_search import Net
+from .networks import autoencoder, control_network, image_encoder, image_encoder_file
 from .offload import Stage, decoding_bytes, denoising_bytes
 from .pipelines import pipeline_kind, task_of
+from .preview import latent_preview
 from .schedulers import scheduler_noise_from
 from .tiled_diffusion import Tile, TiledUNet, tiled_control_stack, tiles_of
 from .unet_stack import unet_control_stack
@@ -48,14 +52,14 @@ Listener = Callable[[Step], None]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A valid request on a model, in one pass, with the nets and adapters that were found for it.
+    """A valid request on a model, in one pass, with the files that were found for it.
 
     `tile_size` is the longest side in pixels of what the UNet sees at once; 0 is the whole picture.
     """
 
     model: LocalModel
     request: GenerationRequest
-    found: Found
+    inventory: Inventory
     tile_size: int = 0
 
     @property
@@ -66,7 +70,7 @@ class Run:
     @property
     def nets(self) -> list[Net]:
         """The net of each control."""
-        return [self.found.nets[control.modality] for control in self.controls]
+        return [self.inventory.nets[control.modality] for control in self.controls]
 
     @property
     def references(self) -> list[ImageReference]:
@@ -76,7 +80,7 @@ class Run:
     @property
     def adapters(self) -> list[Adapter]:
         """The adapter of each reference."""
-        return [self.found.adapters[reference.kind] for reference in self.references]
+        return [self.inventory.adapters[reference.kind] for reference in self.references]
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -86,7 +90,7 @@ class Run:
     @property
     def vae(self) -> Any:
         """The autoencoder the request chose, or the model's own."""
-        return self.model.vae(self.request.vae)
+        return autoencoder(self.model, self.request.vae).module
 
     def files(self) -> Iterator[Path]:
         """The networks that it takes beside the model's own."""
@@ -94,7 +98,7 @@ class Run:
         if self.request.vae:
             yield self.model.library.find("vae", self.request.vae)
         for adapter in self.adapters:
-            if encoder := self.model.image_encoder_file(adapter):
+            if encoder := image_encoder_file(self.model, adapter):
                 yield encoder
 
     @cached_property
@@ -108,20 +112,20 @@ class Run:
         """The networks that compute together, with the memory they take at this size."""
         model, request = self.model, self.request
         rows = request.batch_size * (2 if is_guided(model, request) else 1)
-        nets = {id(net): net for net in map(model.net, self.nets)}.values()
+        nets = dict.fromkeys(control_network(model, net) for net in self.nets)
         longest = self.tile_size or max(request.width, request.height)
         width, height = min(request.width, longest), min(request.height, longest)
         denoising = denoising_bytes(width, height, rows, model.dtype.itemsize, model.facts.activations)
         # Adapters lie on the device beside what is managed there.
         denoising += sum(adapter.path.stat().st_size for adapter in self.adapters)
         stages = [
-            Stage([model.managed(model.components[name]) for name in model.facts.text_encoders]),
-            Stage([model.managed(network) for network in (model.denoiser, *nets)], denoising),
-            Stage([model.managed(self.vae)], self.decoding_bytes(), divisible=False),
+            Stage([model.managed(name) for name in model.facts.text_encoders]),
+            Stage([model.managed(model.facts.denoiser), *nets], denoising),
+            Stage([autoencoder(model, request.vae)], self.decoding_bytes(), divisible=False),
         ]
-        encoders = [model.image_encoder(adapter)[0] for adapter in self.adapters]
+        encoders = dict.fromkeys(image_encoder(model, adapter)[0] for adapter in self.adapters)
         if encoders:
-            stages.append(Stage([model.managed(encoder) for encoder in dict.fromkeys(encoders)], divisible=False))
+            stages.append(Stage(list(encoders), divisible=False))
         return stages
 
     def tile(self) -> int | None:
@@ -189,7 +193,7 @@ class Prepared:
         generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
         noise = scheduler_noise_from(self.pipeline.scheduler, generators)
         with sliced_and_tiled(run.vae, self.tile), own_format, hints_encoded_once(self.units), noise, adapters as scale:
-            scale(0, calls_of(request, run.model.table))
+            scale(0, calls_of(request, family_capabilities(run.model)))
             return self.pipeline(
                 **self.inputs,
                 **self._size(),
@@ -210,7 +214,7 @@ class Prepared:
             scale(done, total)
             left = (time.perf_counter() - started) / done * (total - done)
             latents = values["latents"]
-            listener(Step(done, total, left, lambda: self.run.model.preview(vae)(self._unpacked(latents))))
+            listener(Step(done, total, left, lambda: latent_preview(self.run.model, vae)(self._unpacked(latents))))
             return values
 
         return after

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import OutOfMemory
 from ..core.memory import Managed, Memory, is_out_of_memory
 from ..core.problems import Problem, ProblemKind
-from .diffusers_folder import load_part
+from .diffusers_folder import load_network
 from .library import Library
+from .model import LocalModel
 from .pil_images import to_pil
 from .weight_files import reading, weight_files
 
@@ -104,6 +105,13 @@ def _has_own(source: Path) -> bool:
     return bool(weight_files(_own(source)))
 
 
+def load_safety_check(model: LocalModel) -> SafetyCheck:
+    """The safety check with the model's own checker, or the library's. Raises ModelNotFound or ModelUnreadable."""
+    folder = find_checker(model.source, model.library)
+    checker = model.networks.from_file(folder, lambda: load_checker(folder))
+    return SafetyCheck(model.memory, checker, load_processor(folder))
+
+
 def load_checker(folder: Path) -> Any:
     """diffusers' network, always in fp32, so that the same image gets the same verdict with every model.
 
@@ -112,7 +120,7 @@ def load_checker(folder: Path) -> Any:
     import torch
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-    return load_part(StableDiffusionSafetyChecker, folder, torch.float32)
+    return load_network(StableDiffusionSafetyChecker, folder, torch.float32)
 
 
 def load_processor(folder: Path) -> Any:

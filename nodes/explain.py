@@ -21,6 +21,8 @@ from ..core.problems import Problem, ProblemKind
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
 from ..local.capabilities import SD15, TABLES
+from ..local.check import problems
+from ..local.inventory import inventory_of
 from ..local.model import LocalModel
 from .comfy import io, ui, user_folder
 from .sockets import Model, Request
@@ -83,7 +85,7 @@ class ControlStackExplain(io.ComfyNode):
         if target not in LOCAL and target not in REMOTE:
             raise UnknownChoice("target", target, [*LOCAL, *REMOTE])
         if model:
-            text = _local(request, model.name, model.problems(request))
+            text = _local(request, model.name, problems(model, request, inventory_of(model)))
         elif target in LOCAL:
             text = _local(request, target, validate(request, LOCAL[target]))
         else:

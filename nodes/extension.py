@@ -7,7 +7,8 @@ from pathlib import Path
 from .comfy import ComfyExtension, io, offer_detector_folder, offer_samples
 from .controls import CONTROL_NODES
 from .explain import ControlStackExplain
-from .local import ControlStackControlNetModels, ControlStackGenerateLocal, ControlStackLoadModel
+from .generate_local import ControlStackGenerateLocal
+from .load_model import ControlStackControlNetModels, ControlStackLoadModel
 from .presets import ControlStackPreset
 from .remote import REMOTE_NODES
 from .request import ControlStackLora, ControlStackReference, ControlStackRequest, ControlStackScheduler

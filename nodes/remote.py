@@ -1,4 +1,4 @@
-"""The nodes that run a request at a service. There is one for each endpoint, built from its declared options."""
+"""The nodes that run a request at a service: one for each endpoint, with inputs from its declared options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..api_clients.context import Account, Caller
 from ..api_clients.endpoint import Endpoint
 from ..api_clients.journal import Journal, journal_file
 from ..api_clients.options import Option, declared
-from ..api_clients.registry import ENDPOINTS, find_endpoint
+from ..api_clients.registry import ENDPOINTS, node_id
 from ..api_clients.results import JobResult
 from ..api_clients.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
 from ..api_clients.specs import DEFAULT_PROFILE
@@ -145,26 +145,6 @@ class RemoteNode(io.ComfyNode):
         return io.NodeOutput(*image_values(result), result.job_id)
 
 
-class ControlStackModelsLab(RemoteNode):
-    endpoint = find_endpoint("ModelsLab")
-
-
-class ControlStackModelsLabEnterprise(RemoteNode):
-    endpoint = find_endpoint("ModelsLabEnterprise")
-
-
-class ControlStackScenario(RemoteNode):
-    endpoint = find_endpoint("Scenario")
-
-
-class ControlStackQolabaControlNet(RemoteNode):
-    endpoint = find_endpoint("QolabaControlNet")
-
-
-class ControlStackQolabaImageToImage(RemoteNode):
-    endpoint = find_endpoint("QolabaImageToImage")
-
-
 class ControlStackFetchJob(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -214,11 +194,9 @@ class ControlStackFetchJob(io.ComfyNode):
         return io.NodeOutput(*image_values(result))
 
 
-REMOTE_NODES: tuple[type[io.ComfyNode], ...] = (
-    ControlStackModelsLab,
-    ControlStackModelsLabEnterprise,
-    ControlStackScenario,
-    ControlStackQolabaControlNet,
-    ControlStackQolabaImageToImage,
-    ControlStackFetchJob,
-)
+def _remote_node(endpoint: Endpoint[Any]) -> type[RemoteNode]:
+    """The node of an endpoint; the name of its class is the node's id."""
+    return type(node_id(endpoint), (RemoteNode,), {"endpoint": endpoint, "__module__": __name__})
+
+
+REMOTE_NODES: tuple[type[io.ComfyNode], ...] = (*map(_remote_node, ENDPOINTS), ControlStackFetchJob)

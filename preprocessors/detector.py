@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -47,24 +47,24 @@ class Detector:
 
     summary: one sentence that says what the map shows.
     needs_mask: the map cannot be made without a mask.
+    method_last: the choice of the method comes after all other parameters. A detector that had a single method in saved
+        graphs needs this when it gets a second one: widgets are saved by position.
     """
 
     modality: Modality
     summary: str
     methods: tuple[Method, ...]
     needs_mask: bool = False
+    method_last: bool = False
 
     def parameters(self) -> tuple[Parameter, ...]:
         """What a user can set: the method if there are several, then the parameters of all methods, each name once."""
-        unique = {parameter.name: parameter for parameter in self._all_parameters()}
-        return tuple(unique.values())
-
-    def _all_parameters(self) -> Iterator[Parameter]:
-        if len(self.methods) > 1:
-            names = tuple(method.name for method in self.methods)
-            yield ChoiceParameter("method", names, "How the map is made. The first method is the usual choice.")
-        for method in self.methods:
-            yield from method.parameters
+        unique = {parameter.name: parameter for method in self.methods for parameter in method.parameters}
+        if len(self.methods) == 1:
+            return tuple(unique.values())
+        names = tuple(method.name for method in self.methods)
+        choice = ChoiceParameter("method", names, "How the map is made. The first method is the usual choice.")
+        return (*unique.values(), choice) if self.method_last else (choice, *unique.values())
 
     def detect(
         self, image: Tensor, host: Host, given: Mapping[str, Value | None], mask: Tensor | None = None

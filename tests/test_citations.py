@@ -83,7 +83,7 @@ def test_every_cited_section_exists(path: Path) -> None:
 def test_no_citation_lacks_its_document(path: Path) -> None:
     for text in prose(path):
         assert not _BARE.findall(text), "name the document, such as docs/services/modelslab.md 3.4"
-        if path.relative_to(ROOT).parts[0] == "api_clients" or "services" in path.parts:
+        if {"api_clients", "services", "fake_services"} & set(path.relative_to(ROOT).parts):
             assert not _BARE_SERVICE.findall(text), "name the document, such as docs/services/qolaba.md 4"
         assert not _NAMELESS.findall(text), "name the document with its folder, such as docs/services/modelslab.md"
 
@@ -104,6 +104,17 @@ def test_every_relative_link_resolves(path: Path) -> None:
         if fragment and found.suffix == ".md":
             headings = re.findall(r"^#+ (.+)$", found.read_text(encoding="utf-8"), re.MULTILINE)
             assert fragment in {anchor(heading) for heading in headings}, link
+
+
+@pytest.mark.parametrize(
+    "path",
+    [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))],
+    ids=lambda path: path.relative_to(ROOT).as_posix(),
+)
+def test_every_file_that_a_document_names_exists(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for named in re.findall(r"`((?:tests|benchmarks|tools|core|nodes|docs)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / named).is_file(), named
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md")), ids=lambda path: path.stem)

@@ -16,12 +16,13 @@ import pytest
 from controlstack.api_clients.endpoint import Endpoint
 from controlstack.api_clients.messages import Answer
 from controlstack.api_clients.options import declared
-from controlstack.api_clients.qolaba_apps import CONTROLNET_APPS, IMAGE_APPS, KNOWN_APPS, Source, Strength
+from controlstack.api_clients.qolaba_tables import CONTROLNET_APPS, IMAGE_APPS, KNOWN_APPS, Source, Strength
 from controlstack.api_clients.registry import ENDPOINTS, find_endpoint
 from controlstack.api_clients.scenario_tables import NAMES
 from controlstack.core.capabilities import Capabilities, Range
 from controlstack.core.errors import OutcomeUnknown, ServiceError
 from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS
+from controlstack.tests.services.cases import CASES
 from controlstack.tools.fake_services.contracts import modelslab, qolaba, scenario
 from pydantic import BaseModel
 
@@ -131,6 +132,12 @@ def bound(schema: dict[str, Any], end: str, exclusive: str) -> float | None:
         if exclusive in part:
             return float(part[exclusive]) - (1 if part["type"] == "integer" else 0)
     return None
+
+
+def test_every_endpoint_has_a_contract_documented_fields_and_a_case() -> None:
+    assert set(CONTRACTS) == set(NODES), "the double's contract"
+    assert set(DOCUMENTED_FIELDS) == set(NODES), "tests/server/documented_fields.py"
+    assert {case.endpoint for case in CASES} == set(ENDPOINTS), "tests/services/cases.py"
 
 
 @EVERY_NODE

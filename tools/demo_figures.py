@@ -19,7 +19,9 @@ from ..core.memory import PlainMemory
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, ImageReference
 from ..local.generate import generate
-from ..local.model import DEMO_MODEL, LocalModel, load_model
+from ..local.load import load_model
+from ..local.model import LocalModel
+from ..local.source import DEMO_MODEL, source_of
 from .demo_scenes import BACKGROUNDS, COLOURS, SHAPES, SIZE, SKIN, Scene, draw_scene, edges
 
 HELD_OUT = 500_000  # training scenes begin at 1,000,000
@@ -196,7 +198,7 @@ def card_table(figures: Mapping[str, float]) -> str:
 
 
 def main() -> None:
-    model = load_model(DEMO_MODEL, "demo", PlainMemory(torch.device("cpu")), torch.float32)
+    model = load_model(source_of(DEMO_MODEL), "demo", PlainMemory(torch.device("cpu")), torch.float32)
     table = card_table(DemoFigures(model).all())
     card = DEMO_MODEL / "README.md"
     before, _, rest = card.read_text(encoding="utf-8").partition(TABLE_START)

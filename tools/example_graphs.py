@@ -48,7 +48,7 @@ def _control(kind: str, image: Link, detect: str, strength: float = 1.0, **more:
         "resize": "crop",
         "enabled": True,
     }
-    modality = next(modality for modality in Modality if modality.value.replace("_", "") == kind.lower())
+    modality = next(modality for modality in Modality if modality.node_id == f"ControlStack{kind}")
     defaults = {parameter.name: parameter.default for parameter in detector_for(modality).parameters()}
     return node(f"ControlStack{kind}", image=image, **{**common, **defaults, **more})
 
@@ -189,19 +189,43 @@ def _in_columns(controls: Mapping[str, Any], rows: int, first: int = 1) -> dict[
 
 
 _PHOTO: Link = ["1", 0]
-_PLAIN_MAPS = {
-    "10": _control("Canny", _PHOTO, "local"),
-    "11": _control("Lineart", _PHOTO, "local", method="standard"),
-    "12": _control("Scribble", _PHOTO, "local", method="xdog"),
-    "13": _control("MLSD", _PHOTO, "local", method="opencv"),
-    "14": _control("Tile", _PHOTO, "local", reduce=8.0),
-    "15": _control("Blur", _PHOTO, "local"),
-    "16": _control("Gray", _PHOTO, "local"),
-    "17": _control("LowQuality", _PHOTO, "local"),
-    "18": _control("Shuffle", _PHOTO, "local"),
-    "19": _control("Inpaint", _PHOTO, "local", mask=["3", 0]),
-    "20": _control("QRCode", _PHOTO, "local", text="ControlStack", background="gray"),
+_MASK: Link = ["3", 0]
+_PLAIN_SETTINGS: Mapping[Modality, Mapping[str, Any]] = {
+    Modality.CANNY: {},
+    Modality.LINEART: {"method": "standard"},
+    Modality.SCRIBBLE: {"method": "xdog"},
+    Modality.MLSD: {"method": "opencv"},
+    Modality.TILE: {"reduce": 8.0},
+    Modality.BLUR: {},
+    Modality.GRAY: {},
+    Modality.LOW_QUALITY: {},
+    Modality.SHUFFLE: {},
+    Modality.INPAINT: {"mask": _MASK},
+    Modality.QRCODE: {"text": "ControlStack", "background": "gray"},
 }
+
+
+def _plain_settings(modality: Modality) -> dict[str, Any] | None:
+    """Settings with which the detector needs no trained file, or None if it always needs one."""
+    detector = detector_for(modality)
+    for method in detector.methods:
+        if not method.weights:
+            chosen = {"method": method.name} if len(detector.methods) > 1 else {}
+            return {**chosen, "mask": _MASK} if detector.needs_mask else chosen
+    return None
+
+
+def _numbered(settings: Mapping[Modality, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A control node on the photo for each modality, with ids from 10."""
+    return {
+        str(number): _control(modality.node_id.removeprefix("ControlStack"), _PHOTO, "local", **more)
+        for number, (modality, more) in enumerate(settings.items(), start=10)
+    }
+
+
+# A new modality comes after those that are listed, so that the published graphs keep their order.
+_others = {m: _plain_settings(m) for m in Modality if m not in _PLAIN_SETTINGS}
+_PLAIN_MAPS = _numbered({**_PLAIN_SETTINGS, **{m: found for m, found in _others.items() if found is not None}})
 MAPS = ExampleGraph(
     "Look at the maps",
     {
@@ -213,16 +237,17 @@ MAPS = ExampleGraph(
     {"1": 0, "2": 0, "3": 0, **_in_columns(_PLAIN_MAPS, rows=4)},
 )
 
-_LEARNED_MAPS = {
-    "10": _control("HED", _PHOTO, "local"),
-    "11": _control("SoftEdge", _PHOTO, "local"),
-    "12": _control("Depth", _PHOTO, "local"),
-    "13": _control("Normal", _PHOTO, "local"),
-    "14": _control("OpenPose", _PHOTO, "local"),
-    "15": _control("Pose", _PHOTO, "local"),
-    "16": _control("FaceDetector", _PHOTO, "local"),
-    "17": _control("Segmentation", _PHOTO, "local"),
-}
+_LEARNED_ORDER = (
+    Modality.HED,
+    Modality.SOFTEDGE,
+    Modality.DEPTH,
+    Modality.NORMAL,
+    Modality.OPENPOSE,
+    Modality.POSE,
+    Modality.FACE_DETECTOR,
+    Modality.SEGMENTATION,
+)
+_LEARNED_MAPS = _numbered({m: {} for m in (*_LEARNED_ORDER, *(m for m, found in _others.items() if found is None))})
 LEARNED = ExampleGraph(
     "Maps by trained networks",
     {

@@ -19,13 +19,14 @@ from ..core.scheduler import SchedulerName
 from ..local.capabilities import SD15, TABLES
 from ..local.families import Family
 from ..local.library import Library, read_config
-from ..local.model import DEMO_MODEL
-from ..local.net_search import search_for
+from ..local.net_search import NetSearch
+from ..local.source import DEMO_MODEL
 from ..preprocessors.detector import Method
 from ..preprocessors.registry import detector_for
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO_NETS = search_for(Family.SD15, read_config(DEMO_MODEL / "unet"), Library(), DEMO_MODEL / "controlnet", {}).nets()
+_DEMO_UNET = read_config(DEMO_MODEL / "unet")
+DEMO_NETS = NetSearch(Family.SD15, _DEMO_UNET["cross_attention_dim"], Library(), DEMO_MODEL / "controlnet").nets()
 DEMO = replace(SD15, target="Demo model", controls=replace(SD15.controls, modalities=frozenset(DEMO_NETS)))
 
 

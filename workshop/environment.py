@@ -16,7 +16,7 @@ from pathlib import Path
 from .places import ROOT, cache_root, exclusive, link_folder
 from .terminal import Failure, Progress, say
 
-ENVIRONMENT_GB = 8 if sys.platform == "linux" else 4  # torch for Linux brings CUDA along
+ENVIRONMENT_GB = 8 if sys.platform == "linux" else 4  # on Linux, torch includes CUDA
 
 CLONE_MODULE = '''"""Written by dev.py: the shared environment, and this clone as the package "controlstack"."""
 import importlib.util, os, site, sys
@@ -38,7 +38,7 @@ sys.meta_path.append(CloneFinder)
 
 
 def child_environment() -> dict[str, str]:
-    """This process' environment, without foreign modules on a child's path and without telemetry."""
+    """The variables for a child process: this one's, without PYTHONPATH and without telemetry."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     return {**kept, "PYTHONUTF8": "1", "PYTHONUNBUFFERED": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 
@@ -58,14 +58,14 @@ def create_venv(home: Path, *options: str) -> Path:
     result = subprocess.run(command, capture_output=True, text=True, errors="replace", env=child_environment())
     output = result.stdout + result.stderr
     if result.returncode and ("ensurepip" in output or "No module named venv" in output):
-        raise Failure("This Python cannot make environments: install its venv package (apt install python3-venv).")
+        raise Failure("This Python cannot create environments. Install its venv package (apt install python3-venv).")
     if result.returncode:
         raise Failure(explain(f"Making the environment {home}", output))
     return venv_python(home)
 
 
 def pip(python: Path, *arguments: str, doing: str) -> None:
-    """Run pip with one line of progress; a Failure says in a sentence why it did not work."""
+    """Run pip and show its progress in one line. Raises Failure with the reason in one sentence."""
     command = [str(python), "-I", "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
     progress, output = Progress(), []
     with subprocess.Popen(
@@ -85,7 +85,7 @@ def pip(python: Path, *arguments: str, doing: str) -> None:
 
 
 def explain(doing: str, output: str) -> str:
-    """Why pip or venv failed, as a sentence, from what it printed."""
+    """The reason why pip or venv failed, as one sentence, from its output."""
     if re.search(r"No space left|not enough space|Disk quota", output):
         return f"{doing} failed: the disk is full; {ENVIRONMENT_GB} GB are needed in {cache_root()}."
     if re.search(r"Retrying \(|ConnectionError|name resolution|Network is unreachable|ProxyError|SSLError", output):
@@ -104,7 +104,7 @@ def requirement_files(comfyui: Path) -> list[Path]:
 
 
 def environment_key(requirements: Sequence[Path]) -> str:
-    """Differs whenever other packages, another Python or another kind of machine is asked for."""
+    """A name that is different for different requirements, Python versions and kinds of machine."""
     digest = hashlib.sha256(f"{sys.version_info[:2]} {sys.platform} {platform.machine()}".encode())
     for file in requirements:
         digest.update(b"\0" + file.read_bytes().replace(b"\r\n", b"\n"))
@@ -112,9 +112,9 @@ def environment_key(requirements: Sequence[Path]) -> str:
 
 
 def shared_environment(comfyui: Path) -> Path:
-    """The Python with torch, ComfyUI's and our requirements, built when missing.
+    """The Python that has torch and the requirements of ComfyUI and of the pack. It is built if missing.
 
-    An environment without its marker is the rest of an interrupted build, and is built anew.
+    An environment without its marker file is left over from an interrupted build, and is built again.
     """
     requirements = requirement_files(comfyui)
     home = cache_root() / f"env-{environment_key(requirements)}"
@@ -132,16 +132,16 @@ def _build_shared(home: Path, requirements: Sequence[Path]) -> None:
     shutil.rmtree(home, ignore_errors=True)
     free = shutil.disk_usage(home.parent).free / 1e9
     if free < ENVIRONMENT_GB:
-        raise Failure(f"The disk is too full: {home.parent} has {free:.1f} GB, the set-up needs {ENVIRONMENT_GB} GB.")
-    say(f"Building the environment {home} (once, several minutes)")
+        raise Failure(f"The disk is too full: {home.parent} has {free:.1f} GB, setup needs {ENVIRONMENT_GB} GB.")
+    say(f"Building the environment {home} (only once; this takes several minutes)")
     sources = [part for file in requirements for part in ("-r", str(file))]
     pip(create_venv(home), "install", *sources, doing="Installing the packages")
 
 
 def clone_environment(comfyui: Path) -> Path:
-    """The Python of this clone's `.venv`: the shared environment, and the clone as the package `controlstack`.
+    """The Python of this clone's `.venv`: the shared environment, with the clone importable as `controlstack`.
 
-    The clone's root never gets onto `sys.path`, where its `nodes` would shadow ComfyUI's.
+    The root of the clone stays off `sys.path`, where its `nodes` would shadow ComfyUI's.
     """
     shared, home = shared_environment(comfyui), ROOT / ".venv"
     python, marker = venv_python(home), home / "controlstack.json"
@@ -150,7 +150,7 @@ def clone_environment(comfyui: Path) -> Path:
         if marker.is_file() and marker.read_text(encoding="utf-8") == state and python.exists():
             return python
         if home.exists() and not marker.is_file():
-            raise Failure(f"{home} was not made by dev.py: move it elsewhere.")
+            raise Failure(f"{home} was not made by dev.py. Move it elsewhere.")
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(exist_ok=True)
         marker.write_text("unfinished", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One graph in API format, through a server's `/prompt`, with progress, to its saved images."""
+"""Runs a graph in API format on a server, shows its progress, and finds the images it saved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def load_graph(path: Path) -> Graph:
 
 
 def run_graph(server: Server, graph: Graph) -> list[Path]:
-    """Run `graph` and return the files it saved below the server's base folder, oldest first."""
+    """Run `graph` and return the image files it saved, oldest first. Raises Failure if the graph does not succeed."""
     client = uuid.uuid4().hex
     try:
         with EventStream("127.0.0.1", server.port, f"/ws?clientId={client}", server.check_alive) as events:
@@ -67,7 +67,7 @@ def _follow(events: EventStream, prompt_id: str, graph: Graph) -> None:
 
 
 def _lost(server: Server) -> Failure:
-    time.sleep(0.5)  # a process that just died may need a moment to be seen as ended
+    time.sleep(0.5)  # it takes a moment until a killed process is reported as ended
     server.check_alive()
     return Failure(
         f"ComfyUI closed the connection before the graph was done; the end of {server.log}:\n{server.log_end()}"
@@ -75,7 +75,7 @@ def _lost(server: Server) -> Failure:
 
 
 def explain_rejection(answer: Mapping[str, Any]) -> str:
-    """The sentences in ComfyUI's answer to a graph that it does not run."""
+    """The reasons in ComfyUI's answer when it refuses a graph, one sentence each."""
     error = answer.get("error") or {"message": "The graph has errors"}
     sentences = [error if isinstance(error, str) else error["message"].rstrip(".:") + "."]
     for node_id, node in (answer.get("node_errors") or {}).items():

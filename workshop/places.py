@@ -1,4 +1,4 @@
-"""Folders: the clone, the cache shared by all clones, links between them, and locks on them."""
+"""Folders: the clone, and the cache shared by all clones; links between folders, and locks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASE = ROOT / ".comfyui"
 
 
 def cache_root() -> Path:
-    """The folder shared by all clones of this user: CONTROLSTACK_CACHE, or `controlstack` in the system's place."""
+    """The folder shared by all clones: CONTROLSTACK_CACHE, or `controlstack` in the user's cache folder."""
     chosen = os.environ.get("CONTROLSTACK_CACHE")
     if chosen:
         return Path(chosen).expanduser().resolve()
@@ -32,7 +32,7 @@ def cache_root() -> Path:
 
 @contextlib.contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Hold `lock` against other processes; the system releases it even if this one dies."""
+    """Hold the lock file `lock` against other processes. The system releases it even if this process is killed."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("ab")
@@ -42,7 +42,7 @@ def exclusive(lock: Path) -> Iterator[None]:
         waiting = False
         while not _try_lock(file):
             if not waiting:
-                say(f"Another dev.py holds {lock}: waiting for it.")
+                say(f"Another dev.py holds {lock}: waiting until it is done.")
             waiting = True
             time.sleep(0.5)
         yield
@@ -64,14 +64,14 @@ def _try_lock(file: BinaryIO) -> bool:
 
 
 def link_folder(link: Path, target: Path) -> None:
-    """Make `link` lead to `target`: a symbolic link, or on Windows a junction, which needs no privilege."""
+    """Make `link` point to `target`: a symbolic link or, on Windows, a junction, which needs no privilege."""
     if os.path.lexists(link):
         if link.resolve() == target.resolve():
             return
         try:
-            link.rmdir() if sys.platform == "win32" else link.unlink()  # removes a link, never a folder with files
+            link.rmdir() if sys.platform == "win32" else link.unlink()  # never removes a folder with files
         except OSError as error:
-            raise Failure(f"{link} is in the way of a link to {target}: move it elsewhere.") from error
+            raise Failure(f"{link} is in the way of a link to {target}. Move it elsewhere.") from error
     link.parent.mkdir(parents=True, exist_ok=True)
     if sys.platform == "win32":
         import _winapi

@@ -1,4 +1,4 @@
-"""What the person at the keyboard sees: failures as sentences, and progress."""
+"""What the user sees in the terminal: failures as sentences, and progress."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 
 class Failure(Exception):
-    """Something the person at the keyboard can act on; its text is one sentence, perhaps with log lines below."""
+    """A failure that the user can act on. Its text is one sentence, sometimes followed by lines of a log."""
 
 
 def say(text: str) -> None:
@@ -17,7 +17,7 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """One line that keeps changing on a terminal; at most a line a second elsewhere."""
+    """Progress as one changing line in a terminal, or as at most one line a second in a file or pipe."""
 
     def __init__(self) -> None:
         self._shown_at = 0.0
@@ -38,10 +38,10 @@ class Progress:
 
 
 def explain_os_error(error: OSError) -> str:
-    """A sentence for what the person can put right; empty for what only a traceback explains."""
+    """One sentence for an error that the user can fix; empty for any other error."""
     where = error.filename or "this machine"
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-        return f"The disk is full ({where}): make room, then run again."
+        return f"The disk is full ({where}). Free some space, then run again."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"This user may not write {where}: {error.strerror}."
+        return f"You may not write {where}: {error.strerror}."
     return ""

@@ -13,7 +13,7 @@ import torch
 from controlstack.api_clients.endpoint import Phase
 from controlstack.api_clients.messages import Carrier
 from controlstack.api_clients.modelslab import ModelsLab, ModelsLabEnterprise
-from controlstack.api_clients.modelslab_rules import pictures
+from controlstack.api_clients.modelslab_rules import body_images
 from controlstack.api_clients.modelslab_tables import ModelsLabOptions
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality
@@ -125,13 +125,13 @@ def test_several_controls_become_comma_lists_with_one_type() -> None:
 def test_two_strengths_are_refused_and_the_node_s_one_scale_is_the_way_out() -> None:
     mixed = replace(GOOD, controls=(CANNY, replace(DEPTH, strength=0.5)))
     text = complaints(V5, mixed)
-    assert "strength is 1 for canny, 0.5 for depth: ModelsLab has one strength for all controls." in text
+    assert "strength is 1 for canny, 0.5 for depth. ModelsLab has one strength for all controls." in text
     assert "controlnet_conditioning_scale" in text
     assert body(V5, mixed, controlnet_conditioning_scale=0.7)["controlnet_conditioning_scale"] == 0.7
 
 
 def test_two_pictures_are_refused_because_one_travels() -> None:
-    assert "Connect the same picture" in complaints(V5, replace(GOOD, controls=(CANNY, replace(DEPTH, image=OTHER))))
+    assert "Connect the same image" in complaints(V5, replace(GOOD, controls=(CANNY, replace(DEPTH, image=OTHER))))
 
 
 def test_auto_hint_follows_who_detects() -> None:
@@ -177,9 +177,11 @@ def test_inpainting_takes_the_mask_of_its_control_or_of_the_request() -> None:
 
 
 def test_a_mask_without_inpaint_and_inpaint_without_a_mask_are_refused() -> None:
-    assert "uses a mask with an inpaint control only" in complaints(V5, replace(GOOD, init_image=PICTURE, mask=MASK))
+    assert "uses a mask only together with an inpaint control" in complaints(
+        V5, replace(GOOD, init_image=PICTURE, mask=MASK)
+    )
     assert "needs a mask for inpainting" in complaints(V5, replace(GOOD, controls=(replace(INPAINT, mask=None),)))
-    assert "takes one mask" in complaints(V5, replace(GOOD, controls=(INPAINT,), init_image=PICTURE, mask=MASK))
+    assert "2 masks are connected" in complaints(V5, replace(GOOD, controls=(INPAINT,), init_image=PICTURE, mask=MASK))
 
 
 def test_pictures_are_uploaded_or_travel_as_base64_as_the_flag_says() -> None:
@@ -206,7 +208,7 @@ def test_an_address_replaces_the_connected_picture() -> None:
     both = body(V5, replace(GOOD, init_image=OTHER), init_image_url=address)
     assert both["init_image"] == address != both["control_image"]
     assert body(V5, replace(GOOD, denoise=0.3), init_image_url=address)["strength"] == 0.3
-    assert "base64 on" in complaints(V5, control_image_url=address, base64=True)
+    assert "base64 is on" in complaints(V5, control_image_url=address, base64=True)
     styled, look = replace(GOOD, references=(STYLE,)), "https://me.example/look.png"
     assert body(V5, styled, ip_adapter_image_url=look, base64=True)["ip_adapter_image"] == look
     assert "must be an address" in complaints(V5, control_image_url="C:\\photo.png")
@@ -235,7 +237,7 @@ def test_references_are_refused_where_no_adapter_is_documented() -> None:
     face = replace(GOOD, references=(replace(STYLE, kind=ReferenceKind.FACE),))
     assert "kind is face" in complaints(V5, face, model_id="boziorealvisxlv4")
     many = replace(GOOD, references=(replace(STYLE, image=PICTURE.repeat(2, 1, 1, 1)),))
-    assert "takes one picture" in complaints(V5, many)
+    assert "accepts one reference image" in complaints(V5, many)
 
 
 def test_loras_become_comma_lists() -> None:
@@ -279,20 +281,20 @@ def test_a_mask_of_another_shape_covers_the_same_of_its_picture() -> None:
     control = replace(GOOD, controls=(replace(INPAINT, image=wide, mask=ends),), width=64, height=64)
     own = replace(GOOD, controls=(replace(INPAINT, mask=None),), init_image=wide, mask=ends, width=64, height=64)
     for request in (control, own):
-        mask, _ = pictures(request, ModelsLabOptions())["mask_image"]
+        mask, _ = body_images(request, ModelsLabOptions())["mask_image"]
         assert mask is not None and mask.shape == (1, 64, 64, 3)
         assert (mask[:, :, 16:-16] == 0).all()
 
 
 def test_flux_takes_one_control_and_its_plain_id_has_no_controlnet() -> None:
     assert "at most 1" in complaints(V5, replace(GOOD, controls=(CANNY, DEPTH)), model_id="fluxdev")
-    assert "Use fluxdev." in complaints(V5, model_id="flux")
+    assert "Set model_id to fluxdev." in complaints(V5, model_id="flux")
 
 
 def test_other_controlnets_are_free_text_and_noted() -> None:
     assert body(V5, controlnet_model="ghibli", model_id="fluxdev")["controlnet_model"] == "ghibli"
     assert "'ghibli'" in V5.notes(GOOD, V5.options_type(controlnet_model="ghibli"))[0]
-    assert "one id for each" in complaints(V5, controlnet_model="ghibli,canny")
+    assert "one id for each control" in complaints(V5, controlnet_model="ghibli,canny")
 
 
 @pytest.mark.parametrize(
@@ -300,10 +302,10 @@ def test_other_controlnets_are_free_text_and_noted() -> None:
 )
 def test_a_net_of_one_s_own_takes_any_kind_of_map_as_the_remedy_says(endpoint: Any, model: str, kind: Modality) -> None:
     request = replace(GOOD, controls=(replace(CANNY, modality=kind),))
-    assert "or fill in controlnet_model" in complaints(endpoint, request, model_id=model)
+    assert "or set controlnet_model" in complaints(endpoint, request, model_id=model)
     assert body(endpoint, request, model_id=model, controlnet_model="ghibli")["controlnet_model"] == "ghibli"
     text = complaints(endpoint, request, model_id=model, controlnet_model=kind.value)
-    assert f"controlnet_model is '{kind.value}': of the documented kinds" in text
+    assert f"controlnet_model contains '{kind.value}', which" in text
 
 
 def test_seeds_are_32_bit_numbers_or_null() -> None:
@@ -333,7 +335,7 @@ def test_guess_mode_goes_without_a_prompt_and_nothing_else_does() -> None:
 def test_windows_and_batches_of_maps_are_refused() -> None:
     assert "at every step" in complaints(V5, replace(GOOD, controls=(replace(CANNY, end=0.5),)))
     many = replace(CANNY, image=PICTURE.repeat(2, 1, 1, 1))
-    assert "takes one for all pictures" in complaints(V5, replace(GOOD, controls=(many,), batch_size=2))
+    assert "accepts one image for all results" in complaints(V5, replace(GOOD, controls=(many,), batch_size=2))
 
 
 def test_the_track_id_is_a_number_on_the_standard_endpoint_only() -> None:
@@ -516,7 +518,7 @@ def test_the_output_may_be_text_or_a_list_and_success_without_any_is_a_failure()
     assert V5.read_poll(said({**SUCCESS, "output": LINK})).outputs == (LINK,)
     assert V5.read_submit(said({**SUCCESS, "id": None})).phase is Phase.DONE
     failed = V5.read_poll(said({"status": "success", "id": 1, "output": []}))
-    assert failed.phase is Phase.FAILED and "no picture" in failed.message
+    assert failed.phase is Phase.FAILED and "no image" in failed.message
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_an_address_alone_is_an_initial_image_and_denoise_acts_on_it(app: str, s
     if app == "auto":
         assert "With denoise 1 the initial image is ignored." in IMAGE.notes(ignored, IMAGE.options_type(**options))
     else:
-        assert "Move it a little" in complaints(IMAGE, ignored, **options)
+        assert "Change denoise by 0.01 or more" in complaints(IMAGE, ignored, **options)
         assert body(IMAGE, replace(bare, denoise=0.99), **options)["strength"] == 0.01
     assert "denoise is 0.3" in complaints(CONTROLNET, replace(GOOD, denoise=0.3), image_url=options["image_url"])
 
@@ -238,7 +238,7 @@ def test_an_address_alone_is_an_initial_image_and_denoise_acts_on_it(app: str, s
 def test_a_negative_prompt_is_refused_where_it_is_ignored(app: str) -> None:
     foggy = replace(SQUARE, negative_prompt="fog")
     text = complaints(IMAGE, foggy, app_id=app)
-    assert f"Qolaba {app} ignores it" in text
+    assert f"Qolaba {app} ignores negative prompts" in text
     assert "Flux PuLID or Ideogram Remix" in text
     assert body(IMAGE, foggy, app_id="Ideogram Remix")["negative_prompt"] == "fog"
 
@@ -259,10 +259,10 @@ def test_the_gpu_is_chosen_for_qolaba_s_own_models_only() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "request_", "options", "part"),
     [
-        (IMAGE, replace(GOOD, controls=()), {}, "no app fits what is connected"),
+        (IMAGE, replace(GOOD, controls=()), {}, "has no app for what is connected"),
         (IMAGE, replace(GOOD, init_image=PICTURE), {"app_id": "Flux Dev"}, "controls is 1"),
         (IMAGE, CHANGED, {"app_id": "Flux PuLID"}, "needs a reference"),
-        (IMAGE, replace(LOOK, init_image=PICTURE), {"app_id": "Flux Redux"}, "takes one picture"),
+        (IMAGE, replace(LOOK, init_image=PICTURE), {"app_id": "Flux Redux"}, "accepts one image"),
         (IMAGE, GOOD, {"app_id": "Flux Depth"}, "control 1 (canny) is not available"),
         (CONTROLNET, replace(GOOD, controls=()), {}, "controls is 0"),
         (CONTROLNET, CHANGED, {}, "cannot start from an image"),
@@ -405,7 +405,7 @@ def test_the_output_is_read_in_every_shape(output: Any, status: str) -> None:
 
 def test_missing_pictures_are_told_and_none_at_all_is_a_failure_that_names_moderation() -> None:
     fewer = {**DONE, "output": {"result": [LINK]}}
-    assert CONTROLNET.read_poll(said(fewer)).message.startswith("1 of 2 pictures came back")
+    assert CONTROLNET.read_poll(said(fewer)).message.startswith("1 of 2 images came back")
     none = CONTROLNET.read_poll(said({**DONE, "output": {"result": []}}))
     assert none.phase is Phase.FAILED and "nudity or copyright" in none.message
 

@@ -137,7 +137,7 @@ def test_up_to_three_controls_one_on_flux_each_kind_once() -> None:
     assert "at most 3" in complaints(SCENARIO, replace(GOOD, controls=tuple(four)), **SD15)
     assert "at most 1" in complaints(SCENARIO, replace(GOOD, controls=tuple(four[:2])), **DEV)
     poses = (four[2], replace(CANNY, modality=Modality.OPENPOSE))
-    assert "'pose' 2 times" in complaints(SCENARIO, replace(GOOD, controls=poses), **SD15)
+    assert "'pose' is used 2 times" in complaints(SCENARIO, replace(GOOD, controls=poses), **SD15)
 
 
 @pytest.mark.parametrize(
@@ -150,15 +150,15 @@ def test_the_modality_may_be_written_by_hand(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "options", "part"),
     [
-        ("city", SDXL, "presets character, landscape"),
-        ("landscape", DEV, "each part is a name"),
-        ("canny,depth", DEV, "takes one name"),
-        ("canny,pose,depth,seg", SD15, "three names"),
-        ("landscape,canny", SD15, "one preset alone"),
+        ("city", SDXL, "character, landscape"),
+        ("landscape", DEV, "Each part must be a name"),
+        ("canny,depth", DEV, "accepts one name"),
+        ("canny,pose,depth,seg", SD15, "at most 3 names"),
+        ("landscape,canny", SD15, "Keep the preset alone"),
         ("canny:0", SD15, "above 0 and at most 1"),
         ("canny:1.5", SD15, "above 0 and at most 1"),
         ("canny:x", SD15, "name:weight"),
-        ("hed", SD15, "each part is a name"),
+        ("hed", SD15, "Each part must be a name"),
         ("canny,canny", SD15, "2 times"),
     ],
 )
@@ -168,7 +168,7 @@ def test_a_modality_the_family_lacks_is_refused(text: str, options: Any, part: s
 
 def test_a_written_modality_leaves_nothing_of_the_controls_behind() -> None:
     weak = replace(GOOD, controls=(replace(CANNY, strength=0.5),))
-    assert "the weights stand there" in complaints(SCENARIO, weak, modality="sketch", **SD15)
+    assert "the weights are part of its text" in complaints(SCENARIO, weak, modality="sketch", **SD15)
     assert "Keep one" in complaints(SCENARIO, replace(GOOD, controls=(CANNY, DEPTH)), modality="sketch", **SD15)
 
 
@@ -190,7 +190,7 @@ def test_windows_are_sent_to_flux_dev_always_and_refused_elsewhere() -> None:
         assert "at every step" in complaints(SCENARIO, part, **options)
     assert "Set model_family to flux-dev" in complaints(SCENARIO, part, modelId="model_abc")
     late = replace(GOOD, controls=(replace(CANNY, start=0.92),), steps=150)
-    assert "0.9 at the latest" in complaints(SCENARIO, late, **DEV)
+    assert "a start of at most 0.9" in complaints(SCENARIO, late, **DEV)
 
 
 def test_references_are_plural_with_one_scale_each_and_a_batch_is_several() -> None:
@@ -208,7 +208,7 @@ def test_references_of_two_kinds_are_refused() -> None:
     assert "one ipAdapterType" in complaints(SCENARIO, replace(GOOD, references=mixed))
     face = replace(GOOD, references=(replace(STYLE, kind=ReferenceKind.FACE),))
     assert "has character, style" in complaints(SCENARIO, face)
-    assert "carries one picture" in complaints(
+    assert "carries one image" in complaints(
         SCENARIO, replace(GOOD, references=(STYLE, STYLE)), ip_adapter_fields=SINGULAR
     )
 
@@ -223,7 +223,7 @@ def test_loras_become_concepts_with_their_epochs() -> None:
         {"modelId": "model_a", "scale": 0.8, "modelEpoch": "000001"},
         {"modelId": "model_b", "scale": 1.0, "modelEpoch": "000003"},
     ]
-    assert "there are 0 LoRAs" in complaints(SCENARIO, conceptEpochs="000001")
+    assert "0 LoRAs are connected" in complaints(SCENARIO, conceptEpochs="000001")
 
 
 def test_the_number_of_pictures_is_always_sent_because_four_is_the_default() -> None:
@@ -274,7 +274,7 @@ def test_there_is_no_initial_image_mask_or_clip_skip() -> None:
 
 def test_flux_lora_fields_are_refused_for_other_families() -> None:
     for name in ("baseModelId", "modelEpoch"):
-        assert "it is for Flux LoRA models" in complaints(SCENARIO, **SD15, **{name: "x"})
+        assert "only for Flux LoRA models" in complaints(SCENARIO, **SD15, **{name: "x"})
 
 
 def carriers(request: Any = GOOD, **options: Any) -> list[str]:
@@ -308,7 +308,9 @@ def test_an_uploaded_control_picture_is_named_by_its_asset() -> None:
     assert sent(image_transfer="upload")["image"] == "asset_1"
     large = replace(GOOD, width=2048, height=2048)
     assert sent(large, control_field="controlImage", image_transfer="inline")["controlImage"].startswith("data:")
-    assert "Choose controlImageId" in complaints(SCENARIO, control_field="controlImage", image_transfer="upload")
+    assert "Set control_field to controlImageId" in complaints(
+        SCENARIO, control_field="controlImage", image_transfer="upload"
+    )
     assert "is uploaded" in complaints(SCENARIO, imageParentId="asset_p", image_transfer="upload")
 
 
@@ -460,7 +462,7 @@ def test_a_finished_job_names_assets_that_are_located_one_by_one() -> None:
 
 def test_a_finished_job_without_assets_has_failed() -> None:
     state = SCENARIO.read_poll(said({"job": {**JOB, "status": "success"}}))
-    assert state.phase is Phase.FAILED and "no picture" in state.message
+    assert state.phase is Phase.FAILED and "no image" in state.message
 
 
 def test_a_failed_job_tells_error_and_hint() -> None:

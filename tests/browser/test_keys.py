@@ -64,6 +64,6 @@ def test_a_form_says_what_is_wrong_and_stays_open(settings_page: Page) -> None:
     form.get_by_label("profile").fill("studio")
     form.get_by_label("api_key").fill("fake key")
     form.get_by_role("button", name="Store").click()
-    form.get_by_text("holds spaces").wait_for()
+    form.get_by_text("contains spaces").wait_for()
     form.get_by_role("button", name="Cancel").click()
     form.wait_for(state="detached")

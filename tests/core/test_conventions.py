@@ -101,7 +101,7 @@ def test_inpaint_without_a_mask_says_so() -> None:
 
 @pytest.mark.parametrize("kind", NetKind)
 @pytest.mark.parametrize("modality", LINE_MAPS)
-def test_drawings_on_paper_are_turned_round_for_every_net(kind: NetKind, modality: Modality) -> None:
+def test_drawings_on_white_paper_are_inverted_for_every_net(kind: NetKind, modality: Modality) -> None:
     lines = torch.zeros(2, 48, 64, 3)
     lines[:, 20] = 1
     on_paper = ControlUnit(modality, 1 - lines)
@@ -114,7 +114,7 @@ def test_drawings_on_paper_are_turned_round_for_every_net(kind: NetKind, modalit
 @pytest.mark.parametrize("kind", NetKind)
 @pytest.mark.parametrize("modality", LINE_MAPS)
 @pytest.mark.parametrize("share", [0.61, 1.0])
-def test_a_map_that_was_detected_here_is_never_turned_round(kind: NetKind, modality: Modality, share: float) -> None:
+def test_a_map_that_was_detected_here_is_never_inverted(kind: NetKind, modality: Modality, share: float) -> None:
     dense = (
         (torch.rand(1, 48, 64, 1, generator=torch.Generator().manual_seed(1)) <= share).float().expand(-1, -1, -1, 3)
     )
@@ -136,7 +136,7 @@ def test_a_map_the_user_brings_is_a_drawing_where_most_of_it_is_paper(light: flo
     assert is_black_on_white(ControlUnit(Modality.SCRIBBLE, torch.where(pixels, 0.6, 0.1))) == on_paper
 
 
-def test_a_batch_is_turned_round_as_a_whole_or_not_at_all() -> None:
+def test_a_batch_is_inverted_as_a_whole_or_not_at_all() -> None:
     """A video of a drawing, one picture of which is darker than the threshold for a single one."""
     drawing = torch.ones(4, 48, 64, 3)
     drawing[:, :4] = 0
@@ -163,12 +163,12 @@ def test_black_lines_on_paper_are_what_white_ones_on_black_are_at_any_size(modal
 @pytest.mark.parametrize(
     ("longer", "factor"), [(499, 1), (500, 2), (1024, 3), (2048, 4), (3000, 5), (4999, 6), (5000, 7)]
 )
-def test_sticks_widen_with_the_picture(longer: int, factor: int) -> None:
+def test_limbs_widen_with_the_image(longer: int, factor: int) -> None:
     assert limb_half_width(longer, 100) == limb_half_width(100, longer) == 4 * factor
 
 
 @pytest.mark.parametrize("modality", [Modality.OPENPOSE, Modality.POSE])
-def test_the_sdxl_union_gets_thick_sticks_in_their_own_colours(modality: Modality) -> None:
+def test_the_sdxl_union_gets_thick_limbs_in_their_own_colors(modality: Modality) -> None:
     red, green = torch.tensor([0.6, 0, 0]), torch.tensor([0, 0.6, 0])
     skeleton = torch.zeros(1, 600, 400, 3)
     skeleton[:, 100:500, 196:204] = red  # two sticks of half-width 4
@@ -190,7 +190,7 @@ STANDING = HEAD | {NECK: (0, 0.2), RIGHT_HIP: (-0.1, 0.5), RIGHT_KNEE: (-0.1, 0.
 
 
 @pytest.mark.parametrize(("height", "stick"), [(600, 4.0), (300, 4.0), (1200, 4.0)])
-def test_sticks_get_their_width_whatever_they_had(height: int, stick: float) -> None:
+def test_limbs_get_their_width_whatever_they_had(height: int, stick: float) -> None:
     """Maps come at any size and from any hand; what is wide enough is not widened."""
     width = height * 2 // 3
     body = [None] * BODY_POINTS
@@ -220,7 +220,7 @@ def test_a_flux_net_of_unknown_habits_gets_what_it_is_given() -> None:
     assert adapted(ControlUnit(Modality.GRAY, coloured), NetKind.FLUX) is coloured
 
 
-def test_what_pixels_cannot_give_is_said() -> None:
+def test_what_pixels_cannot_give_is_reported() -> None:
     assert "SAM" in limitation(NetKind.SDXL_UNION, Modality.SEGMENTATION)
     assert "bodies only" in limitation(NetKind.SDXL_UNION, Modality.POSE)
     assert limitation(NetKind.SDXL, Modality.INPAINT)

@@ -1,4 +1,4 @@
-"""Maps are brought to the picture's size as the three modes promise."""
+"""Maps are brought to the image's size as the three modes promise."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_gray_and_transparent_images_become_rgb() -> None:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 64), (5, 40), (32, 128)])
-def test_a_mask_of_any_size_covers_the_same_of_its_picture(size: tuple[int, int]) -> None:
+def test_a_mask_of_any_size_covers_the_same_of_its_image(size: tuple[int, int]) -> None:
     mask = torch.zeros(1, *size)
     mask[..., : size[1] // 4] = 1
     picture = torch.rand(1, 16, 64, 3)

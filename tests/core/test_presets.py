@@ -1,4 +1,4 @@
-"""A preset becomes a stack of controls, and leaves out what the picture does not have."""
+"""A preset becomes a stack of controls, and leaves out what the image does not have."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_first_layer_leads(preset: Preset) -> None:
     assert all(2 * layer.strength in Range(0, 2) for layer in PRESETS[preset])
 
 
-def test_a_black_map_is_left_out_and_said() -> None:
+def test_a_black_map_is_skipped_and_reported() -> None:
     def make_map(modality: Modality) -> torch.Tensor:
         return gray_map(modality) * (modality is not Modality.OPENPOSE)
 

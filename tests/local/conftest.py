@@ -9,13 +9,15 @@ import pytest
 import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.local.families import Family
-from controlstack.local.model import DEMO_MODEL, LocalModel, load_model
+from controlstack.local.load import load_model
+from controlstack.local.model import LocalModel
+from controlstack.local.source import DEMO_MODEL, source_of
 from controlstack.tests.local.stocked import stocked_model
 
 
 @pytest.fixture(scope="session")
 def demo() -> LocalModel:
-    return load_model(DEMO_MODEL, "demo (embedded)", PlainMemory(torch.device("cpu")), torch.float32)
+    return load_model(source_of(DEMO_MODEL), "demo (embedded)", PlainMemory(torch.device("cpu")), torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,7 @@ def stocked_model(family: Family, folder: Path, in_channels: int = 4) -> LocalMo
         save_file(tensors, folder / "ipadapter" / f"{name}.safetensors")
     for name, tensors in loras(model).items():
         save_file(tensors, folder / "loras" / f"{name}.safetensors")
-    model.library = Library(folders)
-    return model
+    return replace(model, library=Library(folders))
 
 
 def adapters(model: LocalModel) -> dict[str, dict[str, Tensor]]:

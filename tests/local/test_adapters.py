@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,10 +17,13 @@ from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.local.adapter_search import find_adapters
+from controlstack.local.check import problems
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
+from controlstack.local.networks import image_encoder
 from controlstack.local.run import Step
 from controlstack.tests.local.stocked import SIZE, adapters, picture, stocked_model
 from controlstack.tests.local.tiny_models import WIDTH, clip_vision, tiny_model
@@ -63,7 +67,7 @@ def test_the_kind_of_a_reference_chooses_the_adapter(tmp_path: Path, files: list
     assert {kind.value: adapter.path.stem for kind, adapter in found.items()} == kinds
 
 
-def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_left_out(
+def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_file(adapters(tiny_model(Family.SDXL))["ip-adapter_tiny"], tmp_path / "ip-adapter_sdxl.safetensors")
@@ -82,10 +86,8 @@ def test_a_missing_image_encoder_is_a_sentence_with_where_to_get_it(tmp_path: Pa
     model = tiny_model(Family.SD15)
     (tmp_path / "ipadapter").mkdir()
     save_file(adapters(model)["ip-adapter_tiny"], tmp_path / "ipadapter" / "ip-adapter_tiny.safetensors")
-    model.library = Library({name: [tmp_path / name] for name in ("ipadapter", "clip_vision")})
-    said = (
-        r"reference 1 is read by ip-adapter_tiny\.safetensors: it needs an image encoder .* 32 .*clip_vision.*Put one"
-    )
+    model = replace(model, library=Library({name: [tmp_path / name] for name in ("ipadapter", "clip_vision")}))
+    said = r"reference 1 uses .* ip-adapter_tiny\.safetensors, .* an image encoder .* 32 .*clip_vision.*Put one"
     with pytest.raises(InvalidRequest, match=said):
         image(model, STYLE)
 
@@ -96,9 +98,9 @@ def test_an_adapter_whose_image_encoder_is_there_comes_first(tmp_path: Path) -> 
     weight = fed["image_proj.proj.weight"]
     wider = {**fed, "image_proj.proj.weight": torch.zeros(weight.shape[0], WIDTH + 16)}
     save_file(wider, tmp_path / "ipadapter" / "ip-adapter.safetensors")  # the shorter name
-    assert model.adapters()[ReferenceKind.STYLE].path.stem == "ip-adapter_tiny"
+    assert inventory_of(model).adapters[ReferenceKind.STYLE].path.stem == "ip-adapter_tiny"
     for kind in (ReferenceKind.STYLE, ReferenceKind.FACE):
-        assert model.problems(replace(REQUEST, references=(replace(STYLE, kind=kind),))) == []
+        assert problems(model, replace(REQUEST, references=(replace(STYLE, kind=kind),)), inventory_of(model)) == []
 
 
 def test_an_image_encoder_is_read_from_a_file_and_from_a_folder(tmp_path: Path) -> None:
@@ -214,10 +216,10 @@ def test_the_weights_of_two_combinations_of_adapters_are_kept_and_no_more(tmp_pa
 
     def loaded(*kinds: ReferenceKind) -> bool:
         """Whether a generation with these kinds read adapters from their files."""
-        before = model.fittings.misses
+        before = model.adapter_sets.misses
         references = tuple(replace(STYLE, kind=kind) for kind in kinds)
         generate(model, replace(REQUEST, steps=1, references=references), lambda _: weights.append(_projection(model)))
-        return model.fittings.misses > before
+        return model.adapter_sets.misses > before
 
     style, character, face = ReferenceKind
     assert [loaded(style), loaded(style, character), loaded(style), loaded(style, character)] == [True, True] + [
@@ -254,7 +256,8 @@ def test_flux_refuses_what_its_pipelines_cannot_do_with_references(stocked: Mode
 
 def test_a_reference_is_embedded_once(stocked: Models) -> None:
     model = stocked(Family.SDXL)
-    encoder, _ = model.image_encoder(model.adapters()[ReferenceKind.CHARACTER])
+    managed, _ = image_encoder(model, inventory_of(model).adapters[ReferenceKind.CHARACTER])
+    encoder: Any = managed.module
     calls = []
     hook = encoder.register_forward_hook(lambda *_: calls.append(1))
     new = ImageReference(picture(77), kind=ReferenceKind.CHARACTER)

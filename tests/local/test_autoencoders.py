@@ -14,8 +14,10 @@ from controlstack.local.autoencoders import tile_side
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
 from controlstack.local.inputs import init_latents
+from controlstack.local.inventory import inventory_of
 from controlstack.local.model import LocalModel
 from controlstack.local.offload import decoding_bytes
+from controlstack.local.preview import latent_preview
 from controlstack.local.run import Run
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
@@ -50,7 +52,7 @@ def test_without_the_rule_the_numbers_are_out_of_range() -> None:
         assert not vae.encode(torch.ones(1, 3, 16, 16).half()).latent_dist.mean.isfinite().all()
 
 
-def test_the_latents_of_a_first_picture_are_finite_and_fit_the_denoiser() -> None:
+def test_the_latents_of_a_first_image_are_finite_and_fit_the_denoiser() -> None:
     model = half_model()
     latents = init_latents(model, BEGUN)
     assert latents.dtype == torch.float16
@@ -65,9 +67,9 @@ def test_the_preview_shows_what_the_decoder_makes() -> None:
     vae = model.components["vae"]
     exact = half_model(torch.float32)
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    shown = model.preview(vae)(latents)
+    shown = latent_preview(model, vae)(latents)
     assert shown.float().std() > 0, "a decoder out of its range gives one gray"
-    theirs = exact.preview(exact.components["vae"])(latents)
+    theirs = latent_preview(exact, exact.components["vae"])(latents)
     assert (shown.int() - theirs.int()).abs().max() <= 2
     assert vae.dtype == torch.float16
 
@@ -77,7 +79,7 @@ def test_the_preview_shows_what_the_decoder_makes() -> None:
     [REQUEST, BEGUN, INVERTED, replace(REQUEST, upscale=True)],
     ids=["text", "picture", "inverted", "upscaled"],
 )
-def test_every_way_to_a_picture_stays_in_range(request_: GenerationRequest) -> None:
+def test_every_way_to_an_image_stays_in_range(request_: GenerationRequest) -> None:
     model = half_model()
     previews: list[Tensor] = []
     result = generate(model, request_, lambda step: previews.append(step.preview()))
@@ -93,7 +95,7 @@ def test_bf16_is_decoded_as_it_is_and_encoded_in_fp32_as_the_pipelines_do() -> N
     for part in (vae.encoder, vae.decoder):
         part.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].dtype))
     init_latents(model, BEGUN)
-    model.preview(vae)
+    latent_preview(model, vae)
     ours = list(seen)
     seen.clear()
     generate(model, BEGUN)  # both in the pipeline
@@ -107,7 +109,7 @@ def test_a_vae_that_does_not_ask_for_it_computes_in_its_own_format() -> None:
     for part in (vae.encoder, vae.decoder):
         part.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0].dtype))
     init_latents(model, BEGUN)
-    model.preview(vae)
+    latent_preview(model, vae)
     assert seen == [torch.float16] * 2
 
 
@@ -139,7 +141,7 @@ def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_pictures_of_the_size_a_model_was_trained_at_are_taken_in_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_the_size_a_model_was_trained_at_are_taken_in_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(Family.SDXL)
     vae = model.components["vae"]
     own = vae.tile_sample_min_size, vae.tile_latent_min_size
@@ -158,7 +160,7 @@ def test_pictures_of_the_size_a_model_was_trained_at_are_taken_in_tiles_too(monk
 def test_the_room_that_is_reckoned_with_is_that_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a large picture would have the whole model offloaded layer by layer."""
     model = tiny_model(Family.SDXL)
-    large = Run(model, replace(REQUEST, width=1024, height=1024), model.find())
+    large = Run(model, replace(REQUEST, width=1024, height=1024), inventory_of(model))
     rooms = []
     for free in (12 * GIB, 7 * GIB):
         monkeypatch.setattr(PlainMemory, "free", lambda self, free=free: free)
@@ -167,7 +169,7 @@ def test_the_room_that_is_reckoned_with_is_that_of_a_tile(monkeypatch: pytest.Mo
     assert large.stages()[2].activation_bytes == rooms[1]
 
 
-def test_the_pictures_of_a_batch_are_decoded_one_by_one_and_the_probes_of_the_preview_at_once() -> None:
+def test_the_images_of_a_batch_are_decoded_one_by_one_and_the_probes_of_the_preview_at_once() -> None:
     model = tiny_model(Family.SD15)
     vae = model.components["vae"]
     batches: list[int] = []

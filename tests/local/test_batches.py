@@ -15,6 +15,7 @@ from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, Schedule
 from controlstack.local import autoencoders
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.model import LocalModel
 from controlstack.local.pipelines import Task
 from controlstack.local.run import Run
@@ -73,10 +74,10 @@ def test_each_image_of_a_batch_can_be_made_alone(stocked: Models, family: Family
 
 
 @pytest.mark.parametrize("start", [{}, {"init_image": picture(3)}, {"init_image": picture(3), "mask": LEFT}])
-def test_a_union_net_of_flux_serves_every_picture_of_a_batch(stocked: Models, start: dict[str, Any]) -> None:
+def test_a_union_net_of_flux_serves_every_image_of_a_batch(stocked: Models, start: dict[str, Any]) -> None:
     model = stocked(Family.FLUX_DEV)
     tile = ControlUnit(Modality.TILE, picture(2))
-    assert model.nets()[Modality.TILE].mode is not None
+    assert inventory_of(model).nets[Modality.TILE].mode is not None
     request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2, controls=(tile,), **start)
     both = generate(model, replace(request, seed=3, batch_size=2)).images
     assert (generate(model, replace(request, seed=4)).images[0] - both[1]).abs().max() < 2e-3
@@ -100,7 +101,7 @@ def test_the_seed_alone_decides_with_every_scheduler_of_flux(stocked: Models, ch
     assert not torch.allclose(both[:1], alone, atol=1e-4)
 
 
-def test_a_picture_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_said(
+def test_an_image_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_reported(
     stocked: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = stocked(Family.SD15)
@@ -154,5 +155,5 @@ def test_decoding_in_fp32_takes_the_room_of_fp32() -> None:
     rooms = []
     for upcast in (False, True):
         vae.register_to_config(force_upcast=upcast)
-        rooms.append(Run(model, request, model.find()).decoding_bytes())
+        rooms.append(Run(model, request, inventory_of(model)).decoding_bytes())
     assert rooms[1] == 2 * rooms[0]

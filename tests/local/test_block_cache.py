@@ -133,7 +133,7 @@ def test_a_run_that_is_stopped_leaves_no_trace(flux: LocalModel) -> None:
     assert torch.equal(made(flux, 0).images, before)
 
 
-def test_without_nets_it_makes_the_picture_of_diffusers_own_cache() -> None:
+def test_without_nets_it_makes_the_image_of_diffusers_own_cache() -> None:
     model = tiny_model(Family.FLUX_DEV)  # diffusers leaves hooks behind
     request = replace(REQUEST, steps=12)
     exact = generate(model, request).images
@@ -195,7 +195,7 @@ def test_the_image_of_a_batch_that_differs_most_decides(flux: LocalModel) -> Non
 
 
 @pytest.mark.parametrize("offload", [Offload.NONE, Offload.MODEL, Offload.SEQUENTIAL])
-def test_every_mode_of_memory_makes_the_same_picture(flux: LocalModel, offload: Offload) -> None:
+def test_every_mode_of_memory_makes_the_same_image(flux: LocalModel, offload: Offload) -> None:
     changes = {"controls": (CANNY,)}
     expected, before = made(flux, ALL, **changes).images, made(flux, 0, **changes).images
     model = replace(flux, offload=offload)
@@ -216,13 +216,13 @@ def test_controls_references_and_loras_act_together_with_it(flux: LocalModel) ->
     assert torch.equal(made(flux, 0).images, before)
 
 
-def test_a_picture_that_is_drawn_again_larger_begins_anew_as_well(flux: LocalModel) -> None:
+def test_an_image_that_is_drawn_again_larger_begins_anew_as_well(flux: LocalModel) -> None:
     result = made(flux, ALL, upscale=True)
     assert result.images.shape == (1, 2 * SIZE, 2 * SIZE, 3)
     assert [note[:23] for note in result.notes] == ["In 5 of 6 steps only th", "Drawn again: In 2 of 3 "]
 
 
-def test_the_notes_say_how_much_was_left_out(flux: LocalModel) -> None:
+def test_the_notes_say_how_much_was_skipped(flux: LocalModel) -> None:
     assert made(flux, 0).notes == ()
     assert made(flux, ALL).notes == ("block_cache 1 skipped blocks in 5 of 6 steps, which changed the image.",)
     assert made(flux, NEVER).notes == (

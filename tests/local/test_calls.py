@@ -16,8 +16,10 @@ from controlstack.core.request import GenerationRequest, ImageReference
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
 from controlstack.core.validate import calls_of
 from controlstack.local.capabilities import TABLES
+from controlstack.local.check import family_capabilities, problems
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.model import LocalModel
 from controlstack.local.pipelines import Task, pipeline_kind
 from controlstack.local.schedulers import make_scheduler
@@ -77,12 +79,12 @@ def test_the_least_denoise_that_is_named_is_the_least_that_runs(
 ) -> None:
     model = stocked(family)
     request = GenerationRequest(width=SIZE, height=SIZE, steps=steps, init_image=PICTURE, denoise=0.0)
-    (problem,) = model.problems(request)
+    (problem,) = problems(model, request, inventory_of(model))
     least = float(problem.remedy.removeprefix("Set it to ").removesuffix(" or more."))
     assert least == {(3, False): 0.34, (30, False): 0.04}.get((steps, model.facts.flow), 0.01)
     calls: list[tuple[int, int]] = []
     generate(model, replace(request, denoise=least), lambda step: calls.append((step.number, step.total)))
-    total = calls_of(replace(request, denoise=least), model.table)
+    total = calls_of(replace(request, denoise=least), family_capabilities(model))
     assert calls == [(number, total) for number in range(1, total + 1)]
     with pytest.raises(InvalidRequest, match="denoise is"):
         generate(model, replace(request, denoise=least - 0.01))

@@ -15,8 +15,10 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
+from controlstack.local.networks import control_network
 from controlstack.local.pipelines import Task
 from controlstack.local.schedulers import make_scheduler
 from controlstack.tests.local.stocked import SIZE, picture
@@ -41,7 +43,7 @@ def counted(model: LocalModel, *modalities: Modality) -> Iterator[Counter[str]]:
     calls: Counter[str] = Counter()
     hooks = []
     for modality in modalities:
-        net = model.net(model.nets()[modality])
+        net = control_network(model, inventory_of(model).nets[modality]).module
         hooks.append(net.register_forward_hook(lambda *_, name=modality.value: calls.update([name])))
         if encoder := getattr(net, "controlnet_cond_embedding", None):
             first = encoder.conv_in
@@ -73,7 +75,7 @@ def test_a_hint_is_encoded_once_a_generation(stocked: Models, family: Family) ->
             generate(model, request)
         assert calls["canny"] == calls["depth"] >= request.steps
         assert calls["canny hints"] == calls["depth hints"] == 1
-    net = model.net(model.nets()[Modality.CANNY])
+    net = control_network(model, inventory_of(model).nets[Modality.CANNY]).module
     assert "forward" not in vars(net.controlnet_cond_embedding)
 
 
@@ -106,7 +108,7 @@ def test_a_mask_scales_what_each_place_is_given(stocked: Models) -> None:
     from controlstack.local.unet_stack import unet_control_stack
 
     model = stocked(Family.SD15)
-    net = model.net(model.nets()[Modality.CANNY])
+    net = control_network(model, inventory_of(model).nets[Modality.CANNY]).module
     hint = picture(1).movedim(-1, 1)
     inputs = {
         "encoder_hidden_states": torch.randn(1, 77, 32),
@@ -135,11 +137,11 @@ def test_a_union_net_alone_makes_the_image_of_the_union_pipeline(stocked: Models
     )
     request = replace(REQUEST, controls=controls)
     for used in (controls[:1], controls):
-        nets = [model.nets()[control.modality] for control in used]
+        nets = [inventory_of(model).nets[control.modality] for control in used]
         assert all(net.union for net in nets)
         parts = {**model.components, "scheduler": make_scheduler(request.scheduler, model.scheduler_config)}
         pipeline = diffusers.StableDiffusionXLControlNetUnionPipeline(
-            **parts, controlnet=model.net(nets[0]), add_watermarker=False
+            **parts, controlnet=control_network(model, nets[0]).module, add_watermarker=False
         )
         pipeline.set_progress_bar_config(disable=True)
         theirs = pipeline(
@@ -163,10 +165,10 @@ def test_a_flux_union_net_makes_the_image_of_the_plain_pipeline(stocked: Models)
         ControlUnit(Modality.OPENPOSE, picture(1), strength=0.7),
         ControlUnit(Modality.TILE, picture(2), strength=1.2),
     )
-    nets = [model.nets()[control.modality] for control in controls]
+    nets = [inventory_of(model).nets[control.modality] for control in controls]
     parts = {**model.components, "scheduler": make_scheduler(REQUEST.scheduler, model.scheduler_config)}
     pipeline = diffusers.FluxControlNetPipeline(
-        **parts, controlnet=diffusers.FluxMultiControlNetModel([model.net(nets[0])])
+        **parts, controlnet=diffusers.FluxMultiControlNetModel([control_network(model, nets[0]).module])
     )
     pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(

@@ -195,7 +195,7 @@ def test_a_second_drawing_changes_what_the_first_was_to_change(demo: LocalModel)
 
 
 def test_what_keeps_a_picture_from_being_drawn_again_is_said_of_upscale(demo: LocalModel) -> None:
-    with pytest.raises(InvalidRequest, match=r"upscale is on: .* drawn again at 3072x128 .* width 3072 there"):
+    with pytest.raises(InvalidRequest, match=r"upscale is on, .* again at 3072x128 .* width is 3072"):
         generate(demo, request(0, width=1536, height=64, upscale=True))
 
 

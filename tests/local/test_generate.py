@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from controlstack.benchmarks.plain import plain_pipeline
+from controlstack.core.cache import Cache
 from controlstack.core.errors import GenerationFailed, InvalidRequest, ModelUnreadable, OutOfMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, Detect, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.model import LocalModel
-from controlstack.local.remembered import Remembered
 from controlstack.local.run import Step
 from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, make_scheduler
 from controlstack.tools.demo_scenes import draw_scene
@@ -222,14 +223,14 @@ def test_a_result_that_is_not_a_number_is_an_error_and_not_a_black_image(
     decoder = demo.components["vae"].decoder
     broken = decoder.layers[0].weight.data.clone()
     monkeypatch.setattr(decoder.layers[0].weight, "data", torch.full_like(broken, float("nan")))
-    broken_model = replace(demo, remembered=Remembered())  # with a preview of its own
+    broken_model = replace(demo, results=Cache(1))  # with a preview of its own
     with pytest.raises(GenerationFailed, match="Set precision to fp32"):
         generate(broken_model, replace(REQUEST, steps=1), lambda step: step.preview())
 
 
 def test_an_adapter_that_cannot_be_loaded_leaves_the_model_usable(demo: LocalModel, tmp_path: Path) -> None:
     before = image(demo, REQUEST)
-    tensors = load_file(demo.adapters()[ReferenceKind.STYLE].path)
+    tensors = load_file(inventory_of(demo).adapters[ReferenceKind.STYLE].path)
     del tensors["ip_adapter.3.to_k_ip.weight"]
     (tmp_path / "ip_adapter").mkdir()
     save_file(tensors, tmp_path / "ip_adapter" / "style.safetensors")

@@ -11,6 +11,7 @@ from controlstack.core.request import ControlUnit, GenerationRequest, ImageRefer
 from controlstack.local.adapters import reference_inputs
 from controlstack.local.families import Family
 from controlstack.local.inputs import net_controls, start_inputs
+from controlstack.local.inventory import inventory_of
 from controlstack.local.model import LocalModel
 from controlstack.tests.local.stocked import SIZE, picture
 
@@ -33,7 +34,7 @@ def test_the_limit_of_a_control_goes_the_way_of_its_map(
     model = stocked(Family.SD15)
     request = GenerationRequest("", width=SIZE, height=SIZE)
     control = ControlUnit(Modality.CANNY, WIDE, mask=OUTER_QUARTERS, resize=resize)
-    area = net_controls(model, request, [control], [model.nets()[Modality.CANNY]])[0].mask
+    area = net_controls(model, request, [control], [inventory_of(model).nets[Modality.CANNY]])[0].mask
     assert area is not None
     share = {Resize.CROP: 0.0, Resize.FIT: 0.25, Resize.STRETCH: 0.5}[resize]
     assert area.mean() == pytest.approx(share, abs=0.1)
@@ -47,7 +48,7 @@ def test_the_limit_of_a_reference_covers_the_whole_result_whatever_proportions_t
     height, width = shape
     outer = ((torch.arange(width) < width // 4) | (torch.arange(width) >= 3 * width // 4)).float()
     reference = ImageReference(picture(1), mask=outer.expand(1, height, width))
-    adapters = [model.adapters()[reference.kind]]
+    adapters = [inventory_of(model).adapters[reference.kind]]
     inputs = reference_inputs(model, [reference], adapters, 2 * SIZE, SIZE, guided=True)
     (area,) = inputs["cross_attention_kwargs"]["ip_adapter_masks"]
     assert area.shape == (1, 1, SIZE, 2 * SIZE)

@@ -12,8 +12,10 @@ import torch
 from controlstack.core.errors import InvalidRequest, ModelUnreadable
 from controlstack.core.request import GenerationRequest, Lora
 from controlstack.local import loras
+from controlstack.local.check import problems
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
 from controlstack.tests.local.stocked import SIZE
@@ -130,18 +132,19 @@ def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
     assert torch.equal(image(model), before)
 
 
-def test_files_that_are_not_there_are_said_before_anything_runs(fresh: Models, tmp_path: Path) -> None:
+def test_files_that_are_not_there_are_reported_before_anything_runs(fresh: Models, tmp_path: Path) -> None:
     model = fresh(Family.SD15)
     wanted = (Lora(DIFFUSERS), Lora("gone.safetensors"), Lora(remote_id="style-7"), Lora("unused", strength=0.0))
     request = replace(REQUEST, loras=wanted, vae="nope.safetensors")
-    assert [str(problem) for problem in model.problems(request)] == [
-        "lora 3 is 'style-7': it lies with a service, and this machine needs a file. Choose one of ComfyUI's.",
-        f"lora 2 is 'gone.safetensors': it is not in {tmp_path}. Put it there or choose another file.",
-        "vae is 'nope.safetensors': it is not in models/vae. Put it there or choose another file.",
+    assert [str(problem) for problem in problems(model, request, inventory_of(model))] == [
+        "lora 3 is 'style-7', which is stored with a service. The local engine needs a file: choose one of ComfyUI's "
+        "LoRAs.",
+        f"lora 2 is 'gone.safetensors', which is not in {tmp_path}. Put the file there, or choose another one.",
+        "vae is 'nope.safetensors', which is not in models/vae. Put the file there, or choose another one.",
     ]
     with pytest.raises(InvalidRequest, match="for 3 reasons"):
         generate(model, request)
-    assert model.problems(replace(REQUEST, loras=wanted[:1])) == []
+    assert problems(model, replace(REQUEST, loras=wanted[:1]), inventory_of(model)) == []
 
 
 def test_a_lora_for_another_family_is_a_sentence_and_leaves_no_trace(fresh: Models, tmp_path: Path) -> None:

@@ -18,12 +18,17 @@ from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
-from controlstack.local import model as model_module
+from controlstack.local import inventory as inventory_module
+from controlstack.local.check import capabilities
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
-from controlstack.local.model import DEMO_MODEL, LocalModel, family_of, load_model
+from controlstack.local.load import load_model
+from controlstack.local.model import LocalModel
 from controlstack.local.net_search import NetSearch
+from controlstack.local.networks import control_network
+from controlstack.local.source import DEMO_MODEL, source_of
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import components, scheduler
 from diffusers import FluxPipeline, StableDiffusionXLPipeline
@@ -39,14 +44,14 @@ def copy(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, *net_folders: Path) -> LocalModel:
-    return load_model(folder, "test", PlainMemory(CPU), torch.float32, Library({"controlnet": net_folders}))
+    return load_model(source_of(folder), "test", PlainMemory(CPU), torch.float32, Library({"controlnet": net_folders}))
 
 
 def test_the_demo_model_has_its_nets_and_its_adapter(demo: LocalModel) -> None:
-    assert set(demo.nets()) == {Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE, Modality.POSE}
-    assert set(demo.adapters()) == {ReferenceKind.STYLE}
-    canny = demo.nets()[Modality.CANNY]
-    assert demo.net(canny) is demo.net(canny)
+    assert set(inventory_of(demo).nets) == {Modality.CANNY, Modality.DEPTH, Modality.OPENPOSE, Modality.POSE}
+    assert set(inventory_of(demo).adapters) == {ReferenceKind.STYLE}
+    canny = inventory_of(demo).nets[Modality.CANNY]
+    assert control_network(demo, canny).module is control_network(demo, canny).module
 
 
 def test_the_text_encoder_has_the_key_names_that_every_transformers_release_reads() -> None:
@@ -72,27 +77,26 @@ def test_nets_come_from_the_controlnet_folders_and_are_found_when_they_are_added
     own.rename(shared / "unused")
     shutil.rmtree(copy / "controlnet")
     model = load(copy, shared)
-    assert model.nets() == {}
+    assert inventory_of(model).nets == {}
     (shared / "sd15").mkdir()
     added = (shared / "unused").rename(shared / "sd15" / "control_v11p_sd15_canny")
-    assert model.nets()[Modality.CANNY].path == added
-    assert model.capabilities().controls.modalities == {Modality.CANNY}
+    assert inventory_of(model).nets[Modality.CANNY].path == added
+    assert capabilities(model, inventory_of(model)).controls.modalities == {Modality.CANNY}
 
 
 def test_a_net_whose_file_was_replaced_is_read_again_and_the_old_one_forgotten(copy: Path) -> None:
     model = load(copy)
-    canny = model.nets()[Modality.CANNY]
-    first = model.net(canny)
-    model.managed(first)
+    canny = inventory_of(model).nets[Modality.CANNY]
+    first = control_network(model, canny).module
     gone = weakref.ref(first)
     (weights,) = canny.path.glob("*.safetensors")
     tensors = load_file(weights)
     name = sorted(tensors)[0]
     save_file({**tensors, name: torch.full_like(tensors[name], 2)}, weights, metadata={"format": "pt"})
     os.utime(weights, ns=(0, 0))
-    second = model.net(canny)
+    second = control_network(model, canny).module
     assert (second.state_dict()[name] == 2).all()
-    assert model.net(canny) is second
+    assert control_network(model, canny).module is second
     del first
     gc.collect()
     assert gone() is None
@@ -103,7 +107,7 @@ def test_half_precision_files_are_taken_where_there_are_no_others(copy: Path) ->
         (weights,) = (copy / part).glob("*.safetensors")
         weights.rename(weights.with_name(weights.name.replace(".safetensors", ".fp16.safetensors")))
     model = load(copy)
-    assert model.net(model.nets()[Modality.CANNY]).dtype == torch.float32
+    assert control_network(model, inventory_of(model).nets[Modality.CANNY]).module.dtype == torch.float32
 
 
 def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
@@ -172,7 +176,7 @@ def test_another_family_is_a_sentence(copy: Path, kind: str | None) -> None:
     del content["_class_name"]
     index.write_text(json.dumps({**content, **({"_class_name": kind} if kind else {})}), encoding="utf-8")
     shown = kind or "model of unknown kind"
-    with pytest.raises(ModelUnreadable, match=rf"holds a {shown}: .* runs SD 1.5, SDXL"):
+    with pytest.raises(ModelUnreadable, match=rf"contains a {shown}\. .* runs SD 1.5, SDXL"):
         load(copy)
 
 
@@ -181,7 +185,7 @@ def test_diffusers_folders_of_every_family_are_loaded(family: Family, tmp_path: 
     parts = components(family)
     kind = FluxPipeline if FACTS[family].flow else StableDiffusionXLPipeline
     kind(**parts, scheduler=scheduler(family)).save_pretrained(tmp_path)
-    assert family_of(tmp_path) is family
+    assert source_of(tmp_path).family is family
     model = load(tmp_path)
     assert model.family is family
     for name, part in parts.items():
@@ -196,7 +200,7 @@ def test_a_folder_whose_weights_are_of_another_family_than_its_index_says_is_ref
     tensors = load_file(weights)
     tensors = {name: t.new_zeros(t.shape[0], 1024) if "attn2.to_k" in name else t for name, t in tensors.items()}
     save_file(tensors, weights, metadata={"format": "pt"})
-    with pytest.raises(ModelUnreadable, match=r"The unet in .* is SD 2: the local engine runs SD 1\.5, SDXL"):
+    with pytest.raises(ModelUnreadable, match=r"The unet in .* is SD 2\. The local engine runs SD 1\.5, SDXL"):
         load(copy)
 
 
@@ -213,7 +217,7 @@ def test_nets_and_adapters_are_looked_for_once_a_generation(
     stocked: Callable[[Family], LocalModel], monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     searches: list[str] = []
-    for place, name in ((NetSearch, "nets"), (model_module, "find_adapters")):
+    for place, name in ((NetSearch, "nets"), (inventory_module, "find_adapters")):
         plain = getattr(place, name)
         monkeypatch.setattr(place, name, lambda *a, plain=plain, name=name: searches.append(name) or plain(*a))
     controls = (ControlUnit(Modality.CANNY, picture(1)), ControlUnit(Modality.DEPTH, picture(2)))

@@ -16,10 +16,13 @@ from controlstack.local.controlnet_file import load_net
 from controlstack.local.families import FACTS, Family
 from controlstack.local.generate import generate
 from controlstack.local.inputs import net_kind
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
-from controlstack.local.model import DEMO_MODEL, LocalModel
+from controlstack.local.model import LocalModel
 from controlstack.local.net_names import NET_SOURCES, NETS_OF, NetWord, published, word_of
 from controlstack.local.net_search import NetSearch
+from controlstack.local.networks import control_network
+from controlstack.local.source import DEMO_MODEL
 from controlstack.tests.local.original_layouts import ldm_unet, stored, xlabs_original
 from controlstack.tests.local.tiny_models import (
     WIDTH,
@@ -335,7 +338,7 @@ def test_a_file_of_xlabs_makes_the_picture_of_its_folder(folder: Path) -> None:
     pictures = []
     for place in ("folder", "file"):
         model = tiny_model(Family.FLUX_DEV, Library({"controlnet": (folder / place,)}))
-        assert same(net, model.net(model.nets()[Modality.CANNY]))
+        assert same(net, control_network(model, inventory_of(model).nets[Modality.CANNY]).module)
         pictures.append(generate(model, request).images)
     assert torch.equal(*pictures)
     assert not torch.equal(pictures[0], generate(model, replace(request, controls=())).images)
@@ -350,8 +353,9 @@ def test_by_which_conventions_a_flux_net_reads_maps_is_told_from_what_it_is(fold
     for name, net in files.items():
         write(folder, name, net.state_dict())
     model = tiny_model(Family.FLUX_DEV, Library({"controlnet": (folder,)}))
-    model.nets_chosen = dict(zip((Modality.DEPTH, Modality.GRAY, Modality.TILE), files, strict=True))
-    kinds = [net_kind(model, model.nets()[modality]) for modality in model.nets_chosen]
+    chosen = dict(zip((Modality.DEPTH, Modality.GRAY, Modality.TILE), files, strict=True))
+    model = replace(model, nets_chosen=chosen)
+    kinds = [net_kind(model, inventory_of(model).nets[modality]) for modality in model.nets_chosen]
     assert kinds == [NetKind.FLUX, NetKind.FLUX_UNION_PRO_2, NetKind.FLUX_UNION]
 
 
@@ -372,9 +376,10 @@ def test_the_shuffle_net_averages_its_outputs(folder: Path) -> None:
     write(folder, "control_v11e_sd15_shuffle.safetensors", control_net().state_dict())
     write(folder, "control_v11p_sd15_canny.safetensors", control_net().state_dict())
     model = tiny_model(Family.SD15, Library({"controlnet": (folder,)}))
-    nets = model.nets()
+    nets = inventory_of(model).nets
     averaging = {
-        word: model.net(nets[word]).config.global_pool_conditions for word in (Modality.SHUFFLE, Modality.CANNY)
+        word: control_network(model, nets[word]).module.config.global_pool_conditions
+        for word in (Modality.SHUFFLE, Modality.CANNY)
     }
     assert averaging == {Modality.SHUFFLE: True, Modality.CANNY: False}
 
@@ -382,4 +387,7 @@ def test_the_shuffle_net_averages_its_outputs(folder: Path) -> None:
 def test_a_net_is_loaded_once(folder: Path) -> None:
     write(folder, "canny.safetensors", control_net().state_dict())
     model: LocalModel = tiny_model(Family.SD15, Library({"controlnet": (folder,)}))
-    assert model.net(model.nets()[Modality.CANNY]) is model.net(model.nets()[Modality.CANNY])
+    assert (
+        control_network(model, inventory_of(model).nets[Modality.CANNY]).module
+        is control_network(model, inventory_of(model).nets[Modality.CANNY]).module
+    )

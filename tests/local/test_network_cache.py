@@ -13,11 +13,14 @@ from weakref import ref
 import pytest
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
-from controlstack.local import model as model_module
+from controlstack.local import networks as networks_module
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
-from controlstack.local.model import KEPT_ADAPTERS, KEPT_NETWORKS, LocalModel
+from controlstack.local.model import KEPT_ADAPTER_SETS, LocalModel
+from controlstack.local.network_cache import KEPT_NETWORKS
+from controlstack.local.networks import control_network, image_encoder
 from controlstack.local.run import Step
 from controlstack.tests.local.stocked import SIZE, adapters, picture
 from controlstack.tests.local.tiny_models import clip_vision, control_net, tiny_model
@@ -66,14 +69,14 @@ def request(*modalities: Modality, **changes: object) -> GenerationRequest:
 def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of the nets that are read from the disk."""
     read: list[str] = []
-    load = model_module.load_net
+    load = networks_module.load_net
 
     def noted(path: Path, *rest: object) -> object:
         read.append(path.name)
         return load(path, *rest)  # pyright: ignore[reportArgumentType]
 
     with monkeypatch.context() as patched:
-        patched.setattr(model_module, "load_net", noted)
+        patched.setattr(networks_module, "load_net", noted)
         yield read
 
 
@@ -84,7 +87,7 @@ def test_nets_that_were_tried_are_let_go_and_their_memory_with_them(model: Local
     try:
         for modality in NETS:
             generate(model, request(modality))
-            nets.append(ref(model.net(model.nets()[modality])))
+            nets.append(ref(control_network(model, inventory_of(model).nets[modality]).module))
         alive = [net() is not None for net in nets]
     finally:
         gc.enable()
@@ -128,8 +131,8 @@ def test_a_net_of_the_present_request_is_not_let_go_for_another_one_of_it(
 
 def test_an_image_encoder_is_let_go_as_nets_are(model: LocalModel) -> None:
     generate(model, request(references=(ImageReference(picture(2)),)))
-    style = next(iter(model.adapters().values()))
-    encoder = ref(model.image_encoder(style)[0])
+    style = next(iter(inventory_of(model).adapters.values()))
+    encoder = ref(image_encoder(model, style)[0].module)
     for modality in list(NETS)[: KEPT_NETWORKS - 1]:
         generate(model, request(modality))
     gc.collect()
@@ -143,13 +146,13 @@ def test_an_image_encoder_is_let_go_as_nets_are(model: LocalModel) -> None:
 def test_sets_of_adapters_are_let_go_but_for_the_last_ones(model: LocalModel) -> None:
     one = ImageReference(picture(2))
     projections: list[ref[Any]] = []
-    for count in range(1, KEPT_ADAPTERS + 3):
+    for count in range(1, KEPT_ADAPTER_SETS + 3):
 
         def note(_step: Step) -> None:
             projections.append(ref(model.denoiser.encoder_hid_proj))
 
         generate(model, request(references=(one,) * count), note)
     gc.collect()
-    assert [weak() is None for weak in projections] == [True, True] + [False] * KEPT_ADAPTERS
+    assert [weak() is None for weak in projections] == [True, True] + [False] * KEPT_ADAPTER_SETS
     generate(model, request(references=(one,) * count))
-    assert (model.fittings.hits, model.fittings.misses) == (1, KEPT_ADAPTERS + 2)
+    assert (model.adapter_sets.hits, model.adapter_sets.misses) == (1, KEPT_ADAPTER_SETS + 2)

@@ -88,7 +88,7 @@ def run(pipeline: StableDiffusionPipeline) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_makes_the_same_picture_and_leaves_the_networks_as_they_were(
+def test_every_mode_makes_the_same_image_and_leaves_the_networks_as_they_were(
     pipeline: StableDiffusionPipeline, mode: Offload
 ) -> None:
     plain = run(pipeline)

@@ -17,7 +17,9 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.model import LocalModel
+from controlstack.local.networks import control_network, image_encoder
 from controlstack.local.pipelines import Task
 from controlstack.local.schedulers import make_scheduler
 from controlstack.tests.local.stocked import SIZE, picture
@@ -57,7 +59,7 @@ PLAIN = {
 
 def plain(model: LocalModel, request: GenerationRequest, task: Task, **more: Any) -> Tensor:
     """The image that diffusers' own pipeline makes, called as its documentation shows."""
-    nets = [model.net(model.nets()[control.modality]) for control in request.controls]
+    nets = [control_network(model, inventory_of(model).nets[control.modality]).module for control in request.controls]
     kind = getattr(diffusers, PLAIN[model.family.compatible_family, task][bool(nets)])
     parts = {**model.components, "scheduler": make_scheduler(request.scheduler, model.scheduler_config)}
     flux = model.facts.flow
@@ -142,8 +144,9 @@ def test_two_references_make_the_image_of_the_plain_pipeline(stocked: Models, fa
     references = (ImageReference(picture(4, batch=2), scale=0.8), ImageReference(picture(5), scale=0.4))
     request = replace(REQUEST, references=references)
     ours = generate(model, request).images
-    adapter = next(iter(model.adapters().values()))
-    encoder, processor = model.image_encoder(adapter)
+    adapter = next(iter(inventory_of(model).adapters.values()))
+    managed, processor = image_encoder(model, adapter)
+    encoder: Any = managed.module
     pipeline = getattr(diffusers, PLAIN[family, Task.TEXT_TO_IMAGE][0])
     parts = {**model.components, "image_encoder": encoder, "feature_extractor": processor}
     parts["scheduler"] = make_scheduler(request.scheduler, model.scheduler_config)

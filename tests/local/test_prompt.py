@@ -8,11 +8,15 @@ import pytest
 import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import GenerationRequest
+from controlstack.local.check import problems
 from controlstack.local.families import Family
 from controlstack.local.inputs import text_inputs
-from controlstack.local.model import LocalModel, load_model
+from controlstack.local.inventory import inventory_of
+from controlstack.local.load import load_model
+from controlstack.local.model import LocalModel
 from controlstack.local.prompt import encode_prompts
 from controlstack.local.prompt_weights import parse_weights
+from controlstack.local.source import source_of
 from controlstack.tests.local.tiny_models import components, scheduler, tiny_model
 from diffusers import FluxPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
@@ -129,7 +133,7 @@ def test_a_prompt_is_encoded_once() -> None:
 def test_an_empty_negative_prompt_of_sdxl_is_what_the_models_index_says(zeros: bool, tmp_path: Path) -> None:
     parts = {**components(Family.SDXL), "scheduler": scheduler(Family.SDXL)}
     StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros).save_pretrained(tmp_path)
-    model = load_model(tmp_path, "tiny", PlainMemory(CPU), torch.float32)
+    model = load_model(source_of(tmp_path), "tiny", PlainMemory(CPU), torch.float32)
     inputs = text_inputs(model, GenerationRequest("a cat", guidance_scale=5), None)
     assert bool(inputs["negative_prompt_embeds"].any()) is not zeros
 
@@ -138,5 +142,7 @@ def test_a_textual_inversion_is_refused_and_not_read_as_words() -> None:
     model = tiny_model(Family.SD15)
     for field in ("prompt", "negative_prompt"):
         request = GenerationRequest(**{"prompt": "a cat", field: "a cat, (embedding:easynegative:1.2)"})
-        (problem,) = model.problems(request)
-        assert str(problem).startswith(f"{field} is 'embedding:easynegative': textual inversions")
+        (problem,) = problems(model, request, inventory_of(model))
+        assert str(problem).startswith(
+            f"{field} contains 'embedding:easynegative', but the local engine does not load textual"
+        )

@@ -14,7 +14,9 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.model import LocalModel
+from controlstack.local.networks import control_network
 from controlstack.tests.local.stocked import SIZE, picture
 
 pytestmark = pytest.mark.slow
@@ -46,7 +48,7 @@ def test_controls_of_one_net_in_one_call_draw_the_same_but_for_rounding(stocked:
         "a red circle", width=SIZE, height=SIZE, steps=4, guidance_scale=3.5, seed=3, controls=controls
     )
     calls: Counter[str] = Counter()
-    net = model.net(model.nets()[Modality.CANNY])
+    net = control_network(model, inventory_of(model).nets[Modality.CANNY]).module
     hook = net.register_forward_hook(lambda *_: calls.update(["net"]))
     try:
         apart = generate(model, request).images

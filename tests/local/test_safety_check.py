@@ -12,14 +12,16 @@ import pytest
 import torch
 from controlstack.core.errors import InvalidRequest, ModelUnreadable, OutOfMemory
 from controlstack.core.images import fit_image
+from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, Resize
 from controlstack.local.generate import Generation, generate
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
+from controlstack.local.network_cache import NetworkCache
 from controlstack.local.options import Options
 from controlstack.local.run import Step
-from controlstack.local.safety_check import CHECKER, SQUARES, pixelate
+from controlstack.local.safety_check import CHECKER, SQUARES, load_safety_check, pixelate
 from controlstack.tests.local.stocked import picture
 from controlstack.tests.local.test_offload import SmallMemory
 from controlstack.tests.local.tiny_checker import FLAGS_ALL, FLAGS_NONE, tiny_checker, write_checker
@@ -71,7 +73,7 @@ def colours(image: Tensor) -> int:
     return len(torch.unique(image.flatten(0, -2), dim=0))
 
 
-def test_what_is_not_flagged_is_the_picture_as_ever(with_checker: WithChecker) -> None:
+def test_what_is_not_flagged_is_the_image_as_ever(with_checker: WithChecker) -> None:
     model = with_checker(FLAGS_NONE)
     result = made(model)
     assert result.flagged == ()
@@ -79,7 +81,7 @@ def test_what_is_not_flagged_is_the_picture_as_ever(with_checker: WithChecker) -
     assert torch.equal(result.images, generate(model, REQUEST).images)
 
 
-def test_a_flagged_picture_keeps_its_colours_and_loses_what_it_shows(with_checker: WithChecker) -> None:
+def test_a_flagged_image_keeps_its_colors_and_loses_what_it_shows(with_checker: WithChecker) -> None:
     model = with_checker(FLAGS_ALL)
     result = made(model, height=96)
     before = generate(model, replace(REQUEST, height=96)).images
@@ -94,7 +96,7 @@ def test_a_flagged_picture_keeps_its_colours_and_loses_what_it_shows(with_checke
     )
 
 
-def test_the_verdict_is_that_of_diffusers_and_each_picture_has_its_own(with_checker: WithChecker) -> None:
+def test_the_verdict_is_that_of_diffusers_and_each_image_has_its_own(with_checker: WithChecker) -> None:
     plain = generate(with_checker(FLAGS_NONE), replace(REQUEST, batch_size=4)).images
     near = sorted(nearness(image[None]) for image in plain)
     threshold = (near[1] + near[2]) / 2
@@ -104,7 +106,7 @@ def test_the_verdict_is_that_of_diffusers_and_each_picture_has_its_own(with_chec
     assert result.flagged == tuple(index for index, flagged in enumerate(expected) if flagged)
     for index, flagged in enumerate(expected):
         assert torch.equal(result.images[index], plain[index]) is not flagged
-    assert result.notes[0].startswith(f"Pictures {result.flagged[0] + 1}, {result.flagged[1] + 1} of 4 were flagged")
+    assert result.notes[0].startswith(f"Images {result.flagged[0] + 1}, {result.flagged[1] + 1} of 4 were flagged")
 
 
 def test_what_is_near_a_special_concept_is_flagged_a_little_earlier(with_checker: WithChecker) -> None:
@@ -115,7 +117,7 @@ def test_what_is_near_a_special_concept_is_flagged_a_little_earlier(with_checker
         assert made(with_checker(just_above, special)).flagged == flagged
 
 
-def test_the_finished_picture_is_looked_at_and_not_the_small_one(with_checker: WithChecker) -> None:
+def test_the_finished_image_is_looked_at_and_not_the_small_one(with_checker: WithChecker) -> None:
     small = generate(with_checker(FLAGS_NONE), REQUEST).images
     other = picture(9, size=128)
     near, far = nearness(fit_image(small, 128, 128, Resize.STRETCH)), nearness(other)
@@ -145,7 +147,7 @@ def test_previews_show_nothing_before_the_check(with_checker: WithChecker) -> No
 
 
 @pytest.mark.parametrize("size", [(8, 8), (1, 3), (100, 61), (64, 512)])
-def test_any_size_can_be_made_unrecognisable(size: tuple[int, int]) -> None:
+def test_any_size_can_be_pixelated(size: tuple[int, int]) -> None:
     images = torch.rand(2, *size, 3)
     result = pixelate(images)
     assert result.shape == images.shape
@@ -164,33 +166,32 @@ def test_the_models_own_checker_comes_first(with_checker: WithChecker, tmp_path:
 
 def test_it_is_loaded_once_and_under_the_memorys_management(with_checker: WithChecker) -> None:
     memory = SmallMemory(CPU)
-    model = with_checker(FLAGS_ALL, memory=memory, _managed={})
+    model = with_checker(FLAGS_ALL, networks=NetworkCache(memory))
     made(model)
-    checker = model.safety_check().checker
+    checker = load_safety_check(model).checker
     made(model, seed=4)
-    assert model.safety_check().checker is checker
+    assert load_safety_check(model).checker is checker
     loads = [names for names, _ in memory.loads if "StableDiffusionSafetyChecker" in names]
     assert loads == [["StableDiffusionSafetyChecker"]] * 2
 
 
-def test_a_stack_of_nets_does_not_take_its_place(with_checker: WithChecker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controlstack.local.model.KEPT_NETWORKS", 1)
-    model = with_checker(FLAGS_NONE)
+def test_a_stack_of_nets_does_not_take_its_place(with_checker: WithChecker) -> None:
+    model = with_checker(FLAGS_NONE, networks=NetworkCache(PlainMemory(CPU), limit=1))
     stack = tuple(ControlUnit(modality, picture(5, size=64)) for modality in (Modality.CANNY, Modality.DEPTH))
     made(model, controls=stack)
-    checker = model.safety_check().checker
+    checker = load_safety_check(model).checker
     made(model, controls=stack, seed=4)
-    assert model.safety_check().checker is checker
+    assert load_safety_check(model).checker is checker
 
 
 def test_the_precision_of_the_model_does_not_change_the_verdict(demo: LocalModel, tmp_path: Path) -> None:
     folder = write_checker(tmp_path / CHECKER, tiny_checker(FLAGS_ALL), torch.float16)
     model = replace(demo, library=Library({"diffusers": [tmp_path]}), dtype=torch.float16)
-    check = model.safety_check()
+    check = load_safety_check(model)
     assert {parameter.dtype for parameter in check.checker.module.parameters()} == {torch.float32}
     assert check.flagged(picture(1)) == (0,)
     (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
-    assert model.safety_check().flagged(picture(1)) == (0,)
+    assert load_safety_check(model).flagged(picture(1)) == (0,)
 
 
 def test_a_missing_checker_is_a_sentence_before_anything_runs(demo: LocalModel, tmp_path: Path) -> None:
@@ -224,7 +225,7 @@ def test_a_broken_checker_is_a_sentence_before_anything_runs(with_checker: WithC
     assert steps == []
 
 
-def test_too_little_memory_for_the_check_is_a_sentence_and_no_picture(
+def test_too_little_memory_for_the_check_is_a_sentence_and_no_image(
     with_checker: WithChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = with_checker(FLAGS_NONE)
@@ -232,12 +233,12 @@ def test_too_little_memory_for_the_check_is_a_sentence_and_no_picture(
     def fails(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(model.safety_check().checker.module.vision_model, "forward", fails)
+    monkeypatch.setattr(load_safety_check(model).checker.module.vision_model, "forward", fails)
     with pytest.raises(OutOfMemory, match=r"too little memory for the safety check\. .* or switch safety_check off"):
         made(model)
 
 
-def test_the_log_does_not_speak_of_black_pictures(with_checker: WithChecker, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_does_not_speak_of_black_images(with_checker: WithChecker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     assert made(with_checker(FLAGS_ALL)).flagged == (0,)
     assert "black" not in caplog.text

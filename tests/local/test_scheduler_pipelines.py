@@ -201,7 +201,7 @@ def test_the_seed_alone_decides(name: SchedulerName) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_a_picture_of_a_batch_can_be_made_alone(name: SchedulerName) -> None:
+def test_an_image_of_a_batch_can_be_made_alone(name: SchedulerName) -> None:
     generators = [torch.Generator().manual_seed(seed) for seed in (7, 8)]
     words = torch.zeros(2, 2, 8)
     both = pipeline_of("SD", "text", make(name, "SD"))(
@@ -213,7 +213,7 @@ def test_a_picture_of_a_batch_can_be_made_alone(name: SchedulerName) -> None:
 
 @pytest.mark.parametrize(("denoise", "calls"), [(1.0, 31), (0.5, 15), (0.01, 1)])
 @pytest.mark.parametrize("family", ["SD", "XL"])
-def test_inversion_there_and_back_gives_the_picture(family: str, denoise: float, calls: int) -> None:
+def test_inversion_there_and_back_gives_the_image(family: str, denoise: float, calls: int) -> None:
     inversion = make_inversion(SD15, denoise)
     picture = data(4)
     noise = run(family, "text", inversion.inverse, 31, latents=picture, guidance_scale=1.0)

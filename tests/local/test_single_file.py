@@ -14,12 +14,19 @@ from controlstack.core.errors import InvalidRequest, ModelNotFound, ModelUnreada
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import GenerationRequest, Lora
 from controlstack.local.assemble import network_class
+from controlstack.local.check import capabilities
 from controlstack.local.families import FACTS, Family
+from controlstack.local.family_configs import CONFIGS, family_configs
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
-from controlstack.local.model import DEMO_MODEL, LocalModel, load_model, model_files
+from controlstack.local.load import load_model
+from controlstack.local.model import LocalModel
 from controlstack.local.model_cache import stamp
-from controlstack.local.single_file import CONFIGS, Parts, family_configs, tokenizers
+from controlstack.local.network_cache import NetworkCache
+from controlstack.local.part_search import Parts
+from controlstack.local.single_file import tokenizers
+from controlstack.local.source import DEMO_MODEL, source_of
 from controlstack.tests.local.original_layouts import (
     checkpoint,
     hf_text,
@@ -53,7 +60,7 @@ def own(library: Library, tmp_path: Path) -> Library:
 
 
 def load(path: Path, library: Library, dtype: torch.dtype = torch.float32, parts: Parts | None = None) -> LocalModel:
-    return load_model(path, "test", CPU, dtype, library, parts)
+    return load_model(source_of(path, library, parts), "test", CPU, dtype, library)
 
 
 def equal(a: torch.nn.Module, b: torch.nn.Module, dtype: torch.dtype = torch.float32) -> bool:
@@ -79,7 +86,8 @@ def test_a_loaded_checkpoint_makes_the_image_of_its_parts(family: Family, own: L
     parts = components(family)
     model = load(write(own, "checkpoints/all.safetensors", stored(checkpoint(family, parts))), own)
     request = GenerationRequest("a red circle", width=64, height=64, steps=2, guidance_scale=3.0, seed=1)
-    expected = LocalModel("parts", family, own.folders["vae"][0], CPU, torch.float32, parts, model.scheduler_config)
+    nowhere = own.folders["vae"][0]
+    expected = LocalModel("parts", family, nowhere, torch.float32, parts, model.scheduler_config, NetworkCache(CPU))
     assert torch.equal(generate(model, request).images, generate(expected, request).images)
 
 
@@ -130,7 +138,8 @@ def test_scaled_fp8_is_multiplied_by_its_scale(family: Family, spelling: str, ow
 def test_weights_can_rest_in_8_bits_and_compute_in_more(family: Family, own: Library) -> None:
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(family, components(family))))
     full, small = (
-        load_model(path, "test", CPU, torch.float32, own, resting=resting) for resting in (None, torch.float8_e4m3fn)
+        load_model(source_of(path, own), "test", CPU, torch.float32, own, storage)
+        for storage in (None, torch.float8_e4m3fn)
     )
     sizes = [sum(p.nbytes for p in model.denoiser.parameters()) for model in (full, small)]
     assert sizes[1] < 0.6 * sizes[0]  # norms and ends stay as they are, which counts in a tiny one
@@ -154,7 +163,7 @@ def test_an_inpainting_checkpoint_keeps_its_nine_channels(own: Library) -> None:
     parts = components(in_channels=9)
     model = load(write(own, "checkpoints/inpaint.safetensors", stored(checkpoint(Family.SD15, parts))), own)
     assert model.denoiser.config.in_channels == 9
-    assert model.capabilities().init_images.mask_required
+    assert capabilities(model, inventory_of(model)).init_images.mask_required
 
 
 def test_marks_of_velocity_prediction_reach_the_scheduler(own: Library) -> None:
@@ -188,9 +197,9 @@ def test_the_files_of_a_model_are_told_before_it_is_loaded_and_change_with_what_
     path = write_parts(own, family, parts)
 
     def seen() -> object:
-        return stamp(*model_files(path, own, Parts()))
+        return stamp(*source_of(path, own).paths())
 
-    assert set(model_files(path, own, Parts())) == set(load(path, own).files.values())
+    assert set(source_of(path, own).paths()) == set(load(path, own).files.values())
     stamps = [seen()]
     assert seen() == stamps[0]
     os.utime(own.find("text_encoders", "clip_l.safetensors"), ns=(0, 0))
@@ -200,10 +209,10 @@ def test_the_files_of_a_model_are_told_before_it_is_loaded_and_change_with_what_
     assert load(path, own).files["vae"].name == "a_newer.safetensors"
     assert len(set(stamps)) == 3
     whole = write(own, "checkpoints/all.safetensors", stored(checkpoint(family, parts)))
-    assert model_files(whole, own, Parts()) == [whole]
+    assert source_of(whole, own).paths() == [whole]
     chosen = Parts(vae="ae.safetensors")
-    assert [file.name for file in model_files(whole, own, chosen)] == ["all.safetensors", "ae.safetensors"]
-    assert [file.name for file in model_files(DEMO_MODEL, own, chosen)] == ["demo_model", "ae.safetensors"]
+    assert [file.name for file in source_of(whole, own, chosen).paths()] == ["all.safetensors", "ae.safetensors"]
+    assert [file.name for file in source_of(DEMO_MODEL, own, chosen).paths()] == ["demo_model", "ae.safetensors"]
 
 
 def test_a_denoiser_of_diffusers_is_read_from_its_folder(own: Library) -> None:
@@ -268,7 +277,7 @@ def test_a_diffusers_model_takes_other_text_encoders_too(own: Library, tmp_path:
 def test_a_missing_part_is_named_with_the_folder_it_belongs_in(own: Library) -> None:
     path = write_parts(own, Family.FLUX_DEV, components(Family.FLUX_DEV))
     (own.folders["text_encoders"][0] / "t5xxl.safetensors").unlink()
-    with pytest.raises(ModelNotFound, match=r"needs the T5 text encoder of FLUX\.1 dev .*text_encoders.*Put its file"):
+    with pytest.raises(ModelNotFound, match=r"needs the T5 text encoder of FLUX\.1 dev .*text_encoders.*Put it there"):
         load(path, own)
     (own.folders["vae"][0] / "ae.safetensors").rename(own.folders["vae"][0] / "sd3_vae.safetensors")
     with pytest.raises(ModelNotFound, match=r"needs (the T5|a VAE)"):
@@ -287,7 +296,7 @@ def test_a_chosen_part_that_is_gone_or_wrong_is_a_sentence(own: Library) -> None
         "vae/wide.safetensors",
         {"decoder.up.0.block.0.norm1.weight": torch.zeros(4), "decoder.conv_in.weight": torch.zeros(8, 16, 3, 3)},
     )
-    with pytest.raises(ModelUnreadable, match=r"has 16 latent channels and the model 4: it belongs to another family"):
+    with pytest.raises(ModelUnreadable, match=r"has 16 latent channels, and the model has 4: it belongs to another"):
         load(path, own, parts=Parts(vae="wide.safetensors"))
 
 
@@ -332,15 +341,18 @@ def test_a_checkpoint_that_is_cut_off_is_a_sentence(own: Library) -> None:
     [
         (
             {"model.diffusion_model.joint_blocks.0.x": (4, 4)},
-            "is of the family SD 3: the local engine runs SD 1.5, SDXL",
+            "is of the family SD 3\\. The local engine runs SD 1.5, SDXL",
         ),
         (
             {"control_model.input_hint_block.0.weight": (4, 4), "control_model.zero_convs.0.0.weight": (4, 4)},
-            "is a ControlNet for SD 1.5: it is not a model by itself",
+            "is a ControlNet for SD 1.5, not a complete model",
         ),
-        ({"lora_unet_x.lora_down.weight": (4, 4)}, "is a LoRA: it is not a model by itself"),
+        ({"lora_unet_x.lora_down.weight": (4, 4)}, "is a LoRA, not a complete model"),
         ({"anything": (4, 4)}, "is a file of unknown kind"),
-        ({"input_blocks.0.0.weight": (4, 8, 3, 3)}, "takes 8 channels where .* takes 4: it is made for another task"),
+        (
+            {"input_blocks.0.0.weight": (4, 8, 3, 3)},
+            r"has 8 input channels, and a .* has 4\. It was made for another task",
+        ),
     ],
 )
 def test_a_file_that_is_no_model_is_refused_in_words_before_it_is_read(
@@ -354,7 +366,7 @@ def test_a_file_that_is_no_model_is_refused_in_words_before_it_is_read(
 
 def test_a_file_without_a_tokenizer_at_hand_says_so(own: Library) -> None:
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(Family.SD15, components())))
-    with pytest.raises(ModelNotFound, match=r"The CLIP tokenizer is missing: it is part of ComfyUI"):
+    with pytest.raises(ModelNotFound, match=r"The CLIP tokenizer is missing\. It is part of ComfyUI"):
         load(path, Library(own.folders, configs=own.configs))
 
 

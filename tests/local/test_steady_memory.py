@@ -12,7 +12,8 @@ from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
 from controlstack.local.generate import generate
-from controlstack.local.model import DEMO_MODEL, load_model
+from controlstack.local.load import load_model
+from controlstack.local.source import DEMO_MODEL, source_of
 from controlstack.tools.demo_scenes import draw_scene
 
 pytestmark = pytest.mark.slow
@@ -37,7 +38,7 @@ def resident() -> float:
 
 def test_fifty_generations_that_alternate_between_two_models_hold_their_memory_and_reuse_what_they_know() -> None:
     memory = PlainMemory(torch.device("cpu"))
-    models = [load_model(DEMO_MODEL, f"copy {number}", memory, torch.float32) for number in (1, 2)]
+    models = [load_model(source_of(DEMO_MODEL), f"copy {number}", memory, torch.float32) for number in (1, 2)]
     sizes = []
     for number in range(RUNS):
         request = replace(REQUESTS[number % 3], seed=number)
@@ -47,7 +48,7 @@ def test_fifty_generations_that_alternate_between_two_models_hold_their_memory_a
     assert grown < 8, f"{grown:.1f} MB in {RUNS - WARM} runs: {[round(size) for size in sizes[::5]]}"
     for model in models:
         # Made once: three prompts, the empty negative one, the reference, the preview; and the adapter.
-        assert (model.remembered.misses, model.fittings.misses) == (6, 1)
+        assert (model.results.misses, model.adapter_sets.misses) == (6, 1)
         # Wanted in each of 25 runs: two prompts, the reference; the preview in each of their steps; and the adapter.
-        assert model.remembered.hits + model.remembered.misses == 25 * (3 + 2)
-        assert model.fittings.hits + model.fittings.misses == 25
+        assert model.results.hits + model.results.misses == 25 * (3 + 2)
+        assert model.adapter_sets.hits + model.adapter_sets.misses == 25

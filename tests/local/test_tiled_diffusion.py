@@ -18,8 +18,10 @@ from controlstack.core.request import ControlUnit, GenerationRequest, ImageRefer
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
 from controlstack.local.families import Family
 from controlstack.local.generate import generate
+from controlstack.local.inventory import inventory_of
 from controlstack.local.library import Library
 from controlstack.local.model import LocalModel
+from controlstack.local.networks import control_network
 from controlstack.local.offload import denoising_bytes
 from controlstack.local.options import Options
 from controlstack.local.run import Run, Step
@@ -92,7 +94,7 @@ def image(model: LocalModel, wanted: GenerationRequest, tile_size: int = TILE, *
 
 def latents(model: LocalModel, wanted: GenerationRequest, tile_size: int = TILE) -> Tensor:
     """After one step: what the UNet predicted of each place is then in that place alone."""
-    run = Run(model, replace(wanted, steps=1), model.find(), tile_size)
+    run = Run(model, replace(wanted, steps=1), inventory_of(model), tile_size)
     prepared = run.prepare(make_scheduler(wanted.scheduler, model.scheduler_config), ())
     return prepared.call(lambda step: None, output="latent")
 
@@ -126,14 +128,14 @@ def test_tiles_are_no_larger_than_asked_overlap_and_weigh_one_at_every_place(
         assert all(8 * (b - a) <= 0.75 * side for a, b in pairwise(ordered))
 
 
-def test_a_picture_that_fits_is_one_tile_of_weight_one() -> None:
+def test_an_image_that_fits_is_one_tile_of_weight_one() -> None:
     ((tile, weights),) = tiles_of(128, 96, 128).items()
     assert tile == Tile(0, 0, 12, 16)
     assert bool((weights == 1).all())
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
-def test_one_tile_over_everything_makes_the_very_picture_that_is_made_without(
+def test_one_tile_over_everything_makes_exactly_the_image_that_is_made_without(
     stocked: Models, family: Family, name: str
 ) -> None:
     model, wanted = stocked(family), request(name)
@@ -141,7 +143,7 @@ def test_one_tile_over_everything_makes_the_very_picture_that_is_made_without(
 
 
 @pytest.mark.parametrize("family", UNETS)
-def test_an_inpainting_unet_sees_tiles_of_mask_and_picture_too(stocked_inpainting: Models, family: Family) -> None:
+def test_an_inpainting_unet_sees_tiles_of_mask_and_image_too(stocked_inpainting: Models, family: Family) -> None:
     model, wanted = stocked_inpainting(family), request("a net in inpainting")
     assert torch.equal(image(model, wanted, 128), image(model, wanted, 0))
     with watched(model.denoiser) as seen:
@@ -152,7 +154,7 @@ def test_an_inpainting_unet_sees_tiles_of_mask_and_picture_too(stocked_inpaintin
 @pytest.mark.parametrize(("family", "name"), IN_TILES)
 def test_neither_the_unet_nor_a_net_sees_more_than_a_tile(stocked: Models, family: Family, name: str) -> None:
     model, wanted = stocked(family), request(name)
-    nets = [model.net(model.nets()[control.modality]) for control in wanted.controls]
+    nets = [control_network(model, inventory_of(model).nets[control.modality]).module for control in wanted.controls]
     with watched(model.denoiser) as by_unet, watched(nets[0] if nets else torch.nn.Identity()) as by_net:
         result = image(model, wanted)
     assert result.isfinite().all()
@@ -167,7 +169,10 @@ def test_each_part_of_a_hint_is_encoded_once_and_a_net_outside_of_its_window_doe
     stocked: Models, family: Family
 ) -> None:
     model = stocked(family)
-    nets = [model.net(model.nets()[modality]) for modality in (Modality.CANNY, Modality.DEPTH)]
+    nets = [
+        control_network(model, inventory_of(model).nets[modality]).module
+        for modality in (Modality.CANNY, Modality.DEPTH)
+    ]
     wanted = request(steps=6, controls=(replace(CANNY, end=0.5), DEPTH), scheduler=SchedulerChoice(SchedulerName.DDIM))
     with (
         watched(nets[0]) as canny,
@@ -223,7 +228,7 @@ def test_an_averaging_net_is_shown_all_of_its_map_on_every_tile(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("mode", [Offload.MODEL, Offload.SEQUENTIAL])
-def test_every_mode_of_memory_makes_the_same_picture(stocked: Models, mode: Offload) -> None:
+def test_every_mode_of_memory_makes_the_same_image(stocked: Models, mode: Offload) -> None:
     model, wanted = stocked(Family.SD15), request("a net, references and a LoRA")
     assert torch.equal(image(replace(model, offload=mode), wanted), image(model, wanted))
 
@@ -250,9 +255,9 @@ def test_a_run_that_is_out_of_memory_on_a_tile_is_made_once_more(
 
 def test_the_room_beside_the_weights_is_that_of_a_tile(stocked: Models) -> None:
     model = stocked(Family.SD15)
-    _, denoising, decoding, *_ = Run(model, REQUEST, model.find(), TILE).stages()
+    _, denoising, decoding, *_ = Run(model, REQUEST, inventory_of(model), TILE).stages()
     assert denoising.activation_bytes == denoising_bytes(TILE, TILE, 2, 4, 1.0)
-    whole = Run(model, REQUEST, model.find()).stages()
+    whole = Run(model, REQUEST, inventory_of(model)).stages()
     assert (whole[1].activation_bytes, decoding.activation_bytes) == (
         denoising_bytes(WIDTH, HEIGHT, 2, 4, 1.0),
         whole[2].activation_bytes,
@@ -273,7 +278,7 @@ def test_a_run_that_is_stopped_leaves_no_trace(demo: LocalModel) -> None:
     assert torch.equal(image(demo, wanted, 0), before)
 
 
-def test_steps_and_previews_are_those_of_the_whole_picture(demo: LocalModel) -> None:
+def test_steps_and_previews_are_those_of_the_whole_image(demo: LocalModel) -> None:
     steps: list[tuple[int, int, tuple[int, ...]]] = []
     generate(
         demo, REQUEST, lambda s: steps.append((s.number, s.total, tuple(s.preview().shape))), Options(tile_size=TILE)
@@ -306,7 +311,7 @@ def test_what_cannot_be_done_is_refused_in_words_with_every_other_problem(demo: 
         image(stocked(Family.FLUX_DEV), REQUEST)
     with pytest.raises(InvalidRequest, match=r"tile_size is 100\. It must be a multiple of 64\. Set it to 128, or"):
         image(demo, REQUEST, 100)
-    with pytest.raises(InvalidRequest, match=r"tile_size is -64: .* Set it to 64, or to 0"):
+    with pytest.raises(InvalidRequest, match=r"tile_size is -64\. .* Set it to 64, or to 0"):
         image(demo, REQUEST, -64)
     with pytest.raises(InvalidRequest) as raised:
         image(demo, request(controls=(replace(CANNY, modality=Modality.HED),)), 100)

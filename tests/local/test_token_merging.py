@@ -39,7 +39,7 @@ def parts(model: LocalModel) -> list[tuple[type, set[str], int]]:
     return [(type(m), set(vars(m)), len(m._forward_pre_hooks)) for m in model.denoiser.modules()]
 
 
-def test_merging_on_the_demo_model_changes_the_picture_by_its_share_and_leaves_no_trace(demo: LocalModel) -> None:
+def test_merging_on_the_demo_model_changes_the_image_by_its_share_and_leaves_no_trace(demo: LocalModel) -> None:
     before = image(demo, 0)
     untouched = parts(demo)
     half, most = image(demo, 0.5), image(demo, 0.75)
@@ -73,7 +73,7 @@ def test_the_unets_of_both_families_merge_in_every_mode_of_memory(
     assert torch.equal(image(model, 0), before)
 
 
-def test_a_seed_gives_the_same_picture_whatever_else_draws_random_numbers(demo: LocalModel) -> None:
+def test_a_seed_gives_the_same_image_whatever_else_draws_random_numbers(demo: LocalModel) -> None:
     torch.manual_seed(1)
     first = image(demo, 0.5)
     torch.manual_seed(2)

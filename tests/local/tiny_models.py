@@ -12,7 +12,9 @@ import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.local.families import FACTS, Family
 from controlstack.local.library import Library
-from controlstack.local.model import DEMO_MODEL, LocalModel
+from controlstack.local.model import LocalModel
+from controlstack.local.network_cache import NetworkCache
+from controlstack.local.source import DEMO_MODEL
 from diffusers import (
     AutoencoderKL,
     ControlNetModel,
@@ -255,10 +257,10 @@ def tiny_model(
         name=f"tiny {family.value}",
         family=family,
         source=DEMO_MODEL.parent / "none",
-        memory=PlainMemory(CPU),
         dtype=torch.float32,
         components=components(family, in_channels),
         scheduler_config={**config, "_class_name": type(scheduler(family)).__name__},
+        networks=NetworkCache(PlainMemory(CPU)),
         library=library or Library(),
         **fields,
     )

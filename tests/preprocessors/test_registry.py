@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from controlstack.core.modality import Modality
+from controlstack.preprocessors.canny import Canny
+from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.parameters import ChoiceParameter, FloatParameter, IntParameter, resolve
 from controlstack.preprocessors.registry import detector_for
 
@@ -33,3 +37,19 @@ def test_methods_that_share_a_parameter_mean_the_same(modality: Modality) -> Non
                 case _:
                     domain = type(parameter)
             assert seen.setdefault(parameter.name, domain) == domain, f"{method.name}.{parameter.name}"
+
+
+def test_a_second_method_of_a_detector_can_come_after_its_saved_widgets() -> None:
+    class Named(Canny):
+        name = "opencv"
+
+    class Other(Canny):
+        name = "other"
+        parameters = (IntParameter("extra", 1, 0, 9, "Extra."),)
+
+    saved = [parameter.name for parameter in Detector(Modality.CANNY, "", (Canny(),)).parameters()]
+    first = Detector(Modality.CANNY, "", (Named(), Other()))
+    last = replace(first, method_last=True)
+    assert [parameter.name for parameter in first.parameters()] == ["method", *saved, "extra"]
+    assert [parameter.name for parameter in last.parameters()] == [*saved, "extra", "method"]
+    assert resolve(last.parameters(), {})["method"] == "opencv"

@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from controlstack.api_clients.registry import ENDPOINTS, node_id
 from controlstack.tests.comfy_server import RunResult
 from controlstack.tests.server.graphs import Graph
 from controlstack.tools.example_graphs import Link, node
 
-NODES = {
-    "ControlStackModelsLab": "modelslab",
-    "ControlStackModelsLabEnterprise": "modelslab_enterprise",
-    "ControlStackScenario": "scenario",
-    "ControlStackQolabaControlNet": "qolaba",
-    "ControlStackQolabaImageToImage": "qolaba",
-}
+NODES = {node_id(endpoint): endpoint.service for endpoint in ENDPOINTS}
 SIZE = 256
 
 

@@ -126,7 +126,7 @@ def test_pages_of_other_places_cannot_store_a_key(
         ({"service": "scenario", "profile": "x", "values": {"token": "y"}}, "scenario has api_key, api_secret."),
         ({"service": "midjourney", "profile": "x", "values": {}}, "no service with that name"),
         ({"service": "scenario", "profile": "../x", "values": WRONG}, "letters, digits"),
-        ({"service": "scenario", "profile": "x", "values": {"api_key": "fake-wrong key"}}, "holds spaces"),
+        ({"service": "scenario", "profile": "x", "values": {"api_key": "fake-wrong key"}}, "contains spaces"),
         ({"service": "scenario", "profile": "x", "values": {"api_key": "fake-wrong" * 2000}}, "too long"),
     ],
     ids=range(8),

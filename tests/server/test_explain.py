@@ -6,19 +6,14 @@ import json
 from typing import Any
 
 import pytest
+from controlstack.api_clients.registry import ENDPOINTS, node_id
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.remote_graphs import NODES, SIZE, info, remote_graph, request_graph
 from controlstack.tests.server.test_errors import failure
 from controlstack.tools.example_graphs import node
 from controlstack.tools.fake_services.running import Services
 
-TARGETS = {
-    "ModelsLab": "ControlStackModelsLab",
-    "ModelsLab Enterprise": "ControlStackModelsLabEnterprise",
-    "Scenario": "ControlStackScenario",
-    "Qolaba ControlNet": "ControlStackQolabaControlNet",
-    "Qolaba Image to Image": "ControlStackQolabaImageToImage",
-}
+TARGETS = {endpoint.target: node_id(endpoint) for endpoint in ENDPOINTS}
 
 
 def explained(comfy: ComfyServer, target: str, seed: int, request: dict[str, Any] | None = None, **more: Any) -> str:
@@ -53,7 +48,7 @@ def test_the_body_is_the_one_that_the_node_sends(remote_comfy: ComfyServer, serv
 def test_problems_are_listed_one_a_line_without_a_key_or_an_image_host(comfy: ComfyServer, target: str) -> None:
     lines = explained(comfy, target, 401, {"width": 100, "prompt": ""}).splitlines()
     assert any(line.startswith("width is 100:") for line in lines)
-    assert any(line.startswith("prompt is empty:") for line in lines)
+    assert any(line.startswith("prompt is empty:") or "needs a prompt." in line for line in lines)
 
 
 def test_a_connected_model_is_asked_for_the_files_that_generating_would_need(comfy: ComfyServer) -> None:
@@ -64,8 +59,8 @@ def test_a_connected_model_is_asked_for_the_files_that_generating_would_need(com
     result = comfy.run(graph)
     assert result.succeeded, result.error
     text = "".join(result.outputs["30"]["text"])
-    assert "lora 1 is 'style-7': it lies with a service" in text
-    assert "vae is 'nope.safetensors': it is not in" in text
+    assert "lora 1 is 'style-7', which is stored with a service" in text
+    assert "vae is 'nope.safetensors', which is not in" in text
     assert "can run" not in text
 
 
@@ -82,18 +77,18 @@ def test_the_node_s_own_fields_can_be_given(comfy: ComfyServer) -> None:
     fields = '{"modelId": "my-model", "imageHide": true, "estimate_only": true}'
     text = explained(comfy, "Scenario", 403, fields=fields)
     assert "dryRun=true" in text.splitlines()[0]
-    assert "What 'my-model' is built on is not known" in text
+    assert "The family of 'my-model' is not known" in text
     assert body_of(text[text.index("\n{") :])["imageHide"] is True
 
 
 @pytest.mark.parametrize(
     ("target", "fields", "says"),
     [
-        ("ModelsLab", '{"track_id": 17}', "track_id is 17: it must be a text."),
-        ("ModelsLab", '{"model_id": 5}', "model_id is 5: it must be a text."),
-        ("ModelsLab Enterprise", '{"webhook": 5}', "webhook is 5: it must be a text."),
-        ("Scenario", '{"modelId": null}', "modelId is None: it must be a text. Set it to 'flux.1-dev'."),
-        ("Qolaba ControlNet", '{"image_url": 5}', "image_url is 5: it must be a text."),
+        ("ModelsLab", '{"track_id": 17}', "track_id is 17. It must be a text."),
+        ("ModelsLab", '{"model_id": 5}', "model_id is 5. It must be a text."),
+        ("ModelsLab Enterprise", '{"webhook": 5}', "webhook is 5. It must be a text."),
+        ("Scenario", '{"modelId": null}', 'modelId is None. It must be a text. Set it to "flux.1-dev".'),
+        ("Qolaba ControlNet", '{"image_url": 5}', "image_url is 5. It must be a text."),
     ],
 )
 def test_fields_of_a_wrong_kind_are_problems(comfy: ComfyServer, target: str, fields: str, says: str) -> None:

@@ -76,7 +76,7 @@ for state in (mm.VRAMState.NORMAL_VRAM, mm.VRAMState.LOW_VRAM, mm.VRAMState.NO_V
     "precision": """
 from pack.core.errors import InvalidRequest
 from pack.local.families import Family
-from pack.nodes.local import Precision, _dtype
+from pack.nodes.load_model import Precision, _dtype
 
 def automatic(device):
     return [str(_dtype(Precision.AUTO, family, torch.device(device))) for family in (Family.SDXL, Family.FLUX_DEV)]
@@ -136,7 +136,7 @@ def test_a_network_is_loaded_whole_or_not_at_all(found: dict[str, dict[str, Any]
 def test_automatic_precision_is_what_comfyui_says_works_on_the_device(found: dict[str, dict[str, Any]]) -> None:
     fp32, fp16, bf16 = "torch.float32", "torch.float16", "torch.bfloat16"
     refusal = found["precision"].pop("fp8")
-    assert "precision is fp8: Apple's GPUs have no numbers of 8 bits. Choose auto." in refusal
+    assert "precision is fp8, and Apple's GPUs have no 8-bit numbers. Set precision to auto." in refusal
     assert found["precision"] == {
         "cpu": [fp32, fp32],
         "macOS 13": [fp16, fp32],

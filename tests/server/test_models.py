@@ -110,8 +110,8 @@ def test_a_net_of_another_family_is_refused_where_the_model_is_loaded(comfy_else
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("sd3.safetensors", "sd3.safetensors is of the family SD 3: the local engine runs SD 1.5, SDXL, FLUX.1 dev"),
-        ("flux.safetensors", "flux.safetensors takes 384 channels where diffusion model"),
+        ("sd3.safetensors", "sd3.safetensors is of the family SD 3. The local engine runs SD 1.5, SDXL, FLUX.1 dev"),
+        ("flux.safetensors", "flux.safetensors has 384 input channels, and a diffusion model"),
     ],
 )
 def test_a_file_that_cannot_be_run_is_a_sentence(comfy_elsewhere: ComfyServer, name: str, sentence: str) -> None:
@@ -123,12 +123,16 @@ def test_a_file_that_cannot_be_run_is_a_sentence(comfy_elsewhere: ComfyServer, n
 # ComfyUI calls a node's INPUT_TYPES for /object_info, and in every run to validate, to compare and to execute it.
 LOOKS = """
 import os
-from pack.nodes import local
+from pack.nodes import generate_local, load_model
 walks = []
 walk = os.walk
 os.walk = lambda root, **more: walks.append(str(root)) or walk(root, **more)
 for _ in range(10):
-    for node in (local.ControlStackControlNetModels, local.ControlStackLoadModel, local.ControlStackGenerateLocal):
+    for node in (
+        load_model.ControlStackControlNetModels,
+        load_model.ControlStackLoadModel,
+        generate_local.ControlStackGenerateLocal,
+    ):
         node.INPUT_TYPES()
 os.walk = walk
 found["walks"], found["folders"] = len(walks), len(set(walks))

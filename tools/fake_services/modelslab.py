@@ -235,7 +235,7 @@ class ModelsLabDouble(Double):
         ),
         "error of a job": _error(200, Step.POLL, "CUDA out of memory", messege="CUDA out of memory"),
         "no picture": ErrorShape(
-            Step.POLL, Reply({"status": "success", "id": 120539115, "output": []}), "names no picture"
+            Step.POLL, Reply({"status": "success", "id": 120539115, "output": []}), "names no image"
         ),
     }
 

@@ -131,7 +131,7 @@ class QolabaDouble(Double):
         "no picture": ErrorShape(
             Step.POLL,
             Reply({"status": "SUCCESS", "output": {"result": [], "Has_NSFW_Content": [True], "low_res_urls": []}}),
-            "names no picture",
+            "names no image",
         ),
     }
 

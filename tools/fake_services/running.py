@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 
+from ...api_clients.registry import ENDPOINTS
 from .bucket import ACCESS_KEY, SECRET_KEY, BucketDouble
 from .double import Double
 from .modelslab import ModelsLabDouble
@@ -29,8 +30,9 @@ class Services:
         return self.modelslab, self.scenario, self.qolaba
 
     def of(self, service: str) -> Double:
-        """The double that plays an endpoint's `service`."""
-        return {"scenario": self.scenario, "qolaba": self.qolaba}.get(service, self.modelslab)
+        """The double that plays an endpoint's `service`. Raises KeyError where there is none."""
+        places = {endpoint.service: endpoint.url_variable for endpoint in ENDPOINTS}
+        return {double.url_variable: double for double in self.doubles}[places[service]]
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -189,7 +189,7 @@ class ScenarioDouble(Double):
         ),
         "no picture": _error(
             200,
-            "names no picture",
+            "names no image",
             Step.POLL,
             job={"jobId": "job_0001", "status": "success", "metadata": {"assetIds": []}},
         ),

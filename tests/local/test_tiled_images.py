@@ -1,4 +1,4 @@
-"""What tiles make of pictures twice as large as the demo model draws: what is controlled is there, and no seam is."""
+"""What tiles make of images twice as large as the demo model draws: what is controlled is there, and no seam is."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def tiled(demo: LocalModel) -> np.ndarray:
     return drawn(demo, replace(REQUEST, controls=canny(MAP)))
 
 
-def test_a_control_acts_on_a_large_picture_as_well_as_on_one_of_the_models_own_size(
+def test_a_control_acts_on_a_large_image_as_well_as_on_one_of_the_models_own_size(
     demo: LocalModel, tiled: np.ndarray
 ) -> None:
     small = replace(REQUEST, width=SIZE, height=SIZE)
@@ -75,7 +75,7 @@ def test_tiles_that_overlap_leave_no_seam_where_tiles_that_do_not_leave_one(
     assert seam(tiled, SIZE // 2, SIZE, 3 * SIZE // 2) < 1.5  # where one of its tiles begins or ends
 
 
-def test_an_enlarged_picture_keeps_what_is_in_it(demo: LocalModel) -> None:
+def test_an_enlarged_image_keeps_what_is_in_it(demo: LocalModel) -> None:
     small = fit_image(to_tensor(WORLD), SIZE, SIZE, Resize.STRETCH)
     kept = drawn(demo, replace(REQUEST, init_image=small, denoise=0.4))
     there = _four([scene.silhouette for scene in SCENES])

@@ -1,4 +1,4 @@
-"""Qolaba's models ("apps"), what each takes, and the endpoints' own fields.
+"""Qolaba's models ("apps"), what each accepts, and the endpoints' own fields.
 
 The contract is docs/services/qolaba.md 2, 3.
 """
@@ -22,7 +22,7 @@ from .options import option
 
 
 class Source(StrEnum):
-    """Which part of a request is the one picture an app takes."""
+    """Which part of a request is the one image that an app accepts."""
 
     CONTROL = "a control"
     INIT_IMAGE = "an initial image"
@@ -30,7 +30,7 @@ class Source(StrEnum):
 
 
 class Strength(StrEnum):
-    """What a higher `strength` does; the documentation is right for one app only (docs/services/qolaba.md 3)."""
+    """The effect of a higher `strength`. The documentation is right for one app only (docs/services/qolaba.md 3)."""
 
     CLOSER = "higher is closer"
     FARTHER = "higher changes more"
@@ -39,9 +39,11 @@ class Strength(StrEnum):
 
 @dataclass(frozen=True)
 class App:
-    """One model: the pictures it takes, the documented fields that act for it, its sizes (empty: the picture's own).
+    """One model of the service.
 
-    `successor` names the app to use in place of a retired one.
+    `sources` are the images it accepts, `fields` the documented fields that it uses, `sizes` the only sizes of its
+    results (empty: that of the image). With `swaps_size`, it was seen to exchange width and height. `successor` is the
+    name of the app that replaces a retired one.
     """
 
     name: str
@@ -63,81 +65,86 @@ _POSES = frozenset({Modality.OPENPOSE, Modality.POSE})
 _OWN_MODEL = frozenset({STEPS, GUIDANCE, NEGATIVE, MACHINE})
 
 FLUX_CANNY = App(
-    "Flux Canny",
-    "ap-mNqZx4rtyjvbcfghwklpde",
-    (Source.CONTROL,),
-    Strength.IGNORED,
-    frozenset({STEPS}),
-    frozenset({Modality.CANNY}),
+    name="Flux Canny",
+    app_id="ap-mNqZx4rtyjvbcfghwklpde",
+    sources=(Source.CONTROL,),
+    strength=Strength.IGNORED,
+    fields=frozenset({STEPS}),
+    modalities=frozenset({Modality.CANNY}),
 )
 FLUX_DEPTH = App(
-    "Flux Depth",
-    "ap-gWfZx8rjvtyqopmnbcdehij",
-    (Source.CONTROL,),
-    Strength.IGNORED,
-    frozenset({STEPS}),
-    frozenset({Modality.DEPTH}),
+    name="Flux Depth",
+    app_id="ap-gWfZx8rjvtyqopmnbcdehij",
+    sources=(Source.CONTROL,),
+    strength=Strength.IGNORED,
+    fields=frozenset({STEPS}),
+    modalities=frozenset({Modality.DEPTH}),
 )
 FLUX_PULID = App(
-    "Flux PuLID",
-    "ap-hJkLm8nqwertyuiopasdfg",
-    (Source.REFERENCE,),
-    Strength.IGNORED,
-    frozenset({NEGATIVE, *SIZE}),
+    name="Flux PuLID",
+    app_id="ap-hJkLm8nqwertyuiopasdfg",
+    sources=(Source.REFERENCE,),
+    strength=Strength.IGNORED,
+    fields=frozenset({NEGATIVE, *SIZE}),
     kinds=frozenset({ReferenceKind.FACE}),
     sizes=((1024, 1024), (800, 1000), (720, 1280), (1280, 720), (1600, 676)),
 )
-FLUX_DEV = App("Flux Dev", "ap-fGhKl3mfkdlpqrshuwwabc", (Source.INIT_IMAGE,), Strength.FARTHER)
+FLUX_DEV = App(
+    name="Flux Dev",
+    app_id="ap-fGhKl3mfkdlpqrshuwwabc",
+    sources=(Source.INIT_IMAGE,),
+    strength=Strength.FARTHER,
+)
 FLUX_REDUX = App(
-    "Flux Redux",
-    "ap-gFhLq9zvbnmopxkytswabc",
-    (Source.INIT_IMAGE, Source.REFERENCE),
-    Strength.CLOSER,
-    frozenset({STEPS, *SIZE}),
+    name="Flux Redux",
+    app_id="ap-gFhLq9zvbnmopxkytswabc",
+    sources=(Source.INIT_IMAGE, Source.REFERENCE),
+    strength=Strength.CLOSER,
+    fields=frozenset({STEPS, *SIZE}),
     kinds=frozenset({ReferenceKind.STYLE}),
     sizes=((720, 1280), (800, 1000), (1024, 1024), (1280, 720), (1600, 676)),
     swaps_size=True,
 )
 IDEOGRAM_REMIX = App(
-    "Ideogram Remix",
-    "ap-hTjXy7qplkzvnmwqrsdabc",
-    (Source.INIT_IMAGE,),
-    Strength.CLOSER,
-    frozenset({NEGATIVE, *SIZE}),
+    name="Ideogram Remix",
+    app_id="ap-hTjXy7qplkzvnmwqrsdabc",
+    sources=(Source.INIT_IMAGE,),
+    strength=Strength.CLOSER,
+    fields=frozenset({NEGATIVE, *SIZE}),
     sizes=((720, 1280), (960, 1280), (1024, 1024), (1280, 960), (1280, 720)),
 )
 # Removed from the service on 2025-04-15 (docs/services/qolaba.md 0.2).
 CANNY_CONTROLNET = App(
-    "Canny ControlNet (retired)",
-    "ap-1us0FK21Ach6eiWxo22is8",
-    (Source.CONTROL,),
-    Strength.CLOSER,
-    _OWN_MODEL,
-    frozenset({Modality.CANNY}),
+    name="Canny ControlNet (retired)",
+    app_id="ap-1us0FK21Ach6eiWxo22is8",
+    sources=(Source.CONTROL,),
+    strength=Strength.CLOSER,
+    fields=_OWN_MODEL,
+    modalities=frozenset({Modality.CANNY}),
     retired=True,
     successor=FLUX_CANNY.name,
 )
 DEPTH_CONTROLNET = App(
-    "Depth ControlNet (retired)",
-    "ap-WrXnJBXy23XpPh6IlH5tRX",
-    (Source.CONTROL,),
-    Strength.CLOSER,
-    _OWN_MODEL,
-    frozenset({Modality.DEPTH}),
+    name="Depth ControlNet (retired)",
+    app_id="ap-WrXnJBXy23XpPh6IlH5tRX",
+    sources=(Source.CONTROL,),
+    strength=Strength.CLOSER,
+    fields=_OWN_MODEL,
+    modalities=frozenset({Modality.DEPTH}),
     retired=True,
     successor=FLUX_DEPTH.name,
 )
 POSE_CONTROLNET = App(
-    "Pose ControlNet (retired)",
-    "ap-a1b2c3d4e5f6g7h8i9j0kq",
-    (Source.CONTROL,),
-    Strength.CLOSER,
-    _OWN_MODEL,
-    _POSES,
+    name="Pose ControlNet (retired)",
+    app_id="ap-a1b2c3d4e5f6g7h8i9j0kq",
+    sources=(Source.CONTROL,),
+    strength=Strength.CLOSER,
+    fields=_OWN_MODEL,
+    modalities=_POSES,
     retired=True,
 )
 
-# In the order in which `auto` tries them; it never takes a retired one.
+# In the order in which `auto` tries them. It never chooses a retired one.
 CONTROLNET_APPS = (FLUX_CANNY, FLUX_DEPTH, CANNY_CONTROLNET, DEPTH_CONTROLNET, POSE_CONTROLNET)
 IMAGE_APPS = (FLUX_CANNY, FLUX_DEPTH, FLUX_PULID, FLUX_DEV, FLUX_REDUX, IDEOGRAM_REMIX)
 
@@ -145,16 +152,34 @@ KNOWN_APPS = tuple(dict.fromkeys(CONTROLNET_APPS + IMAGE_APPS))
 
 
 def other_controlnet(app_id: str) -> App:
-    """An unlisted app on the ControlNet endpoint: each documented field acts (docs/services/qolaba.md 2.1)."""
-    modalities = frozenset(Modality)
-    return App(f"app {app_id}", app_id, (Source.CONTROL,), Strength.CLOSER, _OWN_MODEL, modalities)
+    """An unlisted app on the ControlNet endpoint: it uses every documented field (docs/services/qolaba.md 2.1).
+
+    Which images it understands is not known and not sent, so every modality is accepted.
+    """
+    return App(
+        name=f"app {app_id}",
+        app_id=app_id,
+        sources=(Source.CONTROL,),
+        strength=Strength.CLOSER,
+        fields=_OWN_MODEL,
+        modalities=frozenset(Modality),
+    )
 
 
 def other_image_app(app_id: str) -> App:
-    """An unlisted app on the image endpoint: each documented field acts (docs/services/qolaba.md 2.2)."""
-    fields = frozenset({GUIDANCE, NEGATIVE, MACHINE, *SIZE})
-    kinds, modalities = frozenset(ReferenceKind), frozenset(Modality)
-    return App(f"app {app_id}", app_id, tuple(Source), Strength.FARTHER, fields, modalities, kinds)
+    """An unlisted app on the image endpoint: it uses every documented field (docs/services/qolaba.md 2.2).
+
+    Which images it understands is not known and not sent, so every modality and kind of reference is accepted.
+    """
+    return App(
+        name=f"app {app_id}",
+        app_id=app_id,
+        sources=tuple(Source),
+        strength=Strength.FARTHER,
+        fields=frozenset({GUIDANCE, NEGATIVE, MACHINE, *SIZE}),
+        modalities=frozenset(Modality),
+        kinds=frozenset(ReferenceKind),
+    )
 
 
 # The range of width and height, and the size above which an image is reduced (docs/services/qolaba.md 2.2).
@@ -162,7 +187,7 @@ _SIDE = Range(256, 1536)
 
 
 def table(app: App, target: str) -> Capabilities:
-    """What one app can do."""
+    """The capabilities of one app."""
     ranges = {"batch_size": Range(1, 8), "denoise": Range(0, 1)}
     if not app.sizes:
         ranges |= {"width": _SIDE, "height": _SIDE}
@@ -173,7 +198,7 @@ def table(app: App, target: str) -> Capabilities:
     takes_control = Source.CONTROL in app.sources
     return Capabilities(
         target=target,
-        # Whether the app reads a negative prompt is checked with its other fields.
+        # qolaba_rules checks whether the app uses a negative prompt, because it can name an app that does.
         prompts=PromptSupport(required=True, negative=True),
         ranges=ranges,
         sizes=app.sizes,
@@ -190,12 +215,12 @@ def table(app: App, target: str) -> Capabilities:
 
 
 def union(apps: tuple[App, ...], target: str, sources: tuple[Source, ...]) -> Capabilities:
-    """What a target can do whose app is chosen by the request."""
+    """The capabilities of an endpoint whose app is chosen by the request: those of its apps together."""
     every = App(
-        target,
-        "",
-        sources,
-        Strength.CLOSER,
+        name=target,
+        app_id="",
+        sources=sources,
+        strength=Strength.CLOSER,
         modalities=frozenset().union(*(app.modalities for app in apps)),
         kinds=frozenset().union(*(app.kinds for app in apps)),
     )
@@ -212,28 +237,28 @@ MACHINES = ("a10g", "a100", "h100")
 
 @dataclass(frozen=True)
 class QolabaOptions:
-    """The documented fields of both endpoints that a request does not carry; what is not a field says so."""
+    """The documented fields of both endpoints that a request does not carry, and options that say "Not sent"."""
 
     app_id: str = option(AUTO, "The model.", choices=(AUTO,))
-    custom_app_id: str = option("", "Not sent by this name. Id (ap-...) of any other app, used instead of app_id.")
+    custom_app_id: str = option("", "Id (ap-...) of any other app, sent instead of app_id.")
     image_url: str = option(
         "",
-        "Public address of the picture, which is all that Qolaba takes. Empty: the connected picture is put on the "
+        "Public address of the image; Qolaba accepts only addresses. Empty: upload the connected image to the "
         "image host of your settings.",
     )
     strength_direction: str = option(
         AUTO,
-        "Not sent. What more strength does at the service; auto knows it for each app from the service's own program, "
-        "which contradicts its documents. Denoise and control strength always mean the same here.",
+        "Not sent. The effect of a higher strength at the service. auto: as in the service's own program for each app, "
+        "which contradicts its documents. The meaning of denoise and control strength here does not change.",
         choices=(AUTO, Strength.CLOSER.value, Strength.FARTHER.value),
     )
     inference_type: str = option(
-        MACHINES[0], "The GPU to use, for Qolaba's own models; the Flux and Ideogram apps have none.", choices=MACHINES
+        MACHINES[0], "The GPU for Qolaba's own models. The Flux and Ideogram apps have no choice.", choices=MACHINES
     )
     celery: bool = option(
-        True, "Queues the job and asks for it later. Off keeps the connection open until the pictures are ready."
+        True, "On: queue the job and poll for its results. Off: keep the connection open until the images are ready."
     )
-    route: str = option(ROUTES[0], "Not sent. The path of the endpoint: both spellings are documented.", choices=ROUTES)
+    route: str = option(ROUTES[0], "Not sent. The path of the endpoint. Both spellings are documented.", choices=ROUTES)
 
 
 @dataclass(frozen=True)
@@ -242,8 +267,8 @@ class QolabaControlNetOptions(QolabaOptions):
 
     app_id: str = option(
         AUTO,
-        "The model; auto takes the live one for the connected control. The three ControlNets of the documents were "
-        "retired on 2025-04-15: Flux Canny and Flux Depth succeed two of them, pose has no successor.",
+        "The model. auto: the live one for the connected control. The three documented ControlNets were retired on "
+        "2025-04-15: Flux Canny and Flux Depth replace two of them, pose has no replacement.",
         choices=(AUTO, *(app.name for app in CONTROLNET_APPS)),
     )
 
@@ -254,12 +279,12 @@ class QolabaImageToImageOptions(QolabaOptions):
 
     app_id: str = option(
         AUTO,
-        "The model; auto takes the first that fits what is connected: a canny or depth control, a face or style "
+        "The model. auto: the first that accepts what is connected: a canny or depth control, a face or style "
         "reference, or an initial image.",
         choices=(AUTO, *(app.name for app in IMAGE_APPS)),
     )
     swap_size: bool = option(
         False,
-        "Not sent. Exchanges width and height for Flux Redux, whose program was seen to exchange them, too. Switch it "
-        "on if your pictures come out turned.",
+        "Not sent. Swap width and height for Flux Redux, whose own program also swaps them. Switch it on if your "
+        "results have width and height swapped.",
     )
