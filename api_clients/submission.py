@@ -82,8 +82,8 @@ def _settle(context: JobContext, job: Job, outcome: Callable[[], Answer]) -> Job
         if answer.status in _GATEWAY_TIMEOUTS or (answer.json is None and answer.status not in range(400, 500)):
             text = " ".join(answer.text.split())[:200] or "an empty answer"
             raise OutcomeUnknown(
-                f"{target} answered HTTP {answer.status} without naming a job ({text}). The request may have been "
-                f"accepted and charged."
+                f"{target} answered HTTP {answer.status}, but no job can be read from the answer ({text}). The request "
+                f"may have been accepted and charged."
             )
         state = read_answer(context, context.endpoint.read_submit, answer)
         if not state.phase.final and not state.job_id:

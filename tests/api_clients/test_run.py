@@ -578,7 +578,7 @@ def test_a_slow_answer_is_an_unknown_outcome_until_it_comes_after_all(toy: Servi
         (Reply(b"<html><h1>502 Bad Gateway</h1></html>", 502), "HTTP 502"),
         (Reply({"error": "timed out"}, 504), "HTTP 504"),
         (Reply({"error": "timed out"}, 408), "HTTP 408"),
-        (Reply(b'{"id": 7, "sta', 200), "without naming a job"),
+        (Reply(b'{"id": 7, "sta', 200), "no job can be read"),
         (Reply(b"OK", 200, {"Content-Type": "text/plain"}), "(OK)"),
         (Reply({"state": "queued"}), "without naming a job"),
         (Reply({"state": "sleeping", "id": 1}), "cannot be read"),

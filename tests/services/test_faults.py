@@ -105,7 +105,7 @@ LOST = (
     Lost("JSON 504", Reply({"message": "Endpoint request timed out"}, 504), "HTTP 504"),
     Lost("JSON 408", Reply({"status": "error", "message": "Request timed out"}, 408), "HTTP 408"),
     Lost("HTML 408", Reply(b"<html><h1>408 Request Time-out</h1></html>", 408, HTML), "HTTP 408"),
-    Lost("truncated JSON", Reply(b'{"id": 120539115, "task_id": "x", "job": {"jobI'), "nothing to read a job from"),
+    Lost("truncated JSON", Reply(b'{"id": 120539115, "task_id": "x", "job": {"jobI'), "no job can be read"),
     Lost("wrong content type", Reply(b"OK", headers={"Content-Type": "text/plain"}), "(OK)"),
     Lost("an empty answer", Reply({}), "charged"),
 )
