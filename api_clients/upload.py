@@ -32,8 +32,8 @@ IMAGE_ADDRESS_INVALID = ProblemKind(
 IMAGE_MISSING = ProblemKind("image_missing", "{target} needs {field}. Connect an image.")
 IMAGE_HOST_MISSING = ProblemKind(
     "image_host_missing",
-    "{target} accepts {field} only by a public address, and the connected image has none. Set image_url, or set up an "
-    "image host: {how}",
+    "{target} accepts images only by a public address, and the image connected to {field} has none. Set image_url, or "
+    "set up an image host: {how}",
 )
 
 
