@@ -162,7 +162,7 @@ def _table(target: str, family: Family) -> Capabilities:
         ),
         controls=ControlSupport(
             modalities=_MODALITIES[family],
-            minimum=1,
+            required=True,
             maximum=1 if family is Family.FLUX else UNLIMITED,
             strength=Range(0.1, 5),
             detects=True,

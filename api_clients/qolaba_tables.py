@@ -204,7 +204,7 @@ def table(app: App, target: str) -> Capabilities:
         sizes=app.sizes,
         controls=ControlSupport(
             modalities=app.modalities,
-            minimum=int(app.sources == (Source.CONTROL,)),
+            required=app.sources == (Source.CONTROL,),
             maximum=int(takes_control),
             strength=Range(1, 1) if app.strength is Strength.IGNORED else Range(0, 1),
             detects=takes_control,

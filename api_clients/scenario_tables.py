@@ -166,7 +166,7 @@ def _table(family: Family) -> Capabilities:
         schedulers=SchedulerSupport(names=_SCHEDULERS),
         controls=ControlSupport(
             modalities=frozenset(modality for modality, name in NAMES.items() if name in _SERVICE_NAMES[family]),
-            minimum=1,
+            required=True,
             maximum=1 if family.is_flux else 3,
             strength=Range(0, 1),
             detects=family in _DETECTS,

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .modality import Modality
+from .problems import ProblemKind
 from .request import ReferenceKind
 from .scheduler import AlgorithmType, SchedulerName
 
@@ -26,10 +27,6 @@ class Range:
     def __contains__(self, value: float) -> bool:
         in_bounds = self.minimum <= value <= self.maximum
         return in_bounds and (not self.multiple or value % self.multiple == 0)
-
-    def __str__(self) -> str:
-        span = f"{self.minimum:g} to {self.maximum:g}"
-        return f"a multiple of {self.multiple} from {span}" if self.multiple else f"from {span}"
 
 
 UNLIMITED = 2**31
@@ -67,11 +64,12 @@ class Calls:
 
 @dataclass(frozen=True)
 class Conflict:
-    """Fields of a request that a target accepts one by one, but not all in one request; why, and what to do."""
+    """Fields of a request that a target accepts one by one, but not all in one request."""
 
     fields: tuple[str, ...]
-    reason: str
-    remedy: str
+    """Names of GenerationRequest's fields."""
+    kind: ProblemKind
+    """The problem of a request that sets all of them. Its template takes `target`."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,9 @@ class SchedulerSupport:
     """The schedulers that a request can choose by name."""
     default: SchedulerName | None = None
     """The scheduler of a request that chooses none; None where it is not known."""
-    missing: Mapping[SchedulerName, str] = field(default_factory=dict)
-    """Why a scheduler that users may expect is not among `names`."""
+    missing: Mapping[SchedulerName, ProblemKind] = field(default_factory=dict)
+    """The problem of choosing a scheduler that is not among `names`, where there is a particular reason for it. Its
+    template takes `target` and `choices`."""
     karras_sigmas: frozenset[SchedulerName] = frozenset()
     """The schedulers that can use Karras sigmas."""
     algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(default_factory=dict)
@@ -114,8 +113,8 @@ class ControlSupport:
 
     modalities: frozenset[Modality] = frozenset()
     """The accepted modalities."""
-    minimum: int = 0
-    """The fewest controls of a request."""
+    required: bool = False
+    """A request without a control is refused."""
     maximum: int = 0
     """The most controls of a request; 0: the target accepts none."""
     strength: Range | None = None
@@ -128,8 +127,8 @@ class ControlSupport:
     """A mask can limit any control to an area."""
     masked_modalities: frozenset[Modality] = frozenset()
     """The modalities that accept a mask even without `masks`, because it is part of the control (inpaint)."""
-    remedy: str = "Remove it or use one of these."
-    """What to do about a control of another modality."""
+    remedy: str = "Remove it, or use one of these."
+    """What to do about a control of another modality, as a whole sentence."""
     remedies: Mapping[Modality, str] = field(default_factory=dict)
     """What to do about a control of one modality in particular; goes before `remedy`."""
 

@@ -1,16 +1,35 @@
-"""Every error the pack raises on purpose. Each message says what happened, with which value, and what to do next."""
+"""Every error that the pack raises on purpose. Each message says what happened, with which value, and what to do next.
+
+ControlStackError
+  InvalidRequest          the target cannot run the request; has the list of problems
+  UnknownChoice           an input holds a value that is not among its choices
+  ModelNotFound           a model file is missing
+  ModelUnreadable         a model file is broken, or belongs to another model family
+  DetectorUnavailable     a detector needs a package that is not installed
+  OutOfMemory             the device has too little memory
+  GenerationFailed        the engine ran, but its result is unusable
+  CredentialsMissing      no key is set for a service
+  ServiceUnreachable      a service cannot be reached; nothing paid was sent
+  OutcomeUnknown          the connection broke after a paid request may have arrived
+  JobUnfinished           a job is still running at its deadline
+  JournalUnusable         the journal of paid jobs cannot be read or written
+  ServiceError            a service refused a request, or reported that a job failed
+    RateLimited           a service asks to wait before the next request
+  ResultRefused           a result is unsafe, too large or not an image
+    ResultGone            the link to a result has expired
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import problems as problem_kinds
+from .problems import Problem as NewProblem
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that keeps a request from running."""
+    """A problem whose sentence is put together from parts. Being replaced by core.problems."""
 
     field: str
     value: str
@@ -22,35 +41,35 @@ class Problem:
 
 
 class ControlStackError(Exception):
-    """Base of all of them."""
+    """Base class of all errors of the pack."""
 
 
 class InvalidRequest(ControlStackError):
-    """What was asked cannot be done by its target; `problems` lists every reason."""
+    """The target cannot run the request. `problems` lists every reason."""
 
-    def __init__(self, target: str, problems: Sequence[Problem] | Sequence[problem_kinds.Problem]) -> None:
+    def __init__(self, target: str, problems: Sequence[Problem | NewProblem]) -> None:
         self.problems = tuple(problems)
         if len(self.problems) == 1:
-            text = f"{target} cannot use this. {self.problems[0]}"
+            text = f"Invalid input for {target}. {self.problems[0]}"
         else:
             lines = "\n".join(f"- {problem}" for problem in self.problems)
-            text = f"{target} cannot use this, for {len(self.problems)} reasons:\n{lines}"
+            text = f"Invalid input for {target}, with {len(self.problems)} problems:\n{lines}"
         super().__init__(text)
 
 
 class UnknownChoice(ControlStackError):
-    """A combo holds a value that this version does not know."""
+    """An input holds a value that is not among its choices, such as one of another version."""
 
     def __init__(self, field: str, value: object, choices: Sequence[str]) -> None:
         super().__init__(f"{field} is '{value}': it must be one of {', '.join(choices)}. Choose one of these.")
 
 
 class ModelNotFound(ControlStackError):
-    """A model, net or adapter file is missing."""
+    """A model, ControlNet or adapter file is missing."""
 
 
 class ModelUnreadable(ControlStackError):
-    """A model file is there but broken, or of another family than it is used for."""
+    """A model file is broken, or belongs to another model family than the one it is used with."""
 
 
 class DetectorUnavailable(ControlStackError):
@@ -62,7 +81,7 @@ class OutOfMemory(ControlStackError):
 
 
 class GenerationFailed(ControlStackError):
-    """The engine ran but its result cannot be used."""
+    """The engine ran, but its result is unusable."""
 
 
 class ServiceError(ControlStackError):
@@ -70,7 +89,7 @@ class ServiceError(ControlStackError):
 
 
 class RateLimited(ServiceError):
-    """A service takes no request now and did not take this one; `wait` is the seconds it asks to wait, if it says."""
+    """A service has too many requests and refused this one. `wait` is the seconds it asks to wait, if it says so."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -82,26 +101,26 @@ class CredentialsMissing(ControlStackError):
 
 
 class ServiceUnreachable(ControlStackError):
-    """There is no way to a service, its results or the user's image host now, or a variable that names one is wrong.
+    """A service, its results or the user's image host cannot be reached, or a variable that names one is wrong.
 
-    Of what costs money nothing was sent: trying again is safe and charges nothing.
+    Nothing that costs money was sent: trying again is safe and free.
     """
 
 
 class OutcomeUnknown(ControlStackError):
-    """The connection broke after a paid request may have reached the service: it is not repeated."""
+    """The connection broke after a paid request may have reached the service. The request is not repeated."""
 
 
 class JobUnfinished(ControlStackError):
-    """A job did not end before its deadline; it can be fetched later by its id."""
+    """A job did not end before its deadline. It can be fetched later by its id."""
 
 
 class ResultRefused(ControlStackError):
-    """A result could not be used: address not allowed, too large, or not an image."""
+    """A result cannot be used: its address is not allowed, or it is too large or not an image."""
 
 
 class ResultGone(ResultRefused):
-    """The address holds nothing any more: the link has expired."""
+    """The link to a result has expired."""
 
 
 class JournalUnusable(ControlStackError):

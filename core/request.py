@@ -124,6 +124,18 @@ def acting(units: Iterable[Weighted]) -> list[tuple[int, Weighted]]:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class RequestImage(_Value):
+    """An image or a mask of a request, with the name of its field as messages write it."""
+
+    field: str
+    tensor: Tensor
+    is_mask: bool = False
+    """Whether the shape is [batch, height, width] instead of [batch, height, width, channel]."""
+    is_reference: bool = False
+    """Whether it belongs to a reference, where a batch counts as several references."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class GenerationRequest(_Value):
     """Everything about a generation except where it runs.
 
@@ -150,11 +162,17 @@ class GenerationRequest(_Value):
     vae: str = ""
     upscale: bool = False
 
-    def images(self) -> Iterator[tuple[str, Tensor]]:
-        """Every image and mask that takes part, with the name of its field."""
-        named = [("init_image", self.init_image), ("mask", self.mask)]
+    def images(self) -> Iterator[RequestImage]:
+        """Every image and mask that takes part."""
+        if self.init_image is not None:
+            yield RequestImage("init_image", self.init_image)
+        if self.mask is not None:
+            yield RequestImage("mask", self.mask, is_mask=True)
         for index, control in acting(self.controls):
-            named += [(f"control {index} image", control.image), (f"control {index} mask", control.mask)]
+            yield RequestImage(f"control {index} image", control.image)
+            if control.mask is not None:
+                yield RequestImage(f"control {index} mask", control.mask, is_mask=True)
         for index, reference in acting(self.references):
-            named += [(f"reference {index} image", reference.image), (f"reference {index} mask", reference.mask)]
-        return ((name, image) for name, image in named if image is not None)
+            yield RequestImage(f"reference {index} image", reference.image, is_reference=True)
+            if reference.mask is not None:
+                yield RequestImage(f"reference {index} mask", reference.mask, is_mask=True, is_reference=True)

@@ -2,134 +2,223 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
-from .capabilities import UNLIMITED, Calls, Capabilities, Range
-from .errors import Problem
+from . import request_problems as kinds
+from .capabilities import Calls, Capabilities, Range, SchedulerSupport
 from .modality import Modality
-from .request import ControlUnit, Detect, GenerationRequest, ImageReference, acting, acts_at
-from .scheduler import SchedulerChoice
+from .problems import Problem, ProblemKind
+from .request import ControlUnit, Detect, GenerationRequest, ImageReference, RequestImage, acting, acts_at
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_DEFAULT = "default"
 
 
 def validate(
     request: GenerationRequest, capabilities: Capabilities, *, starts_elsewhere: bool = False
 ) -> list[Problem]:
-    """All problems of the request on the target, in the order of the request's fields; empty when it can run.
+    """All problems of the request on the target, one for each cause; empty if the request can run.
 
-    `starts_elsewhere`: there is an initial image, although not in the request; a service gets its address.
+    `starts_elsewhere`: there is an initial image that is not in the request, because the service gets its address.
     """
     starts = request.init_image is not None or starts_elsewhere
     return [
-        *_fields(request, capabilities, starts),
+        *_numbers(request, capabilities),
+        *_texts(request, capabilities),
+        *_scheduler(request, capabilities),
+        *_loras(request, capabilities),
+        *_start(request, capabilities, starts),
+        *_tensors(request, capabilities, starts),
+        *_conflicts(request, capabilities),
         *_controls(request, capabilities),
         *_references(request, capabilities),
     ]
 
 
 def calls_of(request: GenerationRequest, capabilities: Capabilities) -> int:
-    """How often the network is called, which is what windows are shares of: for an init_image less than from noise."""
+    """How often the run calls the network. Windows are shares of this number; with an init_image it can be smaller."""
     name = request.scheduler.name or capabilities.schedulers.default
     calls = capabilities.schedulers.calls.get(name, Calls()) if name else Calls()
-    share = None if request.init_image is None else capabilities.init_images.denoise_unit
-    return calls.count(request.steps, request.denoise, share)
+    unit = None if request.init_image is None else capabilities.init_images.denoise_unit
+    return calls.count(request.steps, request.denoise, unit)
 
 
-def _fields(request: GenerationRequest, capabilities: Capabilities, starts: bool) -> Iterator[Problem]:
+def _numbers(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target = capabilities.target
+    scheduler_limit = _max_steps(request, capabilities.schedulers)
     for name, allowed in capabilities.ranges.items():
-        value = getattr(request, name, None)
-        if value is not None and value not in allowed:
-            yield _out_of_range(name, value, str(allowed), allowed.minimum, allowed.maximum, allowed.multiple)
-    highest = Range(0, capabilities.prompts.max_clip_skip)
-    if request.clip_skip not in highest:
-        yield _out_of_range("clip_skip", request.clip_skip, str(highest), 0, highest.maximum)
+        if not (name == "steps" and scheduler_limit is not None and request.steps > scheduler_limit):
+            yield from _number(name, getattr(request, name), allowed, target)
+    clip_skip = Range(0, capabilities.prompts.max_clip_skip)
+    if request.clip_skip not in clip_skip and clip_skip.maximum == 0:
+        yield kinds.UNSUPPORTED_NUMBER("clip_skip", request.clip_skip, 0, target=target)
+    else:
+        yield from _number("clip_skip", request.clip_skip, clip_skip, target)
     if capabilities.sizes and (request.width, request.height) not in capabilities.sizes:
         yield _wrong_size(request.width, request.height, capabilities)
+
+
+def _number(field: str, value: float, allowed: Range | None, target: str) -> Iterator[Problem]:
+    if allowed is None or value in allowed:
+        return
+    minimum, maximum, multiple = allowed.minimum, allowed.maximum, allowed.multiple
+    nearest = minimum if math.isnan(value) else min(max(value, minimum), maximum)
+    if minimum == maximum:
+        yield kinds.FIXED_NUMBER(field, value, nearest, target=target)
+    elif multiple:
+        nearest = min(max(round(nearest / multiple) * multiple, minimum), maximum)
+        arguments = {"target": target, "minimum": minimum, "maximum": maximum, "multiple": multiple}
+        yield kinds.NOT_A_MULTIPLE(field, value, nearest, **arguments)
+    else:
+        yield kinds.OUT_OF_RANGE(field, value, nearest, target=target, minimum=minimum, maximum=maximum)
+
+
+def _wrong_size(width: int, height: int, capabilities: Capabilities) -> Problem:
+    sizes = sorted(capabilities.sizes)
+    nearest = min(sizes, key=lambda size: (abs(size[0] * height - size[1] * width), abs(size[0] - width)))
+    return kinds.UNSUPPORTED_SIZE(
+        "size",
+        f"{width}x{height}",
+        f"{nearest[0]}x{nearest[1]}",
+        target=capabilities.target,
+        choices=[f"{w}x{h}" for w, h in sizes],
+        width=nearest[0],
+        height=nearest[1],
+    )
+
+
+def _texts(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    target = capabilities.target
     if capabilities.prompts.required and not request.prompt.strip():
-        yield Problem("prompt", "empty", f"{target} needs one", "Write what the picture shows.")
+        yield kinds.MISSING_PROMPT("prompt", request.prompt, target=target)
     if request.negative_prompt.strip() and not capabilities.prompts.negative:
-        yield Problem("negative_prompt", "set", f"{target} has none", "Leave it empty.")
-    yield from _scheduler(request.scheduler, request.steps, capabilities)
-    loras = acting(request.loras)
-    if len(loras) > capabilities.loras.maximum:
-        yield _too_many("loras", len(loras), capabilities.loras.maximum, target)
-    for index, lora in loras:
-        yield from _weight(f"lora {index} strength", lora.strength, capabilities.loras.strength)
-    for name, image in request.images():
-        yield from _image(name, image, request)
-    if request.mask is not None and not capabilities.init_images.inpainting:
-        yield Problem("mask", "connected", f"{target} cannot inpaint", "Disconnect it.")
-    if request.init_image is not None and not capabilities.init_images.accepted:
-        yield Problem("init_image", "connected", f"{target} cannot start from an image", "Disconnect it.")
-    if request.mask is None and capabilities.init_images.mask_required:
-        limit = f"{target} is an inpainting model, which redraws a part of a picture"
-        yield Problem("mask", "not connected", limit, "Connect init_image and mask, or load another model.")
-    if request.mask is not None and not starts:
-        yield Problem(
-            "mask", "connected", "it needs the picture to change", "Connect init_image, or disconnect the mask."
-        )
-    if request.mask is not None:
-        yield from _empty("mask", request.mask < 0.5, "nothing would be redrawn")
-    if request.denoise < 1 and not starts:
-        meaning = "it is the share of init_image to replace, and there is none"
-        yield Problem("denoise", f"{request.denoise:g}", meaning, "Set it to 1, or connect init_image.")
-    if calls_of(request, capabilities) < 1 <= request.steps:
-        limit = f"that share of {request.steps} steps leaves none"
-        remedy = f"Set it to {_least_denoise(request, capabilities):g} or more."
-        yield Problem("denoise", f"{request.denoise:g}", limit, remedy)
-    yield from _scheduler_start(request, capabilities)
-    for conflict in capabilities.conflicts:
-        if all(_is_used(request, name) for name in conflict.fields):
-            yield Problem(" with ".join(conflict.fields), "connected", conflict.reason, conflict.remedy)
-    if request.upscale and not capabilities.upscale:
-        yield Problem("upscale", "on", f"{target} cannot upscale", "Switch it off and use an upscale node behind it.")
+        yield kinds.UNSUPPORTED_NEGATIVE_PROMPT("negative_prompt", request.negative_prompt, "", target=target)
     if request.vae and not capabilities.vae:
-        yield Problem("vae", f"'{request.vae}'", f"{target} has a fixed VAE", "Leave vae empty.")
+        yield kinds.UNSUPPORTED_VAE("vae", request.vae, "", target=target)
+    if request.upscale and not capabilities.upscale:
+        yield kinds.UNSUPPORTED_UPSCALE("upscale", True, False, target=target)
+
+
+def _max_steps(request: GenerationRequest, schedulers: SchedulerSupport) -> int | None:
+    name = request.scheduler.name or schedulers.default
+    return schedulers.max_steps.get(name) if name else None
+
+
+def _scheduler(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    target, schedulers = capabilities.target, capabilities.schedulers
+    name = request.scheduler.name or schedulers.default
+    if name is not None and name not in schedulers.names:
+        if schedulers.names:
+            kind = schedulers.missing.get(name, kinds.UNSUPPORTED_SCHEDULER)
+            yield kind("scheduler", name, _DEFAULT, target=target, choices=_names(schedulers.names))
+        else:
+            yield kinds.FIXED_SCHEDULER("scheduler", name, _DEFAULT, target=target)
+        return
+    most = _max_steps(request, schedulers)
+    if most is not None and request.steps > most:
+        yield kinds.TOO_MANY_STEPS("steps", request.steps, most, scheduler=name)
+    yield from _karras_sigmas(request, capabilities)
+    yield from _algorithm_type(request, capabilities)
+    if request.scheduler.name in schedulers.needs_init_image:
+        if request.mask is not None:
+            yield kinds.SCHEDULER_CANNOT_INPAINT("scheduler", name)
+        elif request.init_image is None:
+            yield kinds.SCHEDULER_NEEDS_INIT_IMAGE("scheduler", name)
+
+
+def _karras_sigmas(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    target, schedulers = capabilities.target, capabilities.schedulers
+    name = request.scheduler.name or schedulers.default
+    if not request.scheduler.use_karras_sigmas or name in schedulers.karras_sigmas:
+        return
+    choices = _names(schedulers.karras_sigmas & schedulers.names)
+    if not choices:
+        yield kinds.UNSUPPORTED_KARRAS("use_karras_sigmas", True, False, target=target)
+    elif name is None:
+        yield kinds.KARRAS_WITHOUT_SCHEDULER("use_karras_sigmas", True, False, choices=choices)
+    else:
+        arguments = {"target": target, "scheduler": name, "choices": choices}
+        yield kinds.SCHEDULER_WITHOUT_KARRAS("use_karras_sigmas", True, False, **arguments)
+
+
+def _algorithm_type(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    target, schedulers = capabilities.target, capabilities.schedulers
+    name, value = request.scheduler.name or schedulers.default, request.scheduler.algorithm_type
+    types = schedulers.algorithm_types.get(name, frozenset()) if name else frozenset()
+    if value is None or value in types:
+        return
+    able = _names(name for name in schedulers.algorithm_types if name in schedulers.names)
+    if not able:
+        yield kinds.UNSUPPORTED_ALGORITHM_TYPES("algorithm_type", value, _DEFAULT, target=target)
+    elif name is None:
+        yield kinds.ALGORITHM_TYPE_WITHOUT_SCHEDULER("algorithm_type", value, _DEFAULT, choices=able)
+    elif not types:
+        yield kinds.SCHEDULER_WITHOUT_ALGORITHM_TYPES("algorithm_type", value, _DEFAULT, scheduler=name)
+    else:
+        arguments = {"target": target, "scheduler": name, "choices": _names(types)}
+        yield kinds.UNSUPPORTED_ALGORITHM_TYPE("algorithm_type", value, _DEFAULT, **arguments)
+
+
+def _loras(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    target, loras = capabilities.target, acting(request.loras)
+    if loras and capabilities.loras.maximum == 0:
+        yield kinds.UNSUPPORTED_LORAS("loras", len(loras), 0, target=target)
+        return
+    yield from _too_many("loras", len(loras), capabilities.loras.maximum, target)
+    for index, lora in loras:
+        yield from _number(f"lora {index} strength", lora.strength, capabilities.loras.strength, target)
+
+
+def _too_many(field: str, count: int, maximum: int, target: str) -> Iterator[Problem]:
+    if count > maximum:
+        yield kinds.TOO_MANY(field, count, maximum, target=target, excess=count - maximum)
+
+
+def _start(request: GenerationRequest, capabilities: Capabilities, starts: bool) -> Iterator[Problem]:
+    """Problems of init_image, mask and denoise. `starts`: there is an initial image, here or at an address."""
+    target, init_images = capabilities.target, capabilities.init_images
+    if request.init_image is not None and not init_images.accepted:
+        yield kinds.UNSUPPORTED_INIT_IMAGE("init_image", target=target)
+    if request.mask is None and init_images.mask_required:
+        yield kinds.MISSING_MASK("mask", target=target)
+    elif request.mask is not None and not init_images.inpainting:
+        yield kinds.UNSUPPORTED_MASK("mask", target=target)
+    elif request.mask is not None and not starts:
+        yield kinds.MASK_WITHOUT_INIT_IMAGE("mask")
+    elif request.mask is not None:
+        yield from _empty(kinds.EMPTY_MASK, "mask", request.mask < 0.5)
+    if request.denoise not in capabilities.ranges.get("denoise", Range(-math.inf, math.inf)):
+        return
+    if request.denoise < 1 and not starts:
+        if init_images.accepted:
+            yield kinds.DENOISE_WITHOUT_INIT_IMAGE("denoise", request.denoise, 1.0)
+        else:
+            yield kinds.UNSUPPORTED_DENOISE("denoise", request.denoise, 1.0, target=target)
+    elif calls_of(request, capabilities) < 1 <= request.steps:
+        least = _least_denoise(request, capabilities)
+        yield kinds.DENOISE_TOO_LOW("denoise", request.denoise, least, steps=request.steps)
 
 
 def _least_denoise(request: GenerationRequest, capabilities: Capabilities) -> float:
-    """The least that the node can be set to, a whole hundredth, which leaves something."""
-    shares = (hundredth / 100 for hundredth in range(1, 101))
-    return next(share for share in shares if calls_of(replace(request, denoise=share), capabilities) > 0)
+    """The smallest value of the node's input, in steps of 0.01, with which the network is called at all."""
+    values = (hundredth / 100 for hundredth in range(1, 101))
+    return next(value for value in values if calls_of(replace(request, denoise=value), capabilities) > 0)
 
 
-def _scheduler(choice: SchedulerChoice, steps: int, capabilities: Capabilities) -> Iterator[Problem]:
-    name, target = choice.name or capabilities.schedulers.default, capabilities.target
-    if name is not None and name not in capabilities.schedulers.names:
-        known = ", ".join(sorted(s.value for s in capabilities.schedulers.names)) or "none by name"
-        reason = capabilities.schedulers.missing.get(name, f"{target} does not have it")
-        yield Problem("scheduler", name.value, reason, f"Choose default or one of {known}.")
-        return
-    label = name.value if name else "the default scheduler"
-    most = capabilities.schedulers.max_steps.get(name, UNLIMITED) if name else UNLIMITED
-    if steps > most:
-        yield Problem("steps", str(steps), f"{label} takes at most {most}", f"Set it to {most}.")
-    if choice.use_karras_sigmas and name not in capabilities.schedulers.karras_sigmas:
-        able = ", ".join(sorted(s.value for s in capabilities.schedulers.karras_sigmas)) or "no scheduler"
-        yield Problem("use_karras_sigmas", "on", f"on {target} {able} can do that, not {label}", "Switch it off.")
-    kinds = capabilities.schedulers.algorithm_types.get(name, frozenset()) if name else frozenset()
-    if choice.algorithm_type is not None and choice.algorithm_type not in kinds:
-        known = ", ".join(sorted(kind.value for kind in kinds)) or "no algorithm types"
-        yield Problem("algorithm_type", choice.algorithm_type.value, f"{label} has {known}", "Choose default.")
-
-
-def _scheduler_start(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
-    name = request.scheduler.name
-    if name is None or name not in capabilities.schedulers.needs_init_image:
-        return
-    if request.init_image is None:
-        yield Problem("scheduler", name.value, "it begins with a picture", "Connect init_image, or choose another.")
-    if request.mask is not None:
-        yield Problem("scheduler", name.value, "it cannot inpaint", "Disconnect the mask, or choose another.")
+def _conflicts(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
+    for conflict in capabilities.conflicts:
+        if all(_is_used(request, name) for name in conflict.fields):
+            yield conflict.kind(conflict.fields[0], target=capabilities.target)
 
 
 def _is_used(request: GenerationRequest, name: str) -> bool:
-    """Whether a field is set; a control, reference or LoRA of weight 0 is not there."""
+    """Whether a field is set. Controls, references and LoRAs count only with a weight other than 0."""
     value = getattr(request, name)
     if isinstance(value, tuple):
         return bool(acting(value))
@@ -137,119 +226,139 @@ def _is_used(request: GenerationRequest, name: str) -> bool:
 
 
 def _controls(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
-    target = capabilities.target
+    target, support = capabilities.target, capabilities.controls
     controls = acting(request.controls)
-    if len(controls) < capabilities.controls.minimum:
-        limit = f"{target} needs at least {capabilities.controls.minimum} whose strength is not 0"
-        yield Problem("controls", str(len(controls)), limit, "Connect a control node to the request.")
-    if len(controls) > capabilities.controls.maximum:
-        yield _too_many("controls", len(controls), capabilities.controls.maximum, target)
+    if support.required and not controls:
+        yield kinds.MISSING_CONTROL("controls", 0, target=target)
+    if controls and support.maximum == 0:
+        yield kinds.UNSUPPORTED_CONTROLS("controls", len(controls), 0, target=target)
+        return
+    yield from _too_many("controls", len(controls), support.maximum, target)
+    calls = calls_of(request, capabilities)
     for index, control in controls:
-        name = f"control {index} ({control.modality.value})"
-        if control.modality not in capabilities.controls.modalities:
-            known = ", ".join(sorted(m.value for m in capabilities.controls.modalities)) or "no control at all"
-            remedy = capabilities.controls.remedies.get(control.modality, capabilities.controls.remedy)
-            yield Problem(name, "not available", f"{target} has {known}", remedy)
-        yield from _weight(f"{name} strength", control.strength, capabilities.controls.strength)
-        yield from _window(name, control, calls_of(request, capabilities))
-        if not capabilities.controls.windows and (control.start > 0 or control.end < 1):
-            yield Problem(f"{name} window", _span(control), f"{target} applies a control at every step", "Set 0 and 1.")
-        if control.detect is Detect.SERVICE and not capabilities.controls.detects:
-            yield Problem(f"{name} detect", "service", f"{target} does not make maps", "Set detect to local or none.")
-        takes_mask = capabilities.controls.masks or control.modality in capabilities.controls.masked_modalities
-        if control.mask is not None and not takes_mask:
-            yield Problem(f"{name} mask", "connected", f"{target} cannot limit a control to an area", "Disconnect it.")
-        elif control.mask is not None and control.modality is Modality.INPAINT:
-            yield from _empty(f"{name} mask", control.mask < 0.5, "nothing would be filled in")
-        elif control.mask is not None:
-            yield from _empty(f"{name} mask", control.mask <= 0, "the control would act nowhere")
+        yield from _control(f"control {index} ({control.modality.value})", control, capabilities, calls)
+
+
+def _control(field: str, control: ControlUnit, capabilities: Capabilities, calls: int) -> Iterator[Problem]:
+    target, support = capabilities.target, capabilities.controls
+    if control.modality not in support.modalities:
+        remedy = support.remedies.get(control.modality, support.remedy)
+        choices = _names(support.modalities)
+        if choices:
+            yield kinds.UNSUPPORTED_MODALITY(field, control.modality, target=target, choices=choices, remedy=remedy)
+        else:
+            yield kinds.NO_MODALITY(field, control.modality, target=target, remedy=remedy)
+    yield from _number(f"{field} strength", control.strength, support.strength, target)
+    if support.windows:
+        yield from _window(f"{field} window", control, calls)
+    elif _has_window(control):
+        yield kinds.UNSUPPORTED_CONTROL_WINDOW(f"{field} window", _span(control), "0 to 1", target=target)
+    if control.detect is Detect.SERVICE and not support.detects:
+        yield kinds.UNSUPPORTED_DETECT(f"{field} detect", control.detect, Detect.LOCAL, target=target)
+    if control.mask is not None:
+        if not support.masks and control.modality not in support.masked_modalities:
+            yield kinds.UNSUPPORTED_CONTROL_MASK(f"{field} mask", target=target)
+        elif control.modality is Modality.INPAINT:
+            yield from _empty(kinds.EMPTY_INPAINT_MASK, f"{field} mask", control.mask < 0.5)
+        else:
+            yield from _empty(kinds.EMPTY_CONTROL_MASK, f"{field} mask", control.mask <= 0)
 
 
 def _references(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
-    target = capabilities.target
+    target, support = capabilities.target, capabilities.references
     references = acting(request.references)
-    if len(references) > capabilities.references.maximum:
-        yield _too_many("references", len(references), capabilities.references.maximum, target)
+    if references and (support.maximum == 0 or not support.kinds):
+        yield kinds.UNSUPPORTED_REFERENCES("references", len(references), 0, target=target)
         return
+    if len(references) > support.maximum:
+        yield from _too_many("references", len(references), support.maximum, target)
+        return
+    calls = calls_of(request, capabilities)
     for index, reference in references:
-        name = f"reference {index}"
-        if reference.kind not in capabilities.references.kinds:
-            known = ", ".join(sorted(kind.value for kind in capabilities.references.kinds))
-            yield Problem(f"{name} kind", reference.kind.value, f"{target} has {known}", "Choose one of these.")
-        yield from _weight(f"{name} scale", reference.scale, capabilities.references.scale)
-        yield from _window(name, reference, calls_of(request, capabilities))
-        if not capabilities.references.windows and (reference.start > 0 or reference.end < 1):
-            yield Problem(f"{name} window", _span(reference), f"{target} applies it at every step", "Set 0 and 1.")
-        if reference.mask is not None and not capabilities.references.masks:
-            yield Problem(f"{name} mask", "connected", f"{target} cannot limit it to an area", "Disconnect it.")
-        elif reference.mask is not None and len(reference.mask) not in (1, images := len(reference.image)):
-            limit = f"the reference has {images} image{'s' if images > 1 else ''}"
-            remedy = "Connect one mask for all of them, or one for each."
-            yield Problem(f"{name} mask", f"a batch of {len(reference.mask)}", limit, remedy)
+        yield from _reference(f"reference {index}", reference, capabilities, calls)
 
 
-def _window(name: str, unit: ControlUnit | ImageReference, calls: int) -> Iterator[Problem]:
+def _reference(field: str, reference: ImageReference, capabilities: Capabilities, calls: int) -> Iterator[Problem]:
+    target, support = capabilities.target, capabilities.references
+    if reference.kind not in support.kinds:
+        choices = _names(support.kinds)
+        arguments = {"target": target, "choices": choices}
+        yield kinds.UNSUPPORTED_REFERENCE_KIND(f"{field} kind", reference.kind, choices[0], **arguments)
+    yield from _number(f"{field} scale", reference.scale, support.scale, target)
+    if support.windows:
+        yield from _window(f"{field} window", reference, calls)
+    elif _has_window(reference):
+        yield kinds.UNSUPPORTED_REFERENCE_WINDOW(f"{field} window", _span(reference), "0 to 1", target=target)
+    if reference.mask is not None:
+        masks, images = len(reference.mask), len(reference.image)
+        if not support.masks:
+            yield kinds.UNSUPPORTED_REFERENCE_MASK(f"{field} mask", target=target)
+        elif masks not in (1, images) and images == 1:
+            yield kinds.SINGLE_REFERENCE_MASK(f"{field} mask", masks)
+        elif masks not in (1, images):
+            yield kinds.REFERENCE_MASK_COUNT(f"{field} mask", masks, images=images)
+
+
+def _window(field: str, unit: ControlUnit | ImageReference, calls: int) -> Iterator[Problem]:
     if not 0 <= unit.start < unit.end <= 1:
-        limit = "start_percent must be below end_percent, both from 0 to 1"
-        yield Problem(f"{name} window", _span(unit), limit, "Use 0 and 1 for the whole generation.")
+        yield kinds.INVALID_WINDOW(field, _span(unit), "0 to 1")
     elif calls > 0 and not any(acts_at(unit, call, calls) for call in range(calls)):
-        yield Problem(f"{name} window", _span(unit), f"none of the {calls} steps lies in it", "Widen it.")
+        yield kinds.EMPTY_WINDOW(field, _span(unit), "0 to 1", calls=calls)
 
 
-def image_problems(name: str, image: Tensor) -> Iterator[Problem]:
-    """What makes a tensor useless as an image [batch, height, width, 1, 3 or 4] or, if named so, as a mask."""
-    is_mask = name.endswith("mask")
-    fits = image.ndim == (3 if is_mask else 4) and 0 not in image.shape and (is_mask or image.shape[-1] in (1, 3, 4))
-    if not fits:
-        expected = "[batch, height, width]" if is_mask else "[batch, height, width, 1, 3 or 4 channels]"
-        problem = f"it must be {expected} with something in it"
-        yield Problem(name, f"of shape {list(image.shape)}", problem, "Check the node before it.")
-    elif not bool(image.isfinite().all()):
-        broken = "it holds values that are not numbers (NaN or infinite)"
-        yield Problem(name, "broken", broken, "Look at the node that made it; a black picture has the same cause.")
-
-
-def _image(name: str, image: Tensor, request: GenerationRequest) -> Iterator[Problem]:
-    problems = list(image_problems(name, image))
-    yield from problems
-    if not problems and not name.startswith("reference") and image.shape[0] not in (1, request.batch_size):
-        limit = f"a batch of {request.batch_size} takes 1 or {request.batch_size}"
-        yield Problem(name, f"a batch of {image.shape[0]}", limit, "Pick one image, or set batch_size to match.")
-
-
-def _empty(name: str, left_out: Tensor, meaning: str) -> Iterator[Problem]:
-    """A mask of which all is left out, as Load Image gives with a picture that has no transparent part."""
-    if left_out.numel() > 0 and bool(left_out.all()):
-        yield Problem(name, "empty", meaning, "Paint one in the mask editor of Load Image, or disconnect it.")
-
-
-def _weight(name: str, value: float, allowed: Range | None) -> Iterator[Problem]:
-    """A strength or scale of what is there."""
-    if allowed and value not in allowed:
-        yield _out_of_range(name, value, str(allowed), allowed.minimum, allowed.maximum)
-
-
-def _wrong_size(width: int, height: int, capabilities: Capabilities) -> Problem:
-    sizes = sorted(capabilities.sizes)
-    nearest = min(sizes, key=lambda size: (abs(size[0] * height - size[1] * width), abs(size[0] - width)))
-    known = ", ".join(f"{w}x{h}" for w, h in sizes)
-    limit = f"{capabilities.target} makes pictures of {known}"
-    return Problem("size", f"{width}x{height}", limit, f"Set width to {nearest[0]} and height to {nearest[1]}.")
-
-
-def _out_of_range(name: str, value: float, allowed: str, minimum: float, maximum: float, multiple: int = 0) -> Problem:
-    nearest = min(max(value, minimum), maximum)
-    if multiple:
-        nearest = min(max(round(nearest / multiple) * multiple, minimum), maximum)
-    return Problem(name, f"{value:g}", f"it must be {allowed}", f"Set it to {nearest:g}.")
-
-
-def _too_many(name: str, count: int, limit: int, target: str) -> Problem:
-    if limit == 0:
-        return Problem(name, str(count), f"{target} has none", f"Disconnect {name}.")
-    assert limit < UNLIMITED
-    return Problem(name, str(count), f"{target} takes at most {limit}", f"Remove {count - limit}.")
+def _has_window(unit: ControlUnit | ImageReference) -> bool:
+    return unit.start != 0 or unit.end != 1
 
 
 def _span(unit: ControlUnit | ImageReference) -> str:
     return f"{unit.start:g} to {unit.end:g}"
+
+
+def image_problems(field: str, image: Tensor) -> Iterator[Problem]:
+    """What makes a tensor unusable as an image: [batch, height, width, 1, 3 or 4 channels]."""
+    if image.ndim != 4 or 0 in image.shape or image.shape[-1] not in (1, 3, 4):
+        yield kinds.IMAGE_SHAPE(field, list(image.shape))
+    else:
+        yield from _not_finite(field, image)
+
+
+def mask_problems(field: str, mask: Tensor) -> Iterator[Problem]:
+    """What makes a tensor unusable as a mask: [batch, height, width]."""
+    if mask.ndim != 3 or 0 in mask.shape:
+        yield kinds.MASK_SHAPE(field, list(mask.shape))
+    else:
+        yield from _not_finite(field, mask)
+
+
+def _not_finite(field: str, tensor: Tensor) -> Iterator[Problem]:
+    if not bool(tensor.isfinite().all()):
+        yield kinds.NOT_FINITE(field)
+
+
+def _tensors(request: GenerationRequest, capabilities: Capabilities, starts: bool) -> Iterator[Problem]:
+    """Problems of every image and mask that is not refused as a whole."""
+    accepted = {
+        "init_image": capabilities.init_images.accepted,
+        "mask": capabilities.init_images.inpainting and starts,
+    }
+    for image in request.images():
+        if accepted.get(image.field, True):
+            yield from _tensor(image, request.batch_size)
+
+
+def _tensor(image: RequestImage, batch_size: int) -> Iterator[Problem]:
+    check = mask_problems if image.is_mask else image_problems
+    problems = list(check(image.field, image.tensor))
+    yield from problems
+    if not problems and not image.is_reference and image.tensor.shape[0] not in (1, batch_size):
+        yield kinds.WRONG_BATCH(image.field, image.tensor.shape[0], batch_size=batch_size)
+
+
+def _empty(kind: ProblemKind, field: str, masked_out: Tensor) -> Iterator[Problem]:
+    """A mask that leaves out everything, as ComfyUI's Load Image gives for an image without transparency."""
+    if masked_out.numel() > 0 and bool(masked_out.all()):
+        yield kind(field)
+
+
+def _names(choices: Iterable[Enum]) -> list[str]:
+    return sorted(str(choice.value) for choice in choices)

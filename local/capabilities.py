@@ -18,6 +18,7 @@ from ..core.capabilities import (
     ReferenceSupport,
     SchedulerSupport,
 )
+from ..core.problems import ProblemKind
 from ..core.request import ReferenceKind
 from ..core.scheduler import SchedulerName
 from .families import Family
@@ -30,6 +31,12 @@ from .schedulers import (
     FLOW_UNSUPPORTED,
     KARRAS_SIGMAS,
     UNSUPPORTED,
+)
+
+# diffusers' FLUX pipelines with controls and an initial image take no references.
+CONTROLS_REFERENCES_AND_INIT_IMAGE = ProblemKind(
+    "controls_references_and_init_image",
+    "{target} cannot use controls, references and init_image in one request. Disconnect one of them.",
 )
 
 MOST_LORAS = 8
@@ -103,13 +110,7 @@ FLUX_DEV = replace(
     controls=replace(SDXL.controls, modalities=published(Family.FLUX_DEV)),
     references=replace(SDXL.references, masks=False),
     init_images=replace(SDXL.init_images, denoise_unit=DenoiseUnit.CALLS),
-    conflicts=(
-        Conflict(
-            ("controls", "references", "init_image"),
-            "diffusers' FLUX pipelines take no references there",
-            "Disconnect one of them.",
-        ),
-    ),
+    conflicts=(Conflict(("controls", "references", "init_image"), CONTROLS_REFERENCES_AND_INIT_IMAGE),),
 )
 
 # It ignores guidance_scale.

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..core.capabilities import Calls
+from ..core.problems import ProblemKind
 from ..core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 
 if TYPE_CHECKING:
@@ -36,15 +37,18 @@ ALGORITHM_TYPES: Mapping[SchedulerName, frozenset[AlgorithmType]] = {
 }
 # Schedulers that a model cannot run, with the reason. Models that predict epsilon or v run all of them. DDIMInverse is
 # two runs with a scheduler each: see `make_inversion`.
-UNSUPPORTED: Mapping[SchedulerName, str] = {}
+UNSUPPORTED: Mapping[SchedulerName, ProblemKind] = {}
 
 FLOW_ALGORITHM_TYPES: Mapping[SchedulerName, frozenset[AlgorithmType]] = {
     SchedulerName.DPM_MULTISTEP: frozenset({AlgorithmType.DPMSOLVER_PP, AlgorithmType.SDE_DPMSOLVER_PP}),
     SchedulerName.DPM_SINGLESTEP: frozenset({AlgorithmType.DPMSOLVER_PP}),
 }
-FLOW_UNSUPPORTED: Mapping[SchedulerName, str] = {
-    SchedulerName.DDIM_INVERSE: "it inverts the noise schedule of SD models, which flow-matching models do not have",
-}
+INVERSION_NEEDS_NOISE_SCHEDULE = ProblemKind(
+    "inversion_needs_noise_schedule",
+    "{target} does not support {value}, which inverts the noise schedule of SD models; a flow-matching model has none. "
+    "Set {field} to default or to one of {choices}.",
+)
+FLOW_UNSUPPORTED: Mapping[SchedulerName, ProblemKind] = {SchedulerName.DDIM_INVERSE: INVERSION_NEEDS_NOISE_SCHEDULE}
 
 # Schedulers that do not call the network once a step. PNDM takes its second step twice. Predictor-corrector methods
 # call it a second time in every step but the last; ScoreSdeVe in every step.

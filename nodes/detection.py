@@ -13,7 +13,7 @@ from ..core.errors import InvalidRequest
 from ..core.images import fit_mask, to_rgb
 from ..core.problems import ProblemKind
 from ..core.request import Resize
-from ..core.validate import image_problems
+from ..core.validate import image_problems, mask_problems
 from ..preprocessors.detector import Detector
 from ..preprocessors.parameters import (
     ChoiceParameter,
@@ -126,7 +126,7 @@ def detect_map(
 
 def _fit_mask_to_image(mask: Tensor, image: Tensor, title: str) -> Tensor:
     """The mask [batch, height, width] at the size of the image, one per image of the batch."""
-    problems = list(image_problems("mask", mask))
+    problems = list(mask_problems("mask", mask))
     if problems:
         raise InvalidRequest(title, problems)
     if mask.shape[0] not in (1, image.shape[0]):

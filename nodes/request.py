@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..core.errors import InvalidRequest, ModelNotFound, Problem
+from ..core.errors import InvalidRequest, ModelNotFound
+from ..core.problems import ProblemKind
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, Lora, ReferenceKind
 from ..core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
 from ..local.schedulers import NOTES
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 _DEFAULT = "default"
 _REMOTE = "(remote)"
 
+REMOTE_ID_MISSING = ProblemKind(
+    "remote_id_missing",
+    f"{{field}} is empty, but lora_name is {_REMOTE}. Enter the LoRA's id at the service, or choose a file.",
+)
+
 
 class ControlStackReference(io.ComfyNode):
     @classmethod
@@ -25,34 +31,40 @@ class ControlStackReference(io.ComfyNode):
             node_id="ControlStackReference",
             display_name="Reference Image (IP-Adapter)",
             category="ControlStack",
-            description="Lets the result take its look from one or more pictures, beside the prompt.",
+            description="Guides the result with the look of one or more reference images, in addition to the prompt.",
             inputs=[
-                io.Image.Input("image", tooltip="The reference. A batch counts as several pictures of the same thing."),
+                io.Image.Input(
+                    "image", tooltip="The reference image. A batch is used as several images of the same subject."
+                ),
                 io.Float.Input(
                     "scale",
                     default=0.9,
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How strongly the reference acts, 0 to 1. 0 leaves it out.",
+                    tooltip="Strength of the reference, 0 to 1. 0 = off.",
                 ),
                 io.Combo.Input(
                     "kind",
                     options=ReferenceKind,
                     default=ReferenceKind.STYLE,
-                    tooltip="What to take over: style = colours and mood, character = the figure, face = the face.",
+                    tooltip="What to take from the image. style: colours and mood. character: the figure. face: the "
+                    "face.",
                 ),
                 *window_inputs("reference"),
                 io.Mask.Input(
                     "mask",
                     optional=True,
-                    tooltip="Limits the reference to the white area of the result, where supported; the mask is "
-                    "stretched over all of it.",
+                    tooltip="Limits the reference to the white area of the mask, which is stretched to the size of "
+                    "the result. "
+                    "Not every target supports this.",
                 ),
-                References.Input("references", optional=True, tooltip="Earlier references; leave open to begin."),
+                References.Input("references", optional=True, tooltip="References from an earlier node. Optional."),
             ],
             outputs=[
-                References.Output("all", display_name="references", tooltip="The references with this one at the end.")
+                References.Output(
+                    "all", display_name="references", tooltip="The earlier references, followed by this one."
+                )
             ],
         )
 
@@ -78,16 +90,20 @@ class ControlStackLora(io.ComfyNode):
             node_id="ControlStackLora",
             display_name="LoRA",
             category="ControlStack",
-            description="Adds a LoRA. With a file and an id, the same request runs here and at a service.",
+            description="Adds a LoRA. Choose a file for this machine, an id for a service, or both so that the same "
+            "request runs on either.",
             inputs=[
                 io.Combo.Input(
                     "lora_name",
                     options=[_REMOTE, *lora_names()],
                     default=_REMOTE,
-                    tooltip="A file in ComfyUI's models/loras, for this machine; (remote) = only at a service.",
+                    tooltip="The LoRA file in ComfyUI's models/loras, for this machine. (remote): no file, use the "
+                    "LoRA only at a service.",
                 ),
                 io.String.Input(
-                    "remote_id", default="", tooltip="The LoRA's id at the service. Empty: only on this machine."
+                    "remote_id",
+                    default="",
+                    tooltip="The LoRA's id at the service. Empty: use the LoRA only on this machine.",
                 ),
                 io.Float.Input(
                     "strength",
@@ -95,11 +111,11 @@ class ControlStackLora(io.ComfyNode):
                     min=-10.0,
                     max=10.0,
                     step=0.05,
-                    tooltip="How strongly it acts. 0 leaves it out; services take positive ones only.",
+                    tooltip="Strength of the LoRA. 0 = off. Services accept only positive values.",
                 ),
-                Loras.Input("loras", optional=True, tooltip="Earlier LoRAs; leave open to begin."),
+                Loras.Input("loras", optional=True, tooltip="LoRAs from an earlier node. Optional."),
             ],
-            outputs=[Loras.Output("all", display_name="loras", tooltip="The LoRAs with this one at the end.")],
+            outputs=[Loras.Output("all", display_name="loras", tooltip="The earlier LoRAs, followed by this one.")],
         )
 
     @classmethod
@@ -107,13 +123,11 @@ class ControlStackLora(io.ComfyNode):
         name, remote = "" if lora_name == _REMOTE else lora_name, remote_id.strip()
         if name and name not in lora_names():
             raise ModelNotFound(
-                f"lora_name is '{name}', which is not among ComfyUI's LoRAs any more. "
-                f"Put it back into models/loras or choose another."
+                f"lora_name is '{name}', but ComfyUI has no LoRA of this name. "
+                f"Put the file into models/loras, or choose another LoRA."
             )
         if not name and not remote:
-            limit = f"with lora_name {_REMOTE} it says which LoRA of the service to use"
-            remedy = "Enter the LoRA's id at the service, or choose a file."
-            raise InvalidRequest("LoRA", [Problem("remote_id", "empty", limit, remedy)])
+            raise InvalidRequest("LoRA", [REMOTE_ID_MISSING("remote_id", "")])
         return io.NodeOutput((*loras, Lora(name, remote, strength)))
 
 
@@ -124,7 +138,8 @@ class ControlStackScheduler(io.ComfyNode):
             node_id="ControlStackScheduler",
             display_name="Scheduler",
             category="ControlStack",
-            description="Chooses the sampling method by the name that diffusers and the services share.",
+            description="Chooses the scheduler (sampling method) by its diffusers name, which the services use as "
+            "well.",
             inputs=[
                 io.Combo.Input(
                     "scheduler",
@@ -137,16 +152,19 @@ class ControlStackScheduler(io.ComfyNode):
                 io.Boolean.Input(
                     "use_karras_sigmas",
                     default=False,
-                    tooltip="Noise levels after Karras et al. 2022: more steps at low noise. Not every scheduler can.",
+                    tooltip="Use the noise schedule of Karras et al. 2022, with more steps at low noise. Not every "
+                    "scheduler supports it.",
                 ),
                 io.Combo.Input(
                     "algorithm_type",
                     options=[_DEFAULT, *(kind.value for kind in AlgorithmType)],
                     default=_DEFAULT,
-                    tooltip="Variant of the DPMSolver schedulers; sde types add noise at every step.",
+                    tooltip="Variant of the DPMSolver schedulers. The sde variants add noise at every step.",
                 ),
             ],
-            outputs=[Scheduler.Output("choice", display_name="scheduler", tooltip="Connect to a Generation Request.")],
+            outputs=[
+                Scheduler.Output("choice", display_name="scheduler", tooltip="Connect it to a Generation Request.")
+            ],
         )
 
     @classmethod
@@ -163,23 +181,28 @@ class ControlStackRequest(io.ComfyNode):
             node_id="ControlStackRequest",
             display_name="Generation Request",
             category="ControlStack",
-            description="Everything about a generation except where it runs. Connect it to a local or a remote node.",
+            description="Describes what to generate. The node that you connect it to decides where it runs: on this "
+            "machine or at a service.",
             inputs=[
-                io.String.Input("prompt", multiline=True, default="", tooltip="What the picture shows. May be empty."),
-                io.String.Input("negative_prompt", multiline=True, default="", tooltip="What it should not show."),
+                io.String.Input(
+                    "prompt", multiline=True, default="", tooltip="What the image should show. May be empty."
+                ),
+                io.String.Input(
+                    "negative_prompt", multiline=True, default="", tooltip="What the image should not show."
+                ),
                 io.Int.Input(
                     "width",
                     default=512,
                     min=64,
                     max=8192,
                     step=8,
-                    tooltip="Width in pixels, a multiple of 8. 512 suits SD 1.5, 1024 SDXL and FLUX.",
+                    tooltip="Width in pixels, a multiple of 8. Use 512 for SD 1.5, 1024 for SDXL and FLUX.",
                 ),
                 io.Int.Input(
                     "height", default=512, min=64, max=8192, step=8, tooltip="Height in pixels, a multiple of 8."
                 ),
                 io.Int.Input(
-                    "steps", default=21, min=1, max=1000, tooltip="Denoising steps. 21 or 31 suit all targets."
+                    "steps", default=21, min=1, max=1000, tooltip="Denoising steps. Every target accepts 21 and 31."
                 ),
                 io.Float.Input(
                     "guidance_scale",
@@ -187,7 +210,8 @@ class ControlStackRequest(io.ComfyNode):
                     min=0.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="How closely to follow the prompt: 7.5 suits SD 1.5, 5 SDXL, 3.5 FLUX. 1 switches guidance "
+                    tooltip="How closely to follow the prompt. Use 7.5 for SD 1.5, 5 for SDXL, 3.5 for FLUX. 1 turns "
+                    "guidance "
                     "and the negative prompt off.",
                 ),
                 io.Int.Input(
@@ -196,15 +220,15 @@ class ControlStackRequest(io.ComfyNode):
                     min=0,
                     max=2**64 - 1,
                     control_after_generate=True,
-                    tooltip="Same seed, same picture. Image number i of a batch uses seed + i.",
+                    tooltip="Seed of the noise: the same seed gives the same image. Image i of a batch uses seed + i.",
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=128, tooltip="How many pictures to make."),
+                io.Int.Input("batch_size", default=1, min=1, max=128, tooltip="Number of images to generate."),
                 io.Int.Input(
                     "clip_skip",
                     default=0,
                     min=0,
                     max=12,
-                    tooltip="Leaves out this many last layers of the text encoder.",
+                    tooltip="Number of the text encoder's last layers to skip.",
                 ),
                 io.Float.Input(
                     "denoise",
@@ -212,23 +236,28 @@ class ControlStackRequest(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="With init_image: how much of it to replace, 0 nothing to 1 everything.",
+                    tooltip="With init_image: how much of it to replace, from 0 (nothing) to 1 (everything).",
                 ),
-                Controls.Input("controls", optional=True, tooltip="The control stack."),
+                Controls.Input("controls", optional=True, tooltip="The controls to apply."),
                 References.Input("references", optional=True, tooltip="Reference images (IP-Adapter)."),
                 Loras.Input("loras", optional=True, tooltip="LoRAs to apply."),
                 Scheduler.Input(
-                    "scheduler", optional=True, tooltip="The sampling method; open = the target's default."
+                    "scheduler", optional=True, tooltip="The scheduler. Not connected: the target's default."
                 ),
-                io.Image.Input("init_image", optional=True, tooltip="A picture to start from instead of noise."),
+                io.Image.Input("init_image", optional=True, tooltip="Image to start from instead of noise."),
                 io.Mask.Input(
-                    "mask", optional=True, tooltip="The white area of init_image is redrawn, the rest is kept."
+                    "mask",
+                    optional=True,
+                    tooltip="Inpainting: the white area of the mask is redrawn, the rest of init_image is kept.",
                 ),
                 io.String.Input(
-                    "vae", default="", optional=True, tooltip="Another VAE, by its name or id. Empty: the model's own."
+                    "vae",
+                    default="",
+                    optional=True,
+                    tooltip="File name or id of another VAE. Empty: use the model's own VAE.",
                 ),
                 io.Boolean.Input(
-                    "upscale", default=False, optional=True, tooltip="Enlarges the result, where the target can."
+                    "upscale", default=False, optional=True, tooltip="Enlarge the result, if the target supports it."
                 ),
             ],
             outputs=[

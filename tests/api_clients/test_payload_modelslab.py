@@ -147,7 +147,7 @@ def test_a_mix_of_detected_and_ready_maps_is_refused() -> None:
 def test_a_control_of_strength_0_is_not_there() -> None:
     off = replace(DEPTH, strength=0.0, image=OTHER, detect=Detect.SERVICE)
     assert body(V5, replace(GOOD, controls=(off, CANNY))) == body(V5)
-    assert "controls is 0" in complaints(V5, replace(GOOD, controls=(off,)))
+    assert "needs a control whose strength is not 0" in complaints(V5, replace(GOOD, controls=(off,)))
 
 
 def test_strength_is_denoise_1_ignores_the_initial_image() -> None:
@@ -230,8 +230,8 @@ def test_the_ip_adapter_fits_the_model_and_the_kind(model: str, kind: ReferenceK
 
 def test_references_are_refused_where_no_adapter_is_documented() -> None:
     request = replace(GOOD, references=(STYLE,))
-    assert "ModelsLab Enterprise (SD 1.5) has none" in complaints(ENTERPRISE, request)
-    assert "ModelsLab (Flux) has none" in complaints(V5, request, model_id="fluxdev")
+    assert "ModelsLab Enterprise (SD 1.5) does not accept reference images" in complaints(ENTERPRISE, request)
+    assert "ModelsLab (Flux) does not accept reference images" in complaints(V5, request, model_id="fluxdev")
     assert "set model_family" in complaints(V5, request, model_id="my-own-model")
     assert body(V5, request, model_id="my-own-model", model_family="sdxl")["ip_adapter_id"] == "ip-adapter_sdxl"
     face = replace(GOOD, references=(replace(STYLE, kind=ReferenceKind.FACE),))
@@ -333,7 +333,7 @@ def test_guess_mode_goes_without_a_prompt_and_nothing_else_does() -> None:
 
 
 def test_windows_and_batches_of_maps_are_refused() -> None:
-    assert "at every step" in complaints(V5, replace(GOOD, controls=(replace(CANNY, end=0.5),)))
+    assert "in every step" in complaints(V5, replace(GOOD, controls=(replace(CANNY, end=0.5),)))
     many = replace(CANNY, image=PICTURE.repeat(2, 1, 1, 1))
     assert "accepts one image for all results" in complaints(V5, replace(GOOD, controls=(many,), batch_size=2))
 

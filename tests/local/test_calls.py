@@ -80,7 +80,8 @@ def test_the_least_denoise_that_is_named_is_the_least_that_runs(
     model = stocked(family)
     request = GenerationRequest(width=SIZE, height=SIZE, steps=steps, init_image=PICTURE, denoise=0.0)
     (problem,) = problems(model, request, inventory_of(model))
-    least = float(problem.remedy.removeprefix("Set it to ").removesuffix(" or more."))
+    assert problem.code == "denoise_too_low"
+    least = problem.suggestion
     assert least == {(3, False): 0.34, (30, False): 0.04}.get((steps, model.facts.flow), 0.01)
     calls: list[tuple[int, int]] = []
     generate(model, replace(request, denoise=least), lambda step: calls.append((step.number, step.total)))
@@ -96,7 +97,7 @@ def test_a_window_is_a_share_of_the_calls_that_are_made(stocked: Callable[[Famil
     request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=3, seed=3)
     early = ImageReference(picture(1), end=0.25)
     middle = replace(early, start=1 / 3, end=2 / 3)
-    with pytest.raises(InvalidRequest, match=r"window is 0\.333333 to 0\.666667: none of the 4 steps lies in it"):
+    with pytest.raises(InvalidRequest, match=r"window is 0\.333333 to 0\.666667, and none of the 4 network"):
         generate(model, replace(request, references=(middle,)))
     assert not torch.equal(
         generate(model, replace(request, references=(early,))).images, generate(model, request).images

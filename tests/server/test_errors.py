@@ -58,11 +58,11 @@ def test_numbers_outside_their_range_are_refused_with_the_field(
 @pytest.mark.parametrize(
     ("node", "changes", "sentence"),
     [
-        ("21", {"10": {"width": 100}}, "width is 100: it must be a multiple of 8 from 64 to 2048. Set it to 96."),
+        ("21", {"10": {"width": 100}}, "accepts only multiples of 8 from 64 to 2048. Set it to 96."),
         ("21", {"2": {"start_percent": 0.6, "end_percent": 0.4}}, "control 1 (canny) window is 0.6 to 0.4:"),
-        ("21", {"2": {"detect": "service"}}, "control 1 (canny) detect is service:"),
-        ("21", {"10": {"denoise": 0.5}}, "denoise is 0.5:"),
-        ("21", {"10": {"mask": ["1", 1]}}, "mask is connected: it needs the picture to change."),
+        ("21", {"2": {"detect": "service"}}, "control 1 (canny) detect is service, but"),
+        ("21", {"10": {"denoise": 0.5}}, "denoise is 0.5, but no init_image is connected."),
+        ("21", {"10": {"mask": ["1", 1]}}, "mask is connected without an init_image."),
         ("2", {"2": {"detect": "guess"}}, "detect is 'guess': it must be one of local, service, none."),
         ("2", {"2": {"resize": "bend"}}, "resize is 'bend': it must be one of crop, fit, stretch."),
         ("20", {"20": {"precision": "fp99"}}, "precision is 'fp99': it must be one of auto, fp32, fp16, bf16, fp8."),
@@ -128,7 +128,7 @@ def test_explain_lists_the_problems_without_running_anything(comfy: ComfyServer)
     graph["30"] = {"class_type": "ControlStackExplain", "inputs": {"request": ["10", 0], "target": "Local SD 1.5"}}
     lines = "".join(comfy.run(graph).outputs["30"]["text"]).splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("width is 100:")
+    assert lines[0].startswith("width is 100, but")
     assert lines[1].startswith("control 1 (canny) window is 1 to 1:")
 
 

@@ -47,8 +47,8 @@ def test_the_body_is_the_one_that_the_node_sends(remote_comfy: ComfyServer, serv
 @pytest.mark.parametrize("target", TARGETS)
 def test_problems_are_listed_one_a_line_without_a_key_or_an_image_host(comfy: ComfyServer, target: str) -> None:
     lines = explained(comfy, target, 401, {"width": 100, "prompt": ""}).splitlines()
-    assert any(line.startswith("width is 100:") for line in lines)
-    assert any(line.startswith("prompt is empty:") or "needs a prompt." in line for line in lines)
+    assert any(line.startswith("width is 100, but") for line in lines)
+    assert any(line.startswith("prompt is empty, but") or "needs a prompt." in line for line in lines)
 
 
 def test_a_connected_model_is_asked_for_the_files_that_generating_would_need(comfy: ComfyServer) -> None:

@@ -70,7 +70,7 @@ def test_the_same_graph_again_is_not_bought_again_unless_forced(
 def test_all_problems_are_told_before_anything_is_sent(remote_comfy: ComfyServer, services: Services) -> None:
     graph = remote_graph("ControlStackScenario", 3, {"width": 100, "height": 512, "prompt": ""}, modelId="sd-xl")
     message = failure(remote_comfy.run(graph), "20")
-    assert message.startswith("Scenario cannot use this, for 2 reasons:")
+    assert message.startswith("Invalid input for Scenario, with 2 problems:")
     assert not services.scenario.seen
 
 
