@@ -146,7 +146,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
         with Image.open(io.BytesIO(data), formats=tuple(_FORMATS)) as image:
             if image.width * image.height > max_pixels:
                 size = f"{image.width}x{image.height}"
-                raise ResultRefused(f"The image has {size} pixels; the limit is {max_pixels // 10**6} million.")
+                raise ResultRefused(f"The image declares {size} pixels; the limit is {max_pixels // 10**6} million.")
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode.startswith("I"):
                 array = np.clip(np.asarray(image).astype(np.float32)[..., None] / 65535, 0, 1)
@@ -159,7 +159,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
         raise
     except Image.DecompressionBombError:
         raise ResultRefused(
-            f"The image has more than {max_pixels // 10**6} million pixels, which is the limit."
+            f"The image declares more than {max_pixels // 10**6} million pixels, which is the limit."
         ) from None
     except Exception as error:  # Pillow's decoders raise exceptions of many types
         raise ResultRefused(f"The image cannot be decoded: {type(error).__name__}.") from None

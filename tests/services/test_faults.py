@@ -457,14 +457,14 @@ class BadResult:
 
 
 BAD_RESULTS = (
-    BadResult("half sent", Reply(AS_USUAL, fault=Fault.HALF), ServiceUnreachable, "could not be fetched"),
-    BadResult("reset", Reply(AS_USUAL, fault=Fault.RESET), ServiceUnreachable, "could not be fetched"),
-    BadResult("silence", Reply(AS_USUAL, fault=Fault.SILENT), ServiceUnreachable, "could not be fetched"),
-    BadResult("cut off", Reply(one_colour(64, 64)[:-20]), ResultRefused, "ends too early"),
+    BadResult("half sent", Reply(AS_USUAL, fault=Fault.HALF), ServiceUnreachable, "could not be downloaded"),
+    BadResult("reset", Reply(AS_USUAL, fault=Fault.RESET), ServiceUnreachable, "could not be downloaded"),
+    BadResult("silence", Reply(AS_USUAL, fault=Fault.SILENT), ServiceUnreachable, "could not be downloaded"),
+    BadResult("cut off", Reply(one_colour(64, 64)[:-20]), ResultRefused, "truncated"),
     BadResult("a web page", Reply(b"<!doctype html><p>log in", headers=HTML), ResultRefused, "web page"),
     BadResult("nonsense", Reply(b"\x00\x01\x02" * 50), ResultRefused, "not a PNG, JPEG or WebP"),
     BadResult("1 GB promised", Reply(b"x", fault=Fault.PROMISE), ResultRefused, "1024 MiB"),
-    BadResult("zip bomb", Reply(bomb()), ResultRefused, "claims"),
+    BadResult("zip bomb", Reply(bomb()), ResultRefused, "declares"),
     BadResult("expired link", Reply(b"<Error><Code>ExpiredToken</Code></Error>", 403), ResultRefused, "HTTP 403"),
     BadResult("gone", Reply(b"", 404), ResultRefused, "HTTP 404"),
     BadResult(
@@ -543,7 +543,7 @@ def test_results_that_are_gone_for_good_are_never_bought_again_unasked(
 @EVERY
 def test_a_picture_that_a_filter_replaced_is_remarked_on(account: Account, services: Services, case: Case) -> None:
     double_of(services, case).plan(Step.RESULT, Reply(one_colour(256, 256)))
-    assert any("single colour" in note for note in account.run(case).info["notes"])
+    assert any("single color" in note for note in account.run(case).info["notes"])
 
 
 # pictures on their way in
