@@ -1,4 +1,4 @@
-"""How many jobs of one account may be under way at a time, in this process."""
+"""Limiting how many jobs of one account run at the same time in this process."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .waiting import SLICE_SECONDS, Stop
+from .waiting import SLICE_SECONDS, StopCheck
 
-MOST_JOBS = 8
+MAX_JOBS = 8
 
 _change = threading.Condition()
 _running: Counter[tuple[str, str]] = Counter()
 
 
 @contextmanager
-def one_of(service: str, profile: str, most: int, should_stop: Stop) -> Iterator[None]:
-    """Hold one of `most` places of the account, waiting for one if need be; raises what `should_stop` raises."""
+def job_slot(service: str, profile: str, max_jobs: int, should_stop: StopCheck) -> Iterator[None]:
+    """Wait until fewer than `max_jobs` jobs of the account run, and count as one of them within the block.
+
+    Raises what `should_stop` raises.
+    """
     account = service, profile
     while True:
         with _change:
-            if _running[account] < most or _change.wait_for(lambda: _running[account] < most, SLICE_SECONDS):
+            if _running[account] < max_jobs or _change.wait_for(lambda: _running[account] < max_jobs, SLICE_SECONDS):
                 _running[account] += 1
                 break
         should_stop()

@@ -1,7 +1,7 @@
-"""What a remote endpoint is, without any input or output: pure functions from values to values.
+"""The contract of a remote endpoint as pure functions, without input or output.
 
-A service module subclasses `Endpoint`; `jobs.py` sends the calls it makes and hands it the answers. So everything that
-can be wrong about a service's contract stands in one file and is tested without a network.
+Each service subclasses `Endpoint`. The job modules send the calls that it makes and give it the answers. So everything
+about a service's contract is in one place and is tested without a network.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .redaction import Secret
 
 
 class Phase(StrEnum):
-    """Where a job stands."""
+    """The stage of a job at the service."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -32,16 +32,18 @@ class Phase(StrEnum):
 
     @property
     def final(self) -> bool:
+        """Whether the job has ended."""
         return self in (Phase.DONE, Phase.FAILED, Phase.CANCELED)
 
 
 @dataclass(frozen=True)
 class JobState:
-    """One report about a job.
+    """The state of a job, as the service reports it.
 
-    `outputs` are result references in order: URLs, inline base64 or whatever `Endpoint.locate` understands. `progress`
-    is 0..1, `wait` the seconds the service asks to wait before the next question, `metadata` what it says about the
-    job in its own words, `cost` what it charged, or would, in its own unit.
+    `outputs` are result references in order: URLs, inline base64, or anything that `Endpoint.locate` understands.
+    `progress` is 0..1. `wait` is the number of seconds that the service asks to wait before the next poll. `metadata`
+    is what the service says about the job, in its own terms. `cost` is what it charged, or would charge, in its own
+    unit.
     """
 
     phase: Phase
@@ -56,7 +58,11 @@ class JobState:
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds: before the first question, between questions (growing from one to the other), and the deadline."""
+    """How often to poll, in seconds.
+
+    `first`: before the first poll. `shortest`, `longest`: between polls, growing from one to the other. `deadline`: the
+    longest wait for a job.
+    """
 
     first: float
     shortest: float
@@ -70,10 +76,10 @@ Options = TypeVar("Options")
 class Endpoint(ABC, Generic[Options]):
     """One documented endpoint.
 
-    `service` is the credentials' namespace, `target` the name shown to users, `base_url` the documented one,
-    `url_variable` the environment variable that replaces it, `options_type` a frozen dataclass whose fields are the
-    documented request fields that a GenerationRequest does not carry (see `options.py`), `tables` everything that
-    `capabilities` may answer.
+    `service` is the name of its credentials, and `target` the name shown to users. `base_url` is the documented URL,
+    which the environment variable `url_variable` replaces. `options_type` is a frozen dataclass; its fields are the
+    documented request fields that a GenerationRequest does not have (see `options.py`). `tables` are all values that
+    `capabilities` may return.
     """
 
     service: ClassVar[str]
@@ -85,33 +91,33 @@ class Endpoint(ABC, Generic[Options]):
     options_type: type[Options]
 
     def bound(self, options: Options) -> Endpoint[Options]:
-        """The endpoint whose every call, not the paid one alone, goes where these options say."""
+        """The endpoint with all its calls directed by these options, e.g. to a project, not only the paid one."""
         return self
 
     def bound_again(self, sent: Json) -> Endpoint[Options]:
-        """The same for a job that was sent before, by its order's `body`; unbound where that is empty."""
+        """The same for a job that was sent before with the body `sent`. Unchanged if that is empty."""
         return self
 
     def needs_image_host(self, options: Options) -> bool:
-        """Whether a picture of this machine must get a public address to travel."""
+        """Whether the endpoint accepts images only by a public address."""
         return False
 
     @abstractmethod
     def capabilities(self, options: Options) -> Capabilities:
-        """The table that holds for these options (a model family may narrow it)."""
+        """The capabilities with these options. The model family may restrict them."""
 
     @abstractmethod
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        """What the table cannot say: options out of range, and combinations that this endpoint cannot express."""
+        """Problems that capabilities cannot express: options out of range, and unsupported combinations."""
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
-        """Whether the options give the address of an initial image."""
+        """Whether the options contain the address of an initial image."""
         return False
 
     def check(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        """Every problem, those of the table first; a body may be built when there is none.
+        """All problems, those of the capabilities first. A body can be built if there is none.
 
-        Options of a wrong kind, which JSON and links may bring, are told alone: no rule can be asked about them.
+        Options of a wrong type, which JSON and links may contain, are reported alone: the other rules cannot read them.
         """
         if wrong := type_problems(options):
             return wrong
@@ -120,22 +126,22 @@ class Endpoint(ABC, Generic[Options]):
         return [*general, *self.problems(request, options)]
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
-        """What the service will do otherwise than a user may expect, one sentence each; nothing that needs refusing."""
+        """What the service does differently from what a user may expect, one sentence each. These are not problems."""
         return []
 
     @abstractmethod
     def image_slots(self, request: GenerationRequest, options: Options) -> list[ImageSlot]:
-        """The images the body needs, each with its carrier."""
+        """The images that the body needs, each with its carrier."""
 
     @abstractmethod
     def build_payload(self, request: GenerationRequest, options: Options, images: Mapping[str, str]) -> dict[str, Any]:
-        """The exact JSON body, without credentials. `images` holds, for each slot's key, what its carrier made of it.
+        """The exact JSON body, without credentials. `images` holds the text that stands for the image of each slot.
 
-        Pure and total: every request without problems gives a body the service's contract accepts.
+        Every request without problems gives a body that the service's contract accepts.
         """
 
     def with_webhook(self, payload: dict[str, Any], address: str) -> dict[str, Any]:
-        """The body with the address that the service calls when the job ends; unchanged where it calls nobody."""
+        """The body with an address that the service calls when the job ends. Unchanged if it has no webhooks."""
         return payload
 
     @abstractmethod
@@ -144,37 +150,37 @@ class Endpoint(ABC, Generic[Options]):
 
     @abstractmethod
     def read_submit(self, answer: Answer) -> JobState:
-        """The state after submitting. Raises ServiceError (core.errors) for what the service refused."""
+        """The state in the answer to the paid call. Raises ServiceError (core.errors) if the service refused it."""
 
     def read_estimate(self, answer: Answer) -> JobState:
-        """The price, without an id, after a submission that is not paid."""
+        """The state in the answer to an unpaid submission: a cost, and no job id."""
         return self.read_submit(answer)
 
     @abstractmethod
     def poll(self, job_id: str) -> Call:
-        """The question after a job."""
+        """The call that asks for the state of a job."""
 
     @abstractmethod
     def read_poll(self, answer: Answer) -> JobState:
-        """The state a poll tells; only a state ends a job.
+        """The state in the answer to a poll. Only a state ends a job.
 
-        Raises ServiceError where the question was refused and asking again is of no use: that tells nothing of the job.
+        Raises ServiceError if the poll was refused and a retry is of no use. That says nothing about the job.
         """
 
     def cancel(self, job_id: str) -> Call | None:
-        """The call that cancels a job, or None where the service has none."""
+        """The call that cancels a job, None if the service cannot cancel."""
         return None
 
     def upload(self, data: bytes, media_type: str, name: str) -> Call | None:
-        """The call that stores an image at the service, or None where it has no such thing."""
+        """The call that stores an image at the service, None if the service cannot store images."""
         return None
 
     def read_upload(self, answer: Answer) -> str:
-        """What stands for an uploaded image in the body."""
+        """The text that stands for the uploaded image in a request body."""
         raise NotImplementedError
 
     def locate(self, output: str) -> Call | None:
-        """The call that turns an output reference into a URL, or None where it is one already (or inline data)."""
+        """The call that turns a result reference into a URL, None if it is a URL or inline data already."""
         return None
 
     def read_location(self, answer: Answer) -> str:

@@ -1,4 +1,4 @@
-"""A place of the user's own from which services fetch images: any S3-compatible bucket, with links that expire."""
+"""The user's image host: an S3-compatible bucket that gives images public links, which expire."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from ..core.errors import CredentialsMissing, ServiceError, ServiceUnreachable
-from .endpoint import Endpoint
 from .redaction import Secret
 from .specs import DEFAULT_PROFILE, where_to_enter
 from .store import look_up_credentials
@@ -23,24 +22,24 @@ _UNSET = Secret("")
 
 
 class ImageHost(Protocol):
-    """Where an image gets a public address."""
+    """Stores images where a service can download them."""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What must not show in any message."""
+        """The keys of the host, which must not appear in any message."""
         ...
 
     def put(self, data: bytes, media_type: str, extension: str) -> str:
-        """Store an image file; the address to fetch it from. Raises ServiceError or ServiceUnreachable."""
+        """Store an image file and return its public link. Raises ServiceError or ServiceUnreachable."""
         ...
 
 
 @dataclass(frozen=True)
 class S3Host:
-    """A bucket. Without keys boto3 looks for them in its own places.
+    """A bucket. Without keys, boto3 looks for them in its own configuration.
 
-    Images are named by their content, so the same one is stored once; links hold for `link_seconds`. Nothing is deleted
-    here: give the bucket a lifecycle rule for `prefix`.
+    Images are named by their content, so an image is stored once. Links are valid for `link_seconds`. Stored images are
+    never deleted; a lifecycle rule of the bucket for `prefix` can do that.
     """
 
     bucket: str
@@ -53,18 +52,21 @@ class S3Host:
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
+        """Both keys, or none."""
         return tuple(secret for secret in (self.access_key, self.secret_key) if secret)
 
     def put(self, data: bytes, media_type: str, extension: str) -> str:
-        """Store and sign. Raises CredentialsMissing where boto3 is not installed or finds no keys."""
+        """Store the file and sign a link. Raises CredentialsMissing if boto3 is not installed or finds no keys."""
         try:
             import boto3  # noqa: F401  # pyright: ignore[reportMissingImports]
             import botocore.exceptions as failures  # pyright: ignore[reportMissingImports]
         except ImportError:
-            advice = "Run `python -m pip install 'boto3>=1.36'` in ComfyUI's environment, or give the image's address"
-            raise CredentialsMissing(f"The image host needs the package boto3. {advice}.") from None
+            raise CredentialsMissing(
+                "The image host needs the package boto3. Run `python -m pip install 'boto3>=1.36'` in ComfyUI's "
+                "environment, or enter the image's address instead."
+            ) from None
         key = f"{self.prefix}{hashlib.sha256(data).hexdigest()}.{extension}"
-        where = f"bucket '{self.bucket}'" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
+        bucket = f"bucket '{self.bucket}'" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
         try:
             client = _client(self.endpoint_url, self.region, self.access_key.reveal(), self.secret_key.reveal())
             client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=media_type)
@@ -73,24 +75,24 @@ class S3Host:
             )
         except (failures.NoCredentialsError, failures.PartialCredentialsError):
             raise CredentialsMissing(
-                f"There are no keys for the image host's {where}. {where_to_enter(SERVICE)}"
+                f"No keys were found for the image host, {bucket}. {where_to_enter(SERVICE)}"
             ) from None
         except (failures.EndpointConnectionError, failures.HTTPClientError) as error:
-            reason = type(error).__name__
             raise ServiceUnreachable(
-                f"The image host's {where} cannot be reached ({reason}). Try again: nothing was charged."
+                f"The image host, {bucket}, cannot be reached ({type(error).__name__}). Try again; nothing was charged."
             ) from None
         except failures.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "unknown")
-            raise ServiceError(f"The image host's {where} refused the image: {code}. Check its settings.") from None
+            raise ServiceError(f"The image host, {bucket}, refused the image: {code}. Check its settings.") from None
         except (failures.BotoCoreError, ValueError) as error:
-            reason = type(error).__name__
-            raise ServiceError(f"The image host's {where} cannot be used: {reason}. Check its settings.") from None
+            raise ServiceError(
+                f"The image host, {bucket}, cannot be used: {type(error).__name__}. Check its settings."
+            ) from None
 
 
 @functools.lru_cache(maxsize=4)
 def _client(endpoint_url: str, region: str, access_key: str, secret_key: str) -> Any:
-    """A client for an S3-compatible service, kept: making one takes longer than a picture's way. Threads share it."""
+    """A client for an S3-compatible service. Cached, because making one takes longer than an upload. Thread-safe."""
     from boto3.session import Session  # pyright: ignore[reportMissingImports]
     from botocore.config import Config  # pyright: ignore[reportMissingImports]
 
@@ -98,7 +100,7 @@ def _client(endpoint_url: str, region: str, access_key: str, secret_key: str) ->
         signature_version="s3v4",
         connect_timeout=10,
         read_timeout=60,
-        # what other makers of S3 understand: the bucket in the path, no checksums of Amazon's own
+        # Other S3 implementations expect the bucket in the path and do not know Amazon's own checksums.
         s3={"addressing_style": "path" if endpoint_url else "auto"},
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
@@ -114,28 +116,20 @@ def _client(endpoint_url: str, region: str, access_key: str, secret_key: str) ->
     )
 
 
-def image_host_for(
-    endpoint: Endpoint[Any], options: Any, file: Path, environ: Mapping[str, str] | None = None
-) -> ImageHost | None:
-    """The user's image host where the endpoint needs one, so that settings that nobody needs stop nothing.
-
-    Raises CredentialsMissing like `find_image_host`.
-    """
-    return find_image_host(file, environ) if endpoint.needs_image_host(options) else None
-
-
 def find_image_host(file: Path, environ: Mapping[str, str] | None = None) -> ImageHost | None:
-    """The image host of the environment or the credentials file, or None where none is set up.
+    """The image host in the environment or the credentials file, None if none is configured.
 
-    Raises CredentialsMissing for settings that cannot work.
+    Raises CredentialsMissing if its settings are incomplete.
     """
     found = look_up_credentials(SERVICE, DEFAULT_PROFILE, file, environ)
     if found is None:
         return None
     secrets = found.secrets
     if bool(secrets["access_key"]) != bool(secrets["secret_key"]):
-        half = "The image host has one of access_key and secret_key. Set both or neither"
-        raise CredentialsMissing(f"{half}. {where_to_enter(SERVICE)}")
+        raise CredentialsMissing(
+            f"Only one of access_key and secret_key is set for the image host. Set both or neither. "
+            f"{where_to_enter(SERVICE)}"
+        )
     return S3Host(
         secrets["bucket"].reveal(),
         secrets["endpoint_url"].reveal(),

@@ -1,4 +1,4 @@
-"""Pictures between ComfyUI's tensors and the bytes of image files."""
+"""Converting images between ComfyUI's tensors and image files."""
 
 from __future__ import annotations
 
@@ -7,29 +7,40 @@ import binascii
 import hashlib
 import io
 import re
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..core.errors import InvalidRequest, Problem, ResultRefused
+from ..core.cache import Cache
+from ..core.errors import InvalidRequest, ResultRefused
 from ..core.images import to_rgb
+from ..core.problems import ProblemKind
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
     from torch import Tensor
 
-MOST_PIXELS = 2**26
+MAX_PIXELS = 2**26
 _FORMATS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 _DATA_URL = re.compile(r"\s*data:[\w.+-]+/[\w.+-]+(;[\w=.+-]+)*;base64,", re.IGNORECASE | re.ASCII)
 _QUALITIES = (95, 90, 85, 75)
 _SMALLEST_SIDE = 64
 
+IMAGE_IS_BATCH = ProblemKind(
+    "image_is_batch",
+    "{field} is a batch of {value} images, but {target} accepts one image here. Select one, for example with "
+    "ImageFromBatch.",
+)
+IMAGE_FILE_TOO_LARGE = ProblemKind(
+    "image_file_too_large",
+    "{field} is {value} even as a small JPEG, but {target} accepts at most {maximum}. Use a smaller image.",
+)
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """An image file: its bytes, `image/png` or `image/jpeg`, its size in pixels and what had to be done to it."""
+    """An image file. `media_type` is `image/png` or `image/jpeg`; `note` says how the image had to be changed."""
 
     data: bytes = field(repr=False)
     media_type: str
@@ -44,11 +55,11 @@ class Encoded:
 
     @property
     def label(self) -> str:
-        """What stands for the image where a body is shown, e.g. `<png 512x512>`."""
+        """A placeholder for the image in a displayed request body, e.g. `<png 512x512>`."""
         return f"<{self.media_type.removeprefix('image/')} {self.width}x{self.height}>"
 
     def base64(self) -> str:
-        """Unwrapped, without a prefix."""
+        """The file as base64, without line breaks or a prefix."""
         return base64.b64encode(self.data).decode()
 
     def data_url(self) -> str:
@@ -57,78 +68,72 @@ class Encoded:
 
 
 def pixels(image: Tensor, name: str, target: str) -> np.ndarray:
-    """One IMAGE [1, h, w, 1 | 3 | 4] or [h, w, 3], or one MASK [1, h, w] or [h, w], as 8-bit numbers.
+    """The 8-bit pixels of one IMAGE [1, h, w, 1 | 3 | 4] or [h, w, 3], or one MASK [1, h, w] or [h, w].
 
-    Values outside 0..1 are brought to the nearest. Raises InvalidRequest for a batch: a service takes one.
+    Values are clamped to 0..1. Raises InvalidRequest for a batch.
     """
     if image.ndim == 4 or (image.ndim == 3 and (image.shape[0] == 1 or image.shape[-1] not in (1, 3, 4))):
         if image.shape[0] != 1:
-            limit = f"{target} takes one image here"
-            problem = Problem(name, f"a batch of {image.shape[0]}", limit, "Pick one, e.g. with ImageFromBatch.")
-            raise InvalidRequest(target, [problem])
+            raise InvalidRequest(target, [IMAGE_IS_BATCH(name, image.shape[0], target=target)])
         image = image[0]
     if image.ndim == 3 and image.shape[-1] == 1:
         image = image[..., 0]
-    return image.detach().float().mul(255).round_().clamp_(0, 255).byte().cpu().numpy()  # one large copy, not four
+    return (
+        image.detach().float().mul(255).round_().clamp_(0, 255).byte().cpu().numpy()
+    )  # in place: one copy of the image
 
 
 def digest(array: np.ndarray) -> str:
-    """A name for the picture's content: SHA-256 over size and numbers, in hexadecimal."""
+    """SHA-256 of the image's size and pixels, in hexadecimal."""
     return hashlib.sha256(str(array.shape).encode() + array.tobytes()).hexdigest()
 
 
 def encode(array: np.ndarray, name: str, target: str, max_bytes: int = 0) -> Encoded:
-    """The pixels as PNG; where that has more than `max_bytes`, as JPEG of falling quality, then smaller and smaller.
+    """The pixels as PNG. If that exceeds `max_bytes`: as JPEG of decreasing quality, then also of decreasing size.
 
-    `max_bytes` counts the file, not its base64 (a third more); 0 is no limit. Raises InvalidRequest where nothing fits.
+    `max_bytes` limits the file, not its base64 form (a third more); 0 is no limit. `name` and `target` appear in error
+    messages. Raises InvalidRequest if nothing fits.
     """
     from PIL import Image
 
-    picture = Image.fromarray(array)
-    encoded = _as_png(picture)
+    image = Image.fromarray(array)
+    encoded = _as_png(image)
     if not max_bytes or len(encoded.data) <= max_bytes:
         return encoded
-    before = f"the PNG has {_size(len(encoded.data))}, {target} takes {_size(max_bytes)}"
-    opaque = picture if picture.mode in ("L", "RGB") else picture.convert("RGB")
+    reason = f"as PNG it has {_size(len(encoded.data))}, and {target} accepts {_size(max_bytes)}"
+    opaque = image if image.mode in ("L", "RGB") else image.convert("RGB")
     for quality in _QUALITIES:
-        encoded = _as_jpeg(opaque, quality, f"{before}: sent as JPEG of quality {quality}")
+        encoded = _as_jpeg(opaque, quality, f"sent as JPEG of quality {quality}: {reason}")
         if len(encoded.data) <= max_bytes:
             return encoded
     smaller = opaque
     while min(smaller.size) > _SMALLEST_SIDE:
         smaller = opaque.resize((smaller.width * 3 // 4, smaller.height * 3 // 4), Image.Resampling.LANCZOS)
-        size = f"{smaller.width}x{smaller.height} instead of {picture.width}x{picture.height}"
-        encoded = _as_jpeg(smaller, 90, f"{before}: sent as JPEG of quality 90, {size}")
+        size = f"{smaller.width}x{smaller.height} instead of {image.width}x{image.height}"
+        encoded = _as_jpeg(smaller, 90, f"sent as JPEG of quality 90, {size}: {reason}")
         if len(encoded.data) <= max_bytes:
             return encoded
-    problem = Problem(name, _size(len(encoded.data)), f"{target} takes {_size(max_bytes)}", "Use a smaller picture.")
+    problem = IMAGE_FILE_TOO_LARGE(name, _size(len(encoded.data)), target=target, maximum=_size(max_bytes))
     raise InvalidRequest(target, [problem])
 
 
-class Encoder:
-    """Encodes a picture once for all nodes of a graph that send it; keeps the last few files. Threads may share it."""
-
-    def __init__(self, most: int = 4) -> None:
-        self._most = most
-        self._files: dict[tuple[str, str, int], Encoded] = {}
-        self._one_at_a_time = threading.Lock()
-
-    def encode(self, array: np.ndarray, name: str, target: str, max_bytes: int = 0) -> Encoded:
-        """As the function of that name."""
-        key = digest(array), target, max_bytes
-        with self._one_at_a_time:
-            encoded = self._files.pop(key, None) or encode(array, name, target, max_bytes)
-            self._files[key] = encoded  # at the end: the first one is the one that was not used for longest
-            if len(self._files) > self._most:
-                del self._files[next(iter(self._files))]
-            return encoded
+EncodedImages = Cache[tuple[str, str, int], Encoded]
+_ENCODED: EncodedImages = Cache(4)
 
 
-def decode(data: bytes, max_pixels: int = MOST_PIXELS) -> Tensor:
-    """[1, h, w, 3] from a PNG, JPEG or WebP file, or from such a file as base64 text or data URL.
+def encode_cached(
+    array: np.ndarray, name: str, target: str, max_bytes: int = 0, cache: EncodedImages = _ENCODED
+) -> Encoded:
+    """Like `encode`, but an image that several nodes of a graph send is encoded once."""
+    key = digest(array), target, max_bytes
+    return cache.get(key, lambda: encode(array, name, target, max_bytes))
 
-    Turned upright by its EXIF note; transparent parts become black; 16-bit gray is kept to 1/65535. Raises
-    ResultRefused for anything else, for truncated files and for more than `max_pixels`.
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
+    """The image [1, h, w, 3] in a PNG, JPEG or WebP file, or in such a file as base64 text or data URL.
+
+    The EXIF orientation is applied, transparent parts become black, and 16-bit gray keeps its precision. Raises
+    ResultRefused for other data, truncated files, fully transparent images and more than `max_pixels`.
     """
     import numpy as np
     import torch
@@ -136,35 +141,37 @@ def decode(data: bytes, max_pixels: int = MOST_PIXELS) -> Tensor:
 
     data = file_bytes(data)
     if not _is_whole(data):
-        raise ResultRefused(f"The image ends too early, after {len(data)} bytes.")
+        raise ResultRefused(f"The image file is truncated: it ends after {len(data)} bytes.")
     try:
-        with Image.open(io.BytesIO(data), formats=tuple(_FORMATS)) as picture:
-            if picture.width * picture.height > max_pixels:
-                size = f"{picture.width}x{picture.height}"
-                raise ResultRefused(f"The image claims {size} pixels; {max_pixels // 10**6} million are the limit.")
-            ImageOps.exif_transpose(picture, in_place=True)
-            if picture.mode.startswith("I"):
-                array = np.clip(np.asarray(picture).astype(np.float32)[..., None] / 65535, 0, 1)
+        with Image.open(io.BytesIO(data), formats=tuple(_FORMATS)) as image:
+            if image.width * image.height > max_pixels:
+                size = f"{image.width}x{image.height}"
+                raise ResultRefused(f"The image declares {size} pixels; the limit is {max_pixels // 10**6} million.")
+            ImageOps.exif_transpose(image, in_place=True)
+            if image.mode.startswith("I"):
+                array = np.clip(np.asarray(image).astype(np.float32)[..., None] / 65535, 0, 1)
             else:
-                transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
+                transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
                 mode = "RGBA" if transparent else "RGB"
-                plain = picture if picture.mode == mode else picture.convert(mode)  # converting copies in any case
+                plain = image if image.mode == mode else image.convert(mode)  # convert() always copies
                 array = np.divide(np.asarray(plain), 255, dtype=np.float32)
     except ResultRefused:
         raise
     except Image.DecompressionBombError:
-        raise ResultRefused(f"The image claims more than {max_pixels // 10**6} million pixels.") from None
-    except Exception as error:  # Pillow's decoders raise whatever broke in them
+        raise ResultRefused(
+            f"The image declares more than {max_pixels // 10**6} million pixels, which is the limit."
+        ) from None
+    except Exception as error:  # Pillow's decoders raise exceptions of many types
         raise ResultRefused(f"The image cannot be decoded: {type(error).__name__}.") from None
     if array.shape[-1] == 4 and not array[..., 3].any():
-        raise ResultRefused("The image is fully transparent: there is nothing in it.")
+        raise ResultRefused("The image is fully transparent, so it shows nothing.")
     return to_rgb(torch.from_numpy(array)[None]).contiguous()
 
 
 def file_bytes(data: bytes) -> bytes:
-    """The image file in the data: as it is, or out of base64 text (with or without a data URL's prefix).
+    """The image file in `data`, which is the file itself or its base64 text, with or without a data URL prefix.
 
-    Raises ResultRefused where the data is neither.
+    Raises ResultRefused if it is neither.
     """
     if _format(data):
         return data
@@ -184,14 +191,14 @@ def file_bytes(data: bytes) -> bytes:
 
 
 def is_inline(output: str) -> bool:
-    """Whether a result reference is the image itself and not its address."""
+    """Whether a result reference is the image itself and not its URL."""
     return not re.match(r"[a-z][a-z0-9+.-]*://", output, re.IGNORECASE)
 
 
-def gather(images: Sequence[Tensor]) -> list[Tensor]:
-    """One batch [n, h, w, 3] where all sizes are equal, otherwise each image alone, in order.
+def batch_by_size(images: Sequence[Tensor]) -> list[Tensor]:
+    """A list of one batch [n, h, w, 3] if all images have the same size, otherwise the images unchanged.
 
-    A list of one is what a ComfyUI list output takes for an ordinary batch.
+    A ComfyUI list output treats a list of one as an ordinary batch.
     """
     import torch
 
@@ -200,22 +207,24 @@ def gather(images: Sequence[Tensor]) -> list[Tensor]:
     return list(images)
 
 
-def is_flat(image: Tensor) -> bool:
-    """Whether every pixel has the same colour, as pictures have that a safety filter replaced."""
+def is_single_color(image: Tensor) -> bool:
+    """Whether all pixels have the same color, like an image that a safety filter replaced."""
     first = image[..., :1, :1, :]
-    return all(bool((part == first).all()) for part in (image[..., ::61, ::61, :], image))  # few pixels tell most
+    return all(
+        bool((part == first).all()) for part in (image[..., ::61, ::61, :], image)
+    )  # a sparse grid first, because it decides most images
 
 
-def _as_png(picture: Image) -> Encoded:
+def _as_png(image: Image) -> Encoded:
     stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=4)
-    return Encoded(stream.getvalue(), "image/png", picture.width, picture.height)
+    image.save(stream, "PNG", compress_level=4)
+    return Encoded(stream.getvalue(), "image/png", image.width, image.height)
 
 
-def _as_jpeg(picture: Image, quality: int, note: str) -> Encoded:
+def _as_jpeg(image: Image, quality: int, note: str) -> Encoded:
     stream = io.BytesIO()
-    picture.save(stream, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
-    return Encoded(stream.getvalue(), "image/jpeg", picture.width, picture.height, note)
+    image.save(stream, "JPEG", quality=quality, subsampling=0 if quality >= 90 else 2)
+    return Encoded(stream.getvalue(), "image/jpeg", image.width, image.height, note)
 
 
 def _format(data: bytes) -> str:
@@ -227,7 +236,7 @@ def _format(data: bytes) -> str:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether the file has its end. Pillow would tell, but other packs switch that off for the whole process."""
+    """Whether the file is complete. Other packs turn off Pillow's own check for the whole process."""
     kind = _format(data)
     if kind == "WEBP":
         return len(data) >= int.from_bytes(data[4:8], "little") + 8

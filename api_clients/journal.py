@@ -1,7 +1,7 @@
-"""What was bought where: every paid request is written down before it is sent, and its job's id before it is asked for.
+"""The journal of paid jobs. A request is recorded before it is sent, and the id of its job before the first poll.
 
-So a process may be killed at any moment, and the same request afterwards goes on with the job it has already paid for.
-One SQLite file serves any number of threads and processes; every method opens it anew.
+So the process may be killed at any moment: the same request then continues the job that is already paid for. One SQLite
+file serves any number of threads and processes. Every method opens it anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from .waiting import Clock
 
 VERSION = 1
 LEASE_SECONDS = 15.0
-DETAILS_SECONDS = 30 * 86400.0  # what was bought is known for ever; what was asked for and said about it, so long
+DETAILS_SECONDS = 30 * 86400.0  # then the request body and the metadata are deleted; the purchase record is kept
 _BUSY_SECONDS = 20.0
-_LONGEST_OUTPUT = 8192
+_MAX_OUTPUT_CHARACTERS = 8192
 
 _TABLE = """
 CREATE TABLE jobs (
@@ -56,11 +56,11 @@ _INDEXES = (
 )
 
 
-class Standing(StrEnum):
-    """What is known about a bought job.
+class Status(StrEnum):
+    """What is known about a job. `job.Job` shows what leads from one to another.
 
-    `SUBMITTING`: written down, no answer yet. `UNKNOWN`: no usable answer came; it may have been bought. `RUNNING`: the
-    service has it. The last three are final.
+    `SUBMITTING`: recorded, no answer yet. `UNKNOWN`: no usable answer came, so the job may or may not have been
+    accepted. `RUNNING`: the service has accepted it. `DONE`, `FAILED`, `CANCELED`: the service has reported its end.
     """
 
     SUBMITTING = "submitting"
@@ -72,31 +72,30 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True)
-class Order:
-    """What identifies a request: the same order is the same picture, bought once.
-
-    `body` is what was sent as it may be shown, the query's fields among the body's: no secrets, images as labels; empty
-    where its age has dropped it.
-    """
+class RequestKey:
+    """What identifies a request and its account. Equal keys mean the same images, which are bought once."""
 
     fingerprint: str
     service: str
     target: str
     base_url: str
     profile: str
-    body: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One job. Times are seconds since 1970; `outputs` are result references, too long ones are not kept.
+    """One job in the journal.
 
-    `metadata` is empty where its age has dropped it.
+    `body` is what was sent, as it may be shown: without secrets, with labels for images, and with the fields of the
+    query. `outputs` are result references; very long ones are not stored. `body` and `metadata` are empty once they are
+    older than `DETAILS_SECONDS`. Times are seconds since 1970. Until `lease`, the process that submits the job is
+    considered alive.
     """
 
     number: int
-    order: Order
-    standing: Standing
+    key: RequestKey
+    body: Json
+    status: Status
     job_id: str
     outputs: tuple[str, ...]
     metadata: Json
@@ -109,99 +108,100 @@ class Entry:
 
 
 def journal_file(user_directory: Path) -> Path:
-    """Where the journal lies below ComfyUI's user folder."""
+    """The journal's file in ComfyUI's user folder."""
     return user_directory / "__controlstack" / "jobs.sqlite"
 
 
 def fingerprint(endpoint: str, base_url: str, profile: str, payload: Json, seed: int) -> str:
-    """A stable name for a request: SHA-256 of its canonical JSON. Images stand in `payload` by their digest.
+    """A stable name for a request: SHA-256 of its canonical JSON. In `payload`, digests stand for images.
 
-    The seed counts even where the service has none: who changes it wants another picture.
+    The seed counts even if the service does not use it: a user who changes it wants another image.
     """
     text = json.dumps([endpoint, base_url, profile, payload, seed], sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Journal:
-    """The journal in `file`, made when first written to. Every method raises JournalUnusable if the file fails."""
+    """The journal in `file`, which is created when needed. Every method raises JournalUnusable if the file fails."""
 
     def __init__(self, file: Path, clock: Clock | None = None) -> None:
         self.file = file
         self._clock = clock or Clock()
 
     def current(self, fingerprint: str) -> Entry | None:
-        """What the same request finds: its newest job that something may have come of, else its newest."""
+        """The job that an equal request continues: the newest that has not failed or been canceled, else the newest."""
         with self._open() as database:
             return _first(database, "fingerprint = ? AND current", (fingerprint,))
 
     def get(self, number: int) -> Entry | None:
-        """The job of that number in the journal."""
+        """The job with this number in the journal."""
         with self._open() as database:
             return _first(database, "number = ?", (number,))
 
     def find(self, service: str, profile: str, job_id: str) -> Entry | None:
-        """The newest job with that id at the service."""
+        """The newest job with this id at the service."""
         with self._open() as database:
             return _first(database, "service = ? AND profile = ? AND job_id = ?", (service, profile, job_id))
 
     def bought(self, fingerprint: str) -> Entry | None:
-        """The request's newest job that the service surely has or had, and that can be asked for."""
-        surely = Standing.RUNNING.value, Standing.DONE.value
+        """The request's newest job that the service is known to have accepted, and that can be fetched by its id."""
+        accepted = Status.RUNNING.value, Status.DONE.value
         with self._open() as database:
-            return _first(database, "fingerprint = ? AND job_id != '' AND standing IN (?, ?)", (fingerprint, *surely))
+            return _first(database, "fingerprint = ? AND job_id != '' AND standing IN (?, ?)", (fingerprint, *accepted))
 
-    def claim(self, order: Order, *, instead_of: int | None = None, force: bool = False) -> int | None:
-        """Write down that the order is about to be sent, in one step for all threads and processes; its number.
+    def claim(self, key: RequestKey, body: Json, *, instead_of: int | None = None, force: bool = False) -> int | None:
+        """Record that the request is about to be sent, atomically for all threads and processes.
 
-        None, and nothing is written, where the current job of the same order is not `instead_of`: someone was faster.
-        With `force` the current job, whatever it is, makes room until it is known that nothing came of the new one.
+        Returns the number of the new job, or None, without recording anything, if the current job of an equal request
+        is not `instead_of`: then somebody else was faster. With `force`, the new job becomes the current one in any
+        case, until it is known to have failed or to have been canceled.
         """
         now = self._clock.wall()
         with self._open() as database, _transaction(database):
-            current = _first(database, "fingerprint = ? AND current", (order.fingerprint,))
+            current = _first(database, "fingerprint = ? AND current", (key.fingerprint,))
             if current and not force and current.number != instead_of:
                 return None
             old = "updated < ? AND body || metadata != '{}{}'"
             database.execute(f"UPDATE jobs SET body = '{{}}', metadata = '{{}}' WHERE {old}", (now - DETAILS_SECONDS,))
             values = {
-                "fingerprint": order.fingerprint,
+                "fingerprint": key.fingerprint,
                 "current": 0,
-                "service": order.service,
-                "target": order.target,
-                "base_url": order.base_url,
-                "profile": order.profile,
-                "body": json.dumps(order.body),
-                "standing": Standing.SUBMITTING.value,
+                "service": key.service,
+                "target": key.target,
+                "base_url": key.base_url,
+                "profile": key.profile,
+                "body": json.dumps(body),
+                "standing": Status.SUBMITTING.value,
                 "created": now,
                 "updated": now,
                 "lease": now + LEASE_SECONDS,
             }
             names, marks = ", ".join(values), ", ".join(f":{name}" for name in values)
             number = database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values).lastrowid
-            _choose_current(database, order.fingerprint)
+            _choose_current(database, key.fingerprint)
             return number
 
     def renew(self, number: int, seconds: float = LEASE_SECONDS) -> None:
-        """Say that whoever submits the job is alive for so long."""
+        """Extend the lease: the process that submits the job is considered alive for this long."""
         with self._open() as database:
             database.execute("UPDATE jobs SET lease = ? WHERE number = ?", (self._clock.wall() + seconds, number))
 
     def record(
         self,
         number: int,
-        standing: Standing,
+        status: Status,
         *,
         job_id: str | None = None,
         outputs: Sequence[str] | None = None,
         metadata: Json | None = None,
         message: str | None = None,
         cost: float | None = None,
-        only_after: Standing | None = None,
+        only_after: Status | None = None,
     ) -> None:
-        """Write down what became of a job; None leaves a value. With `only_after`, only if it still stands there."""
-        kept = [] if outputs is None or max(map(len, outputs), default=0) > _LONGEST_OUTPUT else list(outputs)
+        """Record the status of a job. None leaves a value unchanged. `only_after`: only if that is its status now."""
+        kept = [] if outputs is None or max(map(len, outputs), default=0) > _MAX_OUTPUT_CHARACTERS else list(outputs)
         values: dict[str, Any] = {
-            "standing": standing.value,
+            "standing": status.value,
             "job_id": job_id,
             "outputs": None if outputs is None else json.dumps(kept),
             "metadata": None if metadata is None else json.dumps(metadata),
@@ -211,7 +211,7 @@ class Journal:
         self._update(number, {name: value for name, value in values.items() if value is not None}, only_after)
 
     def ask_cancel(self, number: int) -> None:
-        """Write down that the user wanted the job canceled."""
+        """Record that the user wants the job canceled."""
         self._update(number, {"cancel_asked": 1})
 
     def forget(self, number: int) -> None:
@@ -219,7 +219,7 @@ class Journal:
         with self._changing(number) as database:
             database.execute("DELETE FROM jobs WHERE number = ?", (number,))
 
-    def _update(self, number: int, values: Mapping[str, Any], only_after: Standing | None = None) -> None:
+    def _update(self, number: int, values: Mapping[str, Any], only_after: Status | None = None) -> None:
         condition = "number = :number" + (" AND standing = :before" if only_after else "")
         pairs = ", ".join(f"{name} = :{name}" for name in values)
         with self._changing(number) as database:
@@ -230,12 +230,12 @@ class Journal:
 
     @contextlib.contextmanager
     def _changing(self, number: int) -> Iterator[sqlite3.Connection]:
-        """What happens inside may change which job of the same request is the current one."""
+        """A transaction that may change which job of the request is the current one."""
         with self._open() as database, _transaction(database):
             entry = _first(database, "number = ?", (number,))
             yield database
             if entry is not None:
-                _choose_current(database, entry.order.fingerprint)
+                _choose_current(database, entry.key.fingerprint)
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -251,19 +251,19 @@ class Journal:
                 yield database
         except (sqlite3.Error, OSError, ValueError) as error:
             raise JournalUnusable(
-                f"The journal of jobs, {self.file}, cannot be used: {error}. Without it a job could be paid twice. "
-                f"If it is broken, move it away; a new one is made."
+                f"The journal of paid jobs, {self.file}, cannot be used: {error}. Without it, a job could be paid "
+                f"for twice. If the file is broken, move it away; a new one is created."
             ) from None
 
     def _prepare(self, database: sqlite3.Connection) -> None:
         version = database.execute("PRAGMA user_version").fetchone()[0]
         if version > VERSION:
-            raise ValueError(f"it was written by a newer ControlStack (version {version} of the file)")
+            raise ValueError(f"it was written by a newer ControlStack (file version {version})")
         if version == VERSION:
             return
         _write_ahead(database)
         with _transaction(database):
-            if database.execute("PRAGMA user_version").fetchone()[0] == 0:  # else another process was faster
+            if database.execute("PRAGMA user_version").fetchone()[0] == 0:  # otherwise another process was faster
                 database.execute(_TABLE)
                 for index in _INDEXES:
                     database.execute(index)
@@ -271,15 +271,18 @@ class Journal:
 
 
 def _choose_current(database: sqlite3.Connection, fingerprint: str) -> None:
-    """A job that failed or was canceled hides none of those before it: what they cost is not paid again."""
+    """Make the newest job current that has not failed or been canceled, so that what it cost is not paid again."""
     newest = "SELECT number FROM jobs WHERE fingerprint = ? ORDER BY standing IN (?, ?), number DESC LIMIT 1"
-    came_to_nothing = Standing.FAILED.value, Standing.CANCELED.value
+    without_result = Status.FAILED.value, Status.CANCELED.value
     database.execute("UPDATE jobs SET current = 0 WHERE fingerprint = ? AND current", (fingerprint,))
-    database.execute(f"UPDATE jobs SET current = 1 WHERE number = ({newest})", (fingerprint, *came_to_nothing))
+    database.execute(f"UPDATE jobs SET current = 1 WHERE number = ({newest})", (fingerprint, *without_result))
 
 
 def _write_ahead(database: sqlite3.Connection) -> None:
-    """Let readers go on beside a writer; the file remembers. SQLite refuses at once where another is just doing it."""
+    """Switch the file to write-ahead logging, so that readers do not wait for a writer.
+
+    Retried, because SQLite refuses at once while another process does the same.
+    """
     end = time.monotonic() + _BUSY_SECONDS
     while True:
         try:
@@ -306,13 +309,12 @@ def _first(database: sqlite3.Connection, condition: str, values: Sequence[Any]) 
     row = database.execute(f"SELECT * FROM jobs WHERE {condition} ORDER BY number DESC LIMIT 1", values).fetchone()
     if row is None:
         return None
-    order = Order(
-        row["fingerprint"], row["service"], row["target"], row["base_url"], row["profile"], json.loads(row["body"])
-    )
+    key = RequestKey(row["fingerprint"], row["service"], row["target"], row["base_url"], row["profile"])
     return Entry(
         row["number"],
-        order,
-        Standing(row["standing"]),
+        key,
+        json.loads(row["body"]),
+        Status(row["standing"]),
         row["job_id"],
         tuple(json.loads(row["outputs"])),
         json.loads(row["metadata"]),

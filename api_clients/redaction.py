@@ -1,17 +1,24 @@
-"""Secrets, and how they are kept out of texts."""
+"""Secrets, and how they, link signatures and images are kept out of texts."""
 
 from __future__ import annotations
 
 import base64
 import functools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 from urllib.parse import quote
 
 REDACTED = "<redacted>"
 _SHORTEST_REDACTED = 4
 _SHORTEST_BASE64 = 8
+_SHORTEST_LABELED = 12  # a shorter text, such as the number of an upload, may occur in other texts by chance
+_LONGEST_TEXT = 2000
+_EQUALS, _AND = "(?:=|%(?:25)*3d)", "&|%(?:25)*26"  # plain, or quoted because the link is part of another one
+_SIGNATURE = re.compile(
+    rf"((?:signature|credential|token|policy|sig){_EQUALS})(?:(?!{_AND})[^\s\"'<>\\])+", re.IGNORECASE
+)
 
 
 class Secret:
@@ -48,13 +55,41 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 def redact_json(value: Any, secrets: Sequence[str]) -> Any:
     """Replace every secret in all texts of plain JSON data, keys of objects included."""
+    return map_texts(value, lambda text: redact(text, secrets), keys=True)
+
+
+def label_images(value: Any, labels: Mapping[str, str]) -> Any:
+    """Replace the texts that stand for images (base64, ids of uploads, links) by their labels in plain JSON data."""
+
+    def labeled(text: str) -> str:
+        for image, label in labels.items():
+            if text == image or len(image) >= _SHORTEST_LABELED:
+                text = text.replace(image, label)
+        return text
+
+    return map_texts(value, labeled)
+
+
+def remove_signatures(value: Any) -> Any:
+    """Remove the signatures of signed links, such as those of images in the user's bucket, from plain JSON data."""
+    return map_texts(value, lambda text: _SIGNATURE.sub(r"\1...", text))
+
+
+def shorten(value: Any) -> Any:
+    """Truncate very long texts, such as inline images, in plain JSON data. Redact before: half a key is not found."""
+    return map_texts(
+        value, lambda text: text if len(text) <= _LONGEST_TEXT else f"{text[:40]}... ({len(text)} characters)"
+    )
+
+
+def map_texts(value: Any, change: Callable[[str], str], *, keys: bool = False) -> Any:
+    """Plain JSON data with `change` applied to every text, and with `keys` to the keys of objects, too."""
     if isinstance(value, str):
-        return redact(value, secrets)
+        return change(value)
     if isinstance(value, Mapping):
-        return {redact(str(name), secrets): redact_json(item, secrets) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact_json(item, secrets) for item in value]
-    return value
+        names = [change(str(name)) if keys else str(name) for name in value]
+        return {name: map_texts(item, change, keys=keys) for name, item in zip(names, value.values(), strict=True)}
+    return [map_texts(item, change, keys=keys) for item in value] if isinstance(value, list | tuple) else value
 
 
 @functools.lru_cache(maxsize=16)

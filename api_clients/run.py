@@ -1,268 +1,300 @@
-"""From a request to its pictures: validate, carry, pay once, wait, fetch."""
+"""Running a request at a service: check, upload, pay once, wait, download."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from ..core.errors import (
-    InvalidRequest,
-    JobUnfinished,
-    OutcomeUnknown,
-    Problem,
-    ResultGone,
-    ServiceError,
-)
+from ..core.errors import InvalidRequest, JobUnfinished, OutcomeUnknown, ResultGone, ServiceError
+from ..core.problems import Problem, ProblemKind
 from ..core.request import GenerationRequest
-from .concurrency import MOST_JOBS, one_of
+from .concurrency import job_slot
+from .context import Account, Caller, JobContext, Redactor, Settings
 from .endpoint import Endpoint, JobState, Phase
-from .image_host import ImageHost
-from .job import Pursuit, Report, Settings, merged
-from .journal import Entry, Journal, Order, Standing, fingerprint
-from .messages import Call
-from .results import JobResult, finished, haul, info_of, presented
-from .store import Credentials
-from .upload import Carried, Parcel, carriage_problems, carry, pack
-from .waiting import Stop, never
-from .webhook import SHOWN, hang
+from .image_host import ImageHost, find_image_host
+from .job import Job, how_to_buy_again
+from .journal import Entry, RequestKey, Status, fingerprint
+from .messages import Call, Json
+from .polling import follow, poll
+from .redaction import label_images
+from .results import JobResult, fetch_images, finish, job_info, make_result
+from .submission import submit, wait_for_submission
+from .upload import ImagePart, UploadedImages, image_parts, upload_images, upload_problems
+from .webhook import ADDRESS_LABEL, listen
 
-_STALE_SECONDS = 4 * 3600.0  # Qolaba calls a lost job pending without end (docs/services/qolaba.md 4)
+_STALE_SECONDS = 4 * 3600.0  # Qolaba reports a lost job as pending forever (docs/services/qolaba.md 4)
+
+JOB_ID_MISSING = ProblemKind("job_id_missing", "job_id is empty. Copy the id of the job from a job_id or info output.")
 
 
-def request_problems(
-    endpoint: Endpoint[Any], request: GenerationRequest, options: Any, *, host_is_set: bool
-) -> list[Problem]:
-    """Everything that keeps the request from being sent. Needs neither key nor network."""
-    problems = endpoint.check(request, options)
-    if problems:  # an endpoint names its images for a valid request only
-        return problems
-    return carriage_problems(endpoint, endpoint.image_slots(request, options), host_is_set)
+@dataclass(frozen=True)
+class RemoteRequest:
+    """What to run: a request, at an endpoint, with the endpoint's own options."""
+
+    endpoint: Endpoint[Any]
+    request: GenerationRequest
+    options: Any
+
+    def problems(self, *, has_image_host: bool) -> list[Problem]:
+        """Everything that prevents the request from being sent. Needs neither a key nor a network."""
+        problems = self.endpoint.check(self.request, self.options)
+        if problems:  # an endpoint can name its images only for a valid request
+            return problems
+        slots = self.endpoint.image_slots(self.request, self.options)
+        return upload_problems(slots, self.endpoint.target, has_image_host=has_image_host)
+
+    def image_parts(self) -> list[ImagePart]:
+        """The images of a valid request. Raises InvalidRequest for a batch where the service accepts one image."""
+        return image_parts(self.endpoint.image_slots(self.request, self.options), self.endpoint.target)
+
+    def body(self, images: Mapping[str, str]) -> dict[str, Any]:
+        """The request body, without credentials. `images` are the texts that stand for the images, by slot."""
+        return self.endpoint.build_payload(self.request, self.options, images)
+
+
+@dataclass(frozen=True)
+class RunMode:
+    """How to run a request.
+
+    `force_new` pays for a new job even if the same request was paid for before. `async_only` returns as soon as the
+    service has accepted the job.
+    """
+
+    force_new: bool = False
+    async_only: bool = False
+
+
+def image_host_for(
+    endpoint: Endpoint[Any], options: Any, file: Path, environ: Mapping[str, str] | None = None
+) -> ImageHost | None:
+    """The user's image host if the endpoint needs one, else None. Settings that are not needed cause no error.
+
+    Raises CredentialsMissing like `find_image_host`.
+    """
+    return find_image_host(file, environ) if endpoint.needs_image_host(options) else None
+
+
+def preview_body(remote: RemoteRequest) -> dict[str, Any]:
+    """The exact body that a valid request would send, without credentials and with labels for images. Sends nothing.
+
+    An image with a limited size may be sent as JPEG. That shows only when it is encoded.
+    """
+    parts = remote.image_parts()
+    body = remote.body({part.slot.key: part.stand_in for part in parts})
+    return label_images(body, {part.stand_in: part.label for part in parts if part.pixels is not None})
 
 
 def run_job(
-    endpoint: Endpoint[Any],
-    request: GenerationRequest,
-    options: Any,
-    *,
-    credentials: Credentials,
-    journal: Journal,
-    host: ImageHost | None = None,
-    force_new: bool = False,
-    async_only: bool = False,
-    on_state: Callable[[Report], None] | None = None,
-    should_stop: Stop = never,
-    most_jobs: int = MOST_JOBS,
+    remote: RemoteRequest,
+    account: Account,
+    mode: RunMode | None = None,
+    caller: Caller | None = None,
     settings: Settings | None = None,
 ) -> JobResult:
-    """Run a request at a service. Blocks: call it in a worker thread.
+    """Run a request at a service. Blocks, so call it in a worker thread.
 
-    The same request finds the job it has already paid for, unless `force_new`. `async_only` returns when the service
-    has the job. `on_state` is told how it goes, in this thread. What `should_stop` raises comes out within a second,
-    and the job is canceled where the service can. `most_jobs` is how many of this account run at once.
+    A request that was paid for before continues its job, unless `mode.force_new`.
 
     Raises InvalidRequest, ServiceUnreachable (nothing was charged), OutcomeUnknown, ServiceError, JobUnfinished,
-    ResultRefused (ResultGone where a paid result is not there any more) and JournalUnusable. No message has secrets in
-    it.
+    ResultRefused (ResultGone if a paid result no longer exists), JournalUnusable, and what the caller's stop check
+    raises. Messages contain no secrets.
     """
-    if problems := request_problems(endpoint, request, options, host_is_set=host is not None):
-        raise InvalidRequest(endpoint.target, problems)
-    endpoint = endpoint.bound(options)
-    hidden = host.secrets if host else ()
-    pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings, hidden)
-    pursuit.asked = request.batch_size
-    parcels = pack(endpoint, request, options)
-    with (
-        pursuit.redacted(),
-        hang(pursuit.settings.environ) as pursuit.bell,
-        one_of(credentials.service, credentials.profile, most_jobs, pursuit.check_stop),
-    ):
-        order, is_paid = _order(pursuit, parcels, request, options)
-        found: Entry | None = None
-        carried: Carried | None = None
-        while True:
-            pursuit.check_stop()
-            if is_paid and not force_new:
-                found = journal.current(order.fingerprint)
-                if found is not None and (result := _resume(pursuit, found, async_only)) is not None:
-                    return result
-            if carried is None:
-                carried = _carried(pursuit, parcels, request, options, host)
-            payload = endpoint.build_payload(request, options, carried.texts)
-            if pursuit.bell is not None and not async_only:
-                payload = endpoint.with_webhook(payload, pursuit.bell.address)
-            call = endpoint.submit(payload, options)
-            body = pursuit.clean({**payload, **call.query})
-            if not is_paid:
-                return _estimate(pursuit, call, body)
-            before = found.number if found else None
-            number = journal.claim(replace(order, body=body), instead_of=before, force=force_new)
-            if number is not None:  # else an equal request came first: go on with that one
-                return _buy(pursuit, number, call, body, async_only)
+    mode, caller, settings = mode or RunMode(), caller or Caller(), settings or Settings()
+    if problems := remote.problems(has_image_host=account.image_host is not None):
+        raise InvalidRequest(remote.endpoint.target, problems)
+    remote = replace(remote, endpoint=remote.endpoint.bound(remote.options))
+    redact, credentials = Redactor(account), account.credentials
+    parts = remote.image_parts()
+    with redact.errors(), listen(settings.environ) as webhook:
+        context = JobContext(remote.endpoint, account, caller, settings, redact, webhook)
+        with job_slot(credentials.service, credentials.profile, account.max_jobs, context.stop.check):
+            return _run(context, remote, parts, mode)
 
 
 def fetch_job(
     endpoint: Endpoint[Any],
     job_id: str,
-    *,
-    credentials: Credentials,
-    journal: Journal,
-    on_state: Callable[[Report], None] | None = None,
-    should_stop: Stop = never,
+    account: Account,
+    caller: Caller | None = None,
     settings: Settings | None = None,
 ) -> JobResult:
-    """The pictures of a job by its id, waiting for it like `run_job`; it need not stand in this journal. Costs nothing.
+    """The images of a job, by its id. Waits for the job like `run_job`. The journal need not know it. Costs nothing.
 
-    Raises the same errors. An interrupt does not cancel the job.
+    Raises the same errors. The job is not canceled if the caller stops.
     """
-    job_id = job_id.strip()
+    job_id, credentials = job_id.strip(), account.credentials
     if not job_id:
-        raise InvalidRequest(endpoint.target, [Problem("job_id", "empty", "it names the job", "Copy it from info.")])
-    entry = journal.find(credentials.service, credentials.profile, job_id)
+        raise InvalidRequest(endpoint.target, [JOB_ID_MISSING("job_id", job_id)])
+    entry = account.journal.find(credentials.service, credentials.profile, job_id)
     if entry:
-        endpoint = endpoint.bound_again(entry.order.body)
-    pursuit = Pursuit(endpoint, credentials, journal, on_state, should_stop, settings)
-    with pursuit.redacted():
-        if entry and entry.standing is Standing.DONE:
-            return _fetch_again(pursuit, entry)
-        number, body = (entry.number, entry.order.body) if entry else (None, None)
-        known = _known(entry) if entry else JobState(Phase.QUEUED, job_id)
-        with pursuit.timed("wait"):
-            state = pursuit.follow(number, replace(known, phase=Phase.QUEUED, outputs=()), cancel=False)
-        return finished(pursuit, number, state, body, resumed=True)
+        endpoint = endpoint.bound_again(entry.body)
+    redact = Redactor(account)
+    context = JobContext(endpoint, account, caller or Caller(), settings or Settings(), redact)
+    with redact.errors():
+        job = Job.from_entry(entry) if entry else Job(None, JobState(Phase.QUEUED, job_id), resumed=True)
+        if entry and entry.status is Status.DONE:
+            return _fetch_again(context, job)
+        waiting = replace(job, state=replace(job.state, phase=Phase.QUEUED, outputs=()))
+        with context.timed("wait"):
+            job = follow(context, waiting, cancelable=False)
+        return finish(context, job)
 
 
-def _order(pursuit: Pursuit, parcels: Sequence[Parcel], request: GenerationRequest, options: Any) -> tuple[Order, bool]:
-    """What the journal knows the request by, and whether it costs anything; nothing is encoded or sent for it."""
-    endpoint, account = pursuit.endpoint, pursuit.credentials
-    payload = endpoint.build_payload(request, options, {parcel.slot.key: parcel.stand_in for parcel in parcels})
-    call = endpoint.submit(payload, options)
+def _run(context: JobContext, remote: RemoteRequest, parts: Sequence[ImagePart], mode: RunMode) -> JobResult:
+    """Continue the job of an equal request, or buy one."""
+    journal, expected = context.journal, remote.request.batch_size
+    key, is_paid = _request_key(context, remote, parts)
+    found: Entry | None = None
+    uploaded: UploadedImages | None = None
+    while True:
+        context.stop.check()
+        if is_paid and not mode.force_new:
+            found = journal.current(key.fingerprint)
+            if found is not None and (result := _resume(context, found, expected, mode)) is not None:
+                return result
+        if uploaded is None:
+            uploaded = _upload(context, remote, parts)
+        payload = remote.body(uploaded.texts)
+        if context.webhook is not None and not mode.async_only:
+            payload = remote.endpoint.with_webhook(payload, context.webhook.address)
+        call = remote.endpoint.submit(payload, remote.options)
+        body = context.redact({**payload, **call.query})
+        if not is_paid:
+            return _estimate(context, call, body)
+        instead_of = found.number if found else None
+        number = journal.claim(key, body, instead_of=instead_of, force=mode.force_new)
+        if number is not None:  # otherwise an equal request was faster: continue its job
+            return _buy(context, Job(number, JobState(Phase.QUEUED), body, expected), call, mode)
+
+
+def _request_key(context: JobContext, remote: RemoteRequest, parts: Sequence[ImagePart]) -> tuple[RequestKey, bool]:
+    """The key of the request in the journal, and whether the request costs anything. Encodes and sends nothing."""
+    endpoint, credentials = context.endpoint, context.account.credentials
+    payload = remote.body({part.slot.key: part.stand_in for part in parts})
+    call = endpoint.submit(payload, remote.options)
     sent = {"path": call.path, "query": dict(call.query), "body": payload}
-    name = fingerprint(endpoint.target, pursuit.base_url, account.profile, sent, request.seed)
-    return Order(name, account.service, endpoint.target, pursuit.base_url, account.profile), call.paid
+    name = fingerprint(endpoint.target, context.base_url, credentials.profile, sent, remote.request.seed)
+    key = RequestKey(name, credentials.service, endpoint.target, context.base_url, credentials.profile)
+    return key, call.paid
 
 
-def _carried(
-    pursuit: Pursuit, parcels: Sequence[Parcel], request: GenerationRequest, options: Any, host: ImageHost | None
-) -> Carried:
-    with pursuit.timed("upload"):
-        carried = carry(pursuit.endpoint, parcels, pursuit.transport, host, pursuit.check_stop)
-    bell = {pursuit.bell.address: SHOWN} if pursuit.bell else {}
-    pursuit.labels = {**carried.labels, **bell}
-    pursuit.notes += [*pursuit.endpoint.notes(request, options), *carried.notes]
-    return carried
+def _upload(context: JobContext, remote: RemoteRequest, parts: Sequence[ImagePart]) -> UploadedImages:
+    with context.timed("upload"):
+        host = context.account.image_host
+        uploaded = upload_images(context.endpoint, parts, context.transport, host, context.stop.check)
+    context.redact.add_labels(uploaded.labels)
+    if context.webhook:
+        context.redact.add_labels({context.webhook.address: ADDRESS_LABEL})
+    context.notes += [*context.endpoint.notes(remote.request, remote.options), *uploaded.notes]
+    return uploaded
 
 
-def _buy(pursuit: Pursuit, number: int, call: Call, body: Any, async_only: bool) -> JobResult:
-    with pursuit.timed("submit"):
-        state = pursuit.submit(number, call)
-    if async_only and state.job_id and state.phase is not Phase.CANCELED:
-        return JobResult([], info_of(pursuit, state, body), state.job_id)
-    if not state.phase.final:
-        with pursuit.timed("wait"):
-            state = pursuit.follow(number, state, fresh=True)
-    return finished(pursuit, number, state, body)
+def _buy(context: JobContext, job: Job, call: Call, mode: RunMode) -> JobResult:
+    with context.timed("submit"):
+        job = submit(context, job, call)
+    if mode.async_only and job.id and job.state.phase is not Phase.CANCELED:
+        return JobResult([], job_info(context, job), job.id)
+    if not job.ended:
+        with context.timed("wait"):
+            job = follow(context, job, fresh=True)
+    return finish(context, job)
 
 
-def _estimate(pursuit: Pursuit, call: Call, body: Any) -> JobResult:
-    """A submission that costs nothing, such as a dry run: its answer is the result."""
-    with pursuit.timed("submit"):
-        state = pursuit.endpoint.read_estimate(pursuit.transport.ask(call))
+def _estimate(context: JobContext, call: Call, body: Json) -> JobResult:
+    """The result of a submission that costs nothing, such as a dry run."""
+    with context.timed("submit"):
+        state = context.endpoint.read_estimate(context.transport.ask(call))
     if state.job_id:
-        pursuit.notes.append(f"instead of estimating, the service started job {state.job_id}: fetch it with Fetch Job")
-    return JobResult([], {**info_of(pursuit, state, body), "estimate": not state.job_id}, state.job_id)
+        context.notes.append(
+            f"the service started job {state.job_id} instead of estimating its cost; Fetch Job can fetch it"
+        )
+    info = job_info(context, Job(None, state, body))
+    return JobResult([], {**info, "estimate": not state.job_id}, state.job_id)
 
 
-def _resume(pursuit: Pursuit, found: Entry, async_only: bool) -> JobResult | None:
-    """What an earlier run of the same request comes to, or None where the request is to be sent (again)."""
-    entry = pursuit.wait_for_submission(found)
-    if entry is None or entry.standing in (Standing.FAILED, Standing.CANCELED):
+def _resume(context: JobContext, found: Entry, expected_images: int, mode: RunMode) -> JobResult | None:
+    """The result of the job that an earlier run of the same request bought. None if the request is to be sent again."""
+    entry = wait_for_submission(context, found)
+    if entry is None or entry.status in (Status.FAILED, Status.CANCELED):
         return None
-    if entry.standing is Standing.UNKNOWN:
-        raise OutcomeUnknown(f"{entry.message} That was earlier; {_buy_again(pursuit)}{_bought(pursuit, entry)}")
-    if entry.standing is Standing.DONE:
-        return _fetch_again(pursuit, entry)
-    known, body = _known(entry), entry.order.body
-    if async_only:
-        return JobResult([], info_of(pursuit, known, body, resumed=True), entry.job_id)
-    if pursuit.clock.wall() - entry.created > _STALE_SECONDS:
-        state = _asked_late(pursuit, entry)
-        if not state.phase.final:
-            hours = (pursuit.clock.wall() - entry.created) / 3600
-            raise JobUnfinished(
-                f"Job {entry.job_id} of this request is still {state.phase.value} at {pursuit.endpoint.target} after "
-                f"{hours:.0f} hours: it seems lost, but {_buy_again(pursuit)}"
-            )
-    with pursuit.timed("wait"):
-        state = pursuit.follow(entry.number, known)
-    if state.phase is Phase.CANCELED and entry.cancel_asked:
-        pursuit.notes.append(f"job {entry.job_id} of the same request was canceled on request: this is another one")
+    if entry.status is Status.UNKNOWN:
+        raise OutcomeUnknown(
+            f"{entry.message} That was in an earlier run. {how_to_buy_again(context)}{_hidden_job(context, entry)}"
+        )
+    job = Job.from_entry(entry, expected_images)
+    if entry.status is Status.DONE:
+        return _fetch_again(context, job)
+    if mode.async_only:
+        return JobResult([], job_info(context, job), job.id)
+    if context.clock.wall() - entry.created > _STALE_SECONDS:
+        _check_stale(context, job, (context.clock.wall() - entry.created) / 3600)
+    with context.timed("wait"):
+        job = follow(context, job)
+    if job.state.phase is Phase.CANCELED and entry.cancel_asked:
+        context.notes.append(f"job {job.id} of the same request was canceled on request, so this is a new job")
         return None
-    return finished(pursuit, entry.number, state, body, resumed=True)
+    return finish(context, job)
 
 
-def _fetch_again(pursuit: Pursuit, entry: Entry) -> JobResult:
-    """The pictures of a job that was done before, by the known links, or new ones where some of these have expired.
+def _check_stale(context: JobContext, job: Job, hours: float) -> None:
+    """Poll a job that should have ended long ago. Raises JobUnfinished or ServiceError if it has not."""
+    try:
+        state = poll(context, job)
+    except ServiceError as error:
+        raise ServiceError(f"{error} After such a long time it may be lost. {how_to_buy_again(context)}") from None
+    if not state.phase.final:
+        raise JobUnfinished(
+            f"Job {job.id} of this request is still {state.phase.value} at {context.endpoint.target} after "
+            f"{hours:.0f} hours, so it may be lost. {how_to_buy_again(context)}"
+        )
 
-    Raises ResultGone where there are none any more, and what a service raises that does not tell: in no case is the
-    job bought again.
+
+def _fetch_again(context: JobContext, job: Job) -> JobResult:
+    """The images of a job that was done before, by the known links, or by new ones if some have expired.
+
+    The job is never bought again. Raises ResultGone if all images are gone, and ServiceError or JobUnfinished if the
+    service does not give new links.
     """
-    known, body = _known(entry), entry.order.body
-    found, said = haul(pursuit, known), ""
-    if found.gone and known.job_id:
+    fetched, reason = fetch_images(context, job), ""
+    if fetched.needs_new_links and job.id:
         try:
-            state = merged(known, _asked_again(pursuit, known.job_id))
+            renewed = job.updated(_poll_for_links(context, job))
         except (JobUnfinished, ServiceError):
-            if not found.pictures:
+            if not fetched.images:
                 raise
         else:
-            said = f" ({state.message})" if state.message else ""
-            if state.phase is Phase.DONE and state.outputs not in ((), known.outputs):
-                fresh = haul(pursuit, state)
-                if len(fresh.pictures) >= len(found.pictures):
-                    known, found = state, fresh
-    if not found.lost:
-        return presented(pursuit, known, found, body, resumed=True)
+            reason = f" ({renewed.state.message})" if renewed.state.message else ""
+            if renewed.state.phase is Phase.DONE and renewed.state.outputs not in ((), job.state.outputs):
+                again = fetch_images(context, renewed)
+                if len(again.images) >= len(fetched.images):
+                    job, fetched = renewed, again
+    if not fetched.lost:
+        return make_result(context, job, fetched)
     raise ResultGone(
-        f"Job {known.job_id or '(without an id)'} of this request was done and paid for, but its results are gone: "
-        f"{pursuit.endpoint.target} names no address that has them{said}; {_buy_again(pursuit)}"
+        f"Job {job.id or '(without an id)'} of this request was done and paid for, but its results are gone: "
+        f"{context.endpoint.target} gives no link that works{reason}. {how_to_buy_again(context)}"
     )
 
 
-def _asked_again(pursuit: Pursuit, job_id: str) -> JobState:
-    """Where a job stands that was done before; the journal keeps that, whatever the service says now."""
+def _poll_for_links(context: JobContext, job: Job) -> JobState:
+    """Poll a job that is done. Its status in the journal does not change, whatever the service says now."""
     try:
-        return pursuit.ask(None, job_id)
+        return poll(context, replace(job, number=None))
     except ServiceError as error:
         raise ServiceError(
-            f"{error} Its results are not where they were, and no new address was told; {_buy_again(pursuit)}"
+            f"{error} No link to its results works any more, and the service gave no new one. "
+            f"{how_to_buy_again(context)}"
         ) from None
 
 
-def _asked_late(pursuit: Pursuit, entry: Entry) -> JobState:
-    """Where a job stands that should have ended long ago; a refusal to tell may be all that is left of it."""
-    try:
-        return pursuit.ask(entry.number, entry.job_id)
-    except ServiceError as error:
-        raise ServiceError(f"{error} After that long it may be lost; {_buy_again(pursuit)}") from None
-
-
-def _buy_again(pursuit: Pursuit) -> str:
-    look = f"Look into the job list or the bill of {pursuit.endpoint.target}"
-    return f"nothing was sent now. {look}; to send and pay for the request again, switch on force new."
-
-
-def _bought(pursuit: Pursuit, unknown: Entry) -> str:
-    """Where the pictures are that a forced run, of which nobody knows what came, would else hide."""
-    before = pursuit.journal.bought(unknown.order.fingerprint)
-    if before is None:
+def _hidden_job(context: JobContext, unknown: Entry) -> str:
+    """Point to the earlier paid job that a forced run with an unknown outcome would otherwise hide."""
+    earlier = context.journal.bought(unknown.key.fingerprint)
+    if earlier is None:
         return ""
     return (
-        f" An earlier job of this request is paid for and not lost: Fetch Job brings it at no cost, with service "
-        f"{pursuit.endpoint.target}, profile {pursuit.credentials.profile}, job id {before.job_id}."
+        f" An earlier job of this request is paid for and not lost. To fetch it at no cost, use Fetch Job with service "
+        f"{context.endpoint.target}, profile {context.account.credentials.profile}, job id {earlier.job_id}."
     )
-
-
-def _known(entry: Entry) -> JobState:
-    phase = Phase.DONE if entry.standing is Standing.DONE else Phase.RUNNING
-    return JobState(phase, entry.job_id, entry.outputs, entry.message, metadata=entry.metadata, cost=entry.cost)

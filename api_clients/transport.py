@@ -1,8 +1,8 @@
-"""Sending calls to a service: what may be sent again is, what costs money is sent at most once.
+"""Sending calls to a service. Unpaid calls are retried; a paid call is sent at most once.
 
-Every request runs in a thread of its own, and the caller's thread looks several times a second whether to stop. There
-is one session per call: no connection is shared between threads, and no paid call goes out on a connection that the
-other side may have closed meanwhile.
+Each request runs in its own thread, while the caller's thread checks several times a second whether to stop. Each call
+opens its own connection: threads share none, and no paid call goes out on a connection that the service may have closed
+in the meantime.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..core.errors import OutcomeUnknown, RateLimited, ServiceError, ServiceUnreachable
-from .endpoint import Endpoint
 from .messages import Answer, Call, number, seconds_to_wait
-from .waiting import Clock, Stop, backoff, interruptible, never, pause
+from .waiting import Clock, StopCheck, backoff, interruptible, never_stop, pause
 
 if TYPE_CHECKING:
     import requests
@@ -26,16 +25,20 @@ if TYPE_CHECKING:
 USER_AGENT = "ControlStack"
 SHORTEST_WAIT, LONGEST_WAIT = 0.5, 60.0
 TEXT_CHARACTERS = 20_000
-BAD_PROXY = (  # never quoted: it may hold a login
-    "the proxy's address, in ALL_PROXY, HTTPS_PROXY, HTTP_PROXY or the system's settings, is not one to connect to; "
+BAD_PROXY = (  # the address is not quoted: it may contain a password
+    "the proxy address in ALL_PROXY, HTTPS_PROXY, HTTP_PROXY or the system settings is not valid; "
     "write it like http://host:port or socks5h://host:port"
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds to connect, to wait for an answer, the same for a paid call (which may generate before it answers), and
-    to go on trying an unpaid call; bytes an answer may have."""
+    """Limits of one call.
+
+    `connect`: seconds to connect. `read`: seconds of silence while an unpaid call is answered. `paid_read`: the same
+    for a paid call, which a service may answer only after it has generated. `patience`: seconds during which an unpaid
+    call is retried. `answer_bytes`: maximum size of an answer.
+    """
 
     connect: float = 10.0
     read: float = 60.0
@@ -45,21 +48,21 @@ class Limits:
 
 
 class Abandoned(Exception):
-    """The caller stopped while a paid call was on its way; `reason` is what its stop-callback raised."""
+    """The caller stopped during a paid call. `reason` is what its stop check raised."""
 
     def __init__(self, reason: BaseException) -> None:
         self.reason = reason
-        super().__init__("stopped while a paid call was on its way")
+        super().__init__("stopped during a paid call")
 
 
-def service_url(endpoint: Endpoint[Any], environ: Mapping[str, str] | None = None) -> str:
-    """The endpoint's base URL or the one that its variable puts in its place, without a slash at the end.
+def service_url(base_url: str, variable: str, environ: Mapping[str, str] | None = None) -> str:
+    """The base URL of a service, without a trailing slash: the environment variable's if it is set, else `base_url`.
 
-    Raises ServiceUnreachable for a variable that is no address.
+    Raises ServiceUnreachable if the variable is not a plain http or https URL.
     """
-    value = (os.environ if environ is None else environ).get(endpoint.url_variable, "").strip()
+    value = (os.environ if environ is None else environ).get(variable, "").strip()
     if not value:
-        return endpoint.base_url.rstrip("/")
+        return base_url.rstrip("/")
     try:
         parts = urlsplit(value)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
@@ -67,16 +70,18 @@ def service_url(endpoint: Endpoint[Any], environ: Mapping[str, str] | None = Non
         good, parts = False, urlsplit("")
     plain = value.isascii() and value.isprintable() and " " not in value
     if not good or not plain or "@" in parts.netloc or parts.query or parts.fragment:
-        rule = "it must be http:// or https://, a host and at most a port and a path, without a key in it"
-        raise ServiceUnreachable(f"{endpoint.url_variable} is not an address: {rule}. Correct or unset it.")
+        raise ServiceUnreachable(
+            f"{variable} is not a valid address. It must consist of http:// or https://, a host, and optionally a port "
+            f"and a path, without a key in it. Correct or unset it."
+        )
     return value.rstrip("/")
 
 
-def told_wait(answer: Answer, wall: float) -> float | None:
-    """The longest wait in seconds that an answer asks for, None if it asks for none.
+def requested_wait(answer: Answer, wall: float) -> float | None:
+    """Seconds that the answer asks to wait, None if it does not ask.
 
-    Read from the header Retry-After (seconds or a date) and from `retry_after` or `remainingSeconds` of the body
-    (docs/services/modelslab.md 3.4, docs/services/scenario.md 8).
+    Read from Retry-After (seconds or a date; `wall` is the time now) and from `retry_after` or `remainingSeconds` in
+    the body (docs/services/modelslab.md 3.4, docs/services/scenario.md 8). The longest of them counts.
     """
     header = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
     date = email.utils.parsedate_tz(header) if number(header) is None else None
@@ -85,9 +90,10 @@ def told_wait(answer: Answer, wall: float) -> float | None:
 
 
 class Transport:
-    """The way to one service for one job. Not shared between threads.
+    """Sends calls to one service on behalf of one job. Not to be shared between threads.
 
-    `authorize` puts the credentials into a call, `told` takes them out of a text, `notify` is told about waits.
+    `authorize` adds the credentials to a call, `redact` removes them from a text, `notify` receives a message before
+    each wait.
     """
 
     def __init__(
@@ -95,8 +101,8 @@ class Transport:
         base_url: str,
         authorize: Callable[[Call], Call],
         *,
-        told: Callable[[str], str] = str,
-        should_stop: Stop = never,
+        redact: Callable[[str], str] = str,
+        should_stop: StopCheck = never_stop,
         notify: Callable[[str], None] | None = None,
         limits: Limits | None = None,
         clock: Clock | None = None,
@@ -105,39 +111,40 @@ class Transport:
         self.host = urlsplit(base_url).netloc
         self.clock = clock or Clock()
         self.limits = limits or Limits()
-        self._authorize, self._told = authorize, told
+        self._authorize, self._redact = authorize, redact
         self._should_stop = should_stop
         self._notify = notify or (lambda _: None)
 
     def ask(
         self, call: Call, *, patience: float | None = None, settled: Callable[[Answer], bool] | None = None
     ) -> Answer:
-        """The answer to an unpaid call, sent again after network errors, 408, 429 and 5xx for `patience` seconds.
+        """The answer to an unpaid call. Network errors, 408, 429 and 5xx are retried for `patience` seconds.
 
-        An answer for which `settled` holds is not asked for again, whatever its status. When patience ends, the last
-        answer is returned; ServiceUnreachable is raised if there was none.
+        An answer for which `settled` returns True is not retried, whatever its status. When the time is over, the last
+        answer is returned. Raises ServiceUnreachable if there was none.
         """
         assert not call.paid
         patience = self.limits.patience if patience is None else patience
         started, waits = self.clock.monotonic(), backoff(0)
         while True:
-            told: float | None = None
+            asked: float | None = None
             answer: Answer | None = None
             reason = ""
             try:
                 answer = interruptible(lambda: self._exchange(call, self.limits.read), self._should_stop, self._longest)
                 if not worth_repeating(answer.status) or (settled and settled(answer)):
                     return answer
-                told = told_wait(answer, self.clock.wall())
+                asked = requested_wait(answer, self.clock.wall())
                 reason = f"HTTP {answer.status}"
-            except (_NotSent, _Broken, TimeoutError) as failure:
+            except (_NotSent, _Interrupted, TimeoutError) as failure:
                 reason = str(failure)
-            wait = next(waits) if told is None else min(max(told, SHORTEST_WAIT), LONGEST_WAIT)
+            wait = next(waits) if asked is None else min(max(asked, SHORTEST_WAIT), LONGEST_WAIT)
             if self.clock.monotonic() - started + wait > patience:
                 if answer is not None:
                     return answer
-                safe = "This call costs nothing and trying again is safe"
-                raise ServiceUnreachable(f"{self.host} cannot be reached: {reason}. {safe}.") from None
+                raise ServiceUnreachable(
+                    f"{self.host} cannot be reached: {reason}. This call costs nothing, so trying again is safe."
+                ) from None
             self._notify(f"{self.host}: {reason}; asking again in {wait:.0f} s")
             pause(wait, self.clock, self._should_stop)
 
@@ -146,16 +153,18 @@ class Transport:
         call: Call,
         *,
         patience: float,
-        late: Callable[[Callable[[], Answer]], None],
-        heartbeat: Stop = never,
+        on_late: Callable[[Callable[[], Answer]], None],
+        heartbeat: Callable[[], None] = never_stop,
         busy: Callable[[Answer], RateLimited | None] = lambda _: None,
     ) -> Answer:
-        """The answer to a call that costs money, sent once; only after a refusal for too many requests it is sent
-        again, when the service says so and for `patience` seconds. That is HTTP 429, or what `busy` reads as one.
+        """The answer to a paid call, which is sent once.
 
-        Raises ServiceUnreachable where nothing was sent, OutcomeUnknown where it may have arrived but no answer came,
-        and Abandoned where the stop-callback raised meanwhile. In the last case, and after a timeout, `late` gets the
-        outcome (see `interruptible`). `heartbeat` is called with the stop-callback.
+        Only a rate limit is retried: HTTP 429, or an answer in which `busy` recognizes one. The service did not accept
+        such a call. It is retried at the time the service asks for, for up to `patience` seconds.
+
+        Raises ServiceUnreachable if nothing was sent, OutcomeUnknown if the call may have arrived but no answer came,
+        and Abandoned if the stop check raised during the call. After Abandoned and after a timeout, `on_late` receives
+        the outcome (see `interruptible`). `heartbeat` is called before each stop check.
         """
         assert call.paid
 
@@ -174,7 +183,7 @@ class Transport:
             self._should_stop()
             try:
                 answer = interruptible(
-                    lambda: self._outcome(call), check, self.limits.connect + self.limits.paid_read, late
+                    lambda: self._outcome(call), check, self.limits.connect + self.limits.paid_read, on_late
                 )
             except TimeoutError as failure:
                 raise self._unknown(str(failure)) from None
@@ -183,12 +192,12 @@ class Transport:
             limited = busy(answer)
             if answer.status != 429 and limited is None:
                 return answer
-            told = told_wait(answer, self.clock.wall())
-            told = limited.wait if told is None and limited else told
-            wait = next(waits) if told is None else max(told, SHORTEST_WAIT)
+            asked = requested_wait(answer, self.clock.wall())
+            asked = limited.wait if asked is None and limited else asked
+            wait = next(waits) if asked is None else max(asked, SHORTEST_WAIT)
             if self.clock.monotonic() - started + wait > patience:
                 return answer
-            self._notify(f"{self.host} takes no more requests now; sending the request again in {wait:.0f} s")
+            self._notify(f"{self.host} accepts no more requests now; sending the request again in {wait:.0f} s")
             pause(wait, self.clock, beat)
 
     @property
@@ -199,9 +208,10 @@ class Transport:
         try:
             return self._exchange(call, self.limits.paid_read)
         except _NotSent as failure:
-            known = "Nothing was sent and nothing charged"
-            raise ServiceUnreachable(f"{self.host} cannot be reached: {failure}. {known}; try again.") from None
-        except _Broken as failure:
+            raise ServiceUnreachable(
+                f"{self.host} cannot be reached: {failure}. Nothing was sent and nothing charged. Try again."
+            ) from None
+        except _Interrupted as failure:
             raise self._unknown(str(failure)) from None
 
     def _unknown(self, reason: str) -> OutcomeUnknown:
@@ -211,7 +221,7 @@ class Transport:
         )
 
     def _exchange(self, call: Call, read: float) -> Answer:
-        """One request and its whole answer. Raises _NotSent or _Broken; ServiceError for a redirect."""
+        """Send one request and read its whole answer. Raises _NotSent, _Interrupted, or ServiceError for a redirect."""
         import requests
 
         assert call.path.startswith("/")
@@ -232,33 +242,33 @@ class Transport:
                     headers={**headers, **call.headers},
                     timeout=(self.limits.connect, read),
                     allow_redirects=False,
-                    auth=_as_it_is,
+                    auth=_keep_headers,
                     stream=True,
                 )
                 content = _read(response, self.limits.answer_bytes)
         except (requests.RequestException, OSError, ValueError) as error:
             reason = _reason(error, self.limits.connect, read)
-            raise (_Broken if body is None or body.started else _NotSent)(reason) from None
+            raise (_Interrupted if body is None or body.started else _NotSent)(reason) from None
         if 300 <= response.status_code < 400:
             raise ServiceError(
-                f"{self.host} answered with a redirect (HTTP {response.status_code}), which is not followed because "
-                f"the key would go along. Check the service's address."
+                f"{self.host} answered with a redirect (HTTP {response.status_code}). Redirects are not followed, "
+                f"because the key would be sent to the new address. Check the service's address."
             )
-        return _answer(response, content, self._told)
+        return _answer(response, content, self._redact)
 
 
 class _NotSent(Exception):
-    """No byte of the body left."""
+    """No byte of the body was sent."""
 
 
-class _Broken(Exception):
-    """The connection failed with the body on its way or gone."""
+class _Interrupted(Exception):
+    """The connection failed while the body was being sent, or afterwards."""
 
 
 class _Body:
-    """A request's body that knows whether any of it was handed to the connection.
+    """A request body that records whether any of it was handed to the connection.
 
-    Connecting, TLS and proxies come before that, so their failures are told from those of a request under way.
+    This tells failures to connect (TLS and proxies included), which come before, from failures of a sent request.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -280,17 +290,17 @@ class _Body:
 
 
 def is_loopback_name(host: str) -> bool:
-    """Whether the host is this machine, where no proxy helps."""
+    """Whether the host is this machine, which no proxy can reach."""
     return host == "localhost" or host.endswith(".localhost") or host == "::1" or host.startswith("127.")
 
 
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Stands where requests would else look for a login in ~/.netrc and overwrite the header."""
+def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """An `auth` that changes nothing. Without one, requests overwrites Authorization with a login from ~/.netrc."""
     return request
 
 
 def worth_repeating(status: int) -> bool:
-    """Whether an unpaid call with this HTTP status may do better later."""
+    """Whether an unpaid call that got this HTTP status may succeed later."""
     return status in (408, 429) or status >= 500
 
 
@@ -307,14 +317,14 @@ def _read(response: requests.Response, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _answer(response: requests.Response, content: bytes, told: Callable[[str], str]) -> Answer:
+def _answer(response: requests.Response, content: bytes, redact: Callable[[str], str]) -> Answer:
     text = content.decode("utf-8", errors="replace")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
     json_object = value if isinstance(value, dict) else None
-    return Answer(response.status_code, json_object, told(text)[:TEXT_CHARACTERS], response.headers, told)
+    return Answer(response.status_code, json_object, redact(text)[:TEXT_CHARACTERS], response.headers, redact)
 
 
 def _reason(error: BaseException, connect: float, read: float) -> str:
@@ -325,11 +335,11 @@ def _reason(error: BaseException, connect: float, read: float) -> str:
     if isinstance(error, requests.ReadTimeout):
         return f"no answer within {read:g} s"
     if isinstance(error, requests.exceptions.InvalidURL) or not isinstance(error, OSError):
-        return BAD_PROXY  # the service's own address was judged before
+        return BAD_PROXY  # the service's own address was checked before
     root = _root(error)
     text = getattr(root, "strerror", None) or str(root) or type(root).__name__
     if "timed out" in text:
-        return f"it fell silent for {read:g} s"
+        return f"no data for {read:g} s"
     return text.strip().rstrip(".")[:300]
 
 

@@ -1,4 +1,4 @@
-"""Waiting so that a stop is felt at once: pauses, and work that blocks in a thread."""
+"""Waiting that reacts to a stop at once: pauses, and blocking work in a thread."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeVar
 
 T = TypeVar("T")
-Stop = Callable[[], None]
+StopCheck = Callable[[], None]  # raises an exception when the caller wants to stop
 
 SLICE_SECONDS = 0.1
 
 
 class Clock:
-    """Time; tests bring one that passes quickly."""
+    """The time. Tests use one that passes faster."""
 
     def monotonic(self) -> float:
-        """Seconds of an arbitrary beginning, for durations."""
+        """Seconds since an arbitrary moment, for durations."""
         return time.monotonic()
 
     def wall(self) -> float:
-        """Seconds since 1970, for what other processes read."""
+        """Seconds since 1970, for times that other processes read."""
         return time.time()
 
     def sleep(self, seconds: float) -> None:
@@ -30,33 +30,33 @@ class Clock:
         time.sleep(seconds)
 
 
-class Leave(BaseException):
-    """Raised by a stop-callback whose caller goes away without giving the job up: it is not canceled."""
+class Detached(BaseException):
+    """Raised by a stop check when the caller stops waiting but still wants the job: it is not canceled."""
 
 
-def never() -> None:
-    """The stop-callback of a caller that does not stop."""
+def never_stop() -> None:
+    """The stop check of a caller that does not stop."""
 
 
-def pause(seconds: float, clock: Clock, should_stop: Stop, awake: Callable[[], bool] = lambda: False) -> None:
-    """Sleep, but raise within a slice what `should_stop` raises, and end when `awake` says so."""
+def pause(seconds: float, clock: Clock, should_stop: StopCheck, wake: Callable[[], bool] = lambda: False) -> None:
+    """Sleep until the time is over or `wake` returns True. Raises what `should_stop` raises, within one slice."""
     end = clock.monotonic() + seconds
     should_stop()
-    while (left := end - clock.monotonic()) > 0 and not awake():
+    while (left := end - clock.monotonic()) > 0 and not wake():
         clock.sleep(min(left, SLICE_SECONDS))
         should_stop()
 
 
 def interruptible(
     work: Callable[[], T],
-    should_stop: Stop,
+    should_stop: StopCheck,
     seconds: float,
-    late: Callable[[Callable[[], T]], None] | None = None,
+    on_late: Callable[[Callable[[], T]], None] | None = None,
 ) -> T:
-    """The result of `work`, done in a thread; raises what `should_stop` raises at once, and TimeoutError at the end.
+    """Run `work` in a thread and return its result.
 
-    With `late` these two do not lose the outcome: it is called in that thread, when `work` has ended after all, with
-    a function that returns what `work` returned or raises what it raised.
+    Raises what `should_stop` raises at once, and TimeoutError after `seconds`. The work itself goes on in both cases.
+    When it ends, `on_late` is called in its thread with a function that returns its result or raises its error.
     """
     outcome: list[Callable[[], T]] = []
     done, gate, left = threading.Event(), threading.Lock(), False
@@ -69,8 +69,8 @@ def interruptible(
             outcome.append(_raiser(error))
         with gate:
             done.set()
-        if left and late:
-            late(outcome[0])
+        if left and on_late:
+            on_late(outcome[0])
 
     threading.Thread(target=run, name="controlstack request", daemon=True).start()
     end = time.monotonic() + seconds
@@ -82,9 +82,9 @@ def interruptible(
     except BaseException:
         with gate:
             left = not done.is_set()
-        if left or not late:
+        if left or not on_late:
             raise
-        late(outcome[0])  # it ended just now: nobody else would tell
+        on_late(outcome[0])  # the work ended in this moment, so its own thread does not report it
         raise
     return outcome[0]()
 
@@ -97,7 +97,7 @@ def _raiser(error: BaseException) -> Callable[[], NoReturn]:
 
 
 def backoff(attempt: int) -> Iterator[float]:
-    """Waits from about 1 s, doubling to about 15 s, each with jitter, so that many clients do not come back at once."""
+    """Waiting times that double from about 1 s to about 15 s. Jitter keeps many clients from retrying in step."""
     while True:
         yield min(2.0**attempt, 15.0) * random.uniform(0.75, 1.25)
         attempt += 1

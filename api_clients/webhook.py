@@ -1,6 +1,7 @@
-"""Webhooks: a service that calls back ends a wait early. Nothing that comes with the call is read or believed.
+"""Webhooks: a call from the service ends a wait early. The content of the call is neither read nor trusted.
 
-Off unless CONTROLSTACK_WEBHOOK_URL says under which public https address the service reaches this ComfyUI.
+Webhooks are off unless CONTROLSTACK_WEBHOOK_URL names the public https address at which the service reaches this
+ComfyUI.
 """
 
 from __future__ import annotations
@@ -16,61 +17,63 @@ from ..core.errors import ServiceUnreachable
 
 VARIABLE = "CONTROLSTACK_WEBHOOK_URL"
 ROUTE = "/controlstack/webhook"
-SHOWN = "<the address of this ComfyUI>"  # where a body is shown: the address itself is a secret
+ADDRESS_LABEL = "<the address of this ComfyUI>"  # displayed instead of the address, which is secret
 
-_bells: dict[str, threading.Event] = {}
+_called: dict[str, threading.Event] = {}  # by token
 
 
-class Bell:
-    """A bell for one job; it rings once, so that nobody can keep the service busy with questions."""
+class Webhook:
+    """The webhook of one job. It notifies once, so that nobody can make the pack poll without end."""
 
-    def __init__(self, address: str, rung: threading.Event) -> None:
+    def __init__(self, address: str, called: threading.Event) -> None:
         self.address = address
-        self._rung, self._heard = rung, False
+        self._called, self._notified = called, False
 
-    def heard(self) -> bool:
-        """Whether it has rung; True once."""
-        if self._heard or not self._rung.is_set():
+    def notified(self) -> bool:
+        """Whether the service has called. True only once."""
+        if self._notified or not self._called.is_set():
             return False
-        self._heard = True
+        self._notified = True
         return True
 
 
 def public_address(environ: Mapping[str, str] | None = None) -> str:
-    """Where the internet reaches this ComfyUI, "" where the user has not said it.
+    """The address at which the internet reaches this ComfyUI, "" if the user has not set it.
 
-    Raises ServiceUnreachable for a variable that is no address.
+    Raises ServiceUnreachable if the variable is not a plain https URL.
     """
     base = (os.environ if environ is None else environ).get(VARIABLE, "").strip().rstrip("/")
     parts = urlsplit(base)
     if not base:
         return ""
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or not base.isascii():
-        rule = "it must be the https:// address under which the internet reaches this ComfyUI"
-        raise ServiceUnreachable(f"{VARIABLE} is '{base[:60]}': {rule}. Correct or unset it.")
+        raise ServiceUnreachable(
+            f"{VARIABLE} is '{base[:60]}'. It must be the https:// address at which the internet reaches this ComfyUI. "
+            f"Correct or unset it."
+        )
     return base
 
 
 @contextmanager
-def hang(environ: Mapping[str, str] | None = None) -> Iterator[Bell | None]:
-    """A bell at an address that cannot be guessed, for as long as the block lasts; None where the user wants none.
+def listen(environ: Mapping[str, str] | None = None) -> Iterator[Webhook | None]:
+    """A webhook with an address that cannot be guessed, valid within the block. None if webhooks are off.
 
-    Raises ServiceUnreachable for a variable that is no address.
+    Raises ServiceUnreachable if the variable is not a plain https URL.
     """
     base = public_address(environ)
     if not base:
         yield None
         return
-    token, rung = secrets.token_urlsafe(32), threading.Event()
-    _bells[token] = rung
+    token, called = secrets.token_urlsafe(32), threading.Event()
+    _called[token] = called
     try:
-        yield Bell(f"{base}{ROUTE}/{token}", rung)
+        yield Webhook(f"{base}{ROUTE}/{token}", called)
     finally:
-        del _bells[token]
+        del _called[token]
 
 
-def ring(token: str) -> None:
-    """Somebody called the address with this token. Unknown ones are ignored, without telling."""
-    bell = _bells.get(token)
-    if bell is not None:
-        bell.set()
+def notify(token: str) -> None:
+    """Somebody called the webhook with this token. Unknown tokens are ignored without an error."""
+    called = _called.get(token)
+    if called is not None:
+        called.set()

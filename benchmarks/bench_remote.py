@@ -16,10 +16,10 @@ from typing import Any
 
 import psutil
 import torch
-from controlstack.api_clients.job import Settings
+from controlstack.api_clients.context import Account, Settings
 from controlstack.api_clients.journal import Journal
 from controlstack.api_clients.registry import find_endpoint
-from controlstack.api_clients.run import run_job
+from controlstack.api_clients.run import RemoteRequest, RunMode, run_job
 from controlstack.api_clients.store import find_credentials
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
@@ -136,19 +136,15 @@ def resumed(services: Services, folder: Path) -> None:
     endpoint, environ = find_endpoint("ModelsLab"), dict(services.environment)
     image = torch.linspace(0, 1, 128 * 128 * 3).reshape(1, 128, 128, 3)
     request = GenerationRequest("a lighthouse", width=128, height=128, controls=(ControlUnit(Modality.CANNY, image),))
-    shared = {
-        "credentials": find_credentials(endpoint.service, "default", folder / "none", environ),
-        "settings": Settings(environ=environ),
-    }
-    requests = [replace(request, seed=seed) for seed in range(RESUMED)]
-    for one in requests:
-        run_job(endpoint, one, endpoint.options_type(), journal=Journal(folder / "jobs"), async_only=True, **shared)
+    credentials = find_credentials(endpoint.service, "default", folder / "none", environ)
+    account, settings = Account(credentials, Journal(folder / "jobs")), Settings(environ=environ)
+    remotes = [RemoteRequest(endpoint, replace(request, seed=seed), endpoint.options_type()) for seed in range(RESUMED)]
+    for remote in remotes:
+        run_job(remote, account, RunMode(async_only=True), settings=settings)
     paid_before = services.modelslab.paid
     time.sleep(LATENCY)
     began = time.perf_counter()
-    results = [
-        run_job(endpoint, one, endpoint.options_type(), journal=Journal(folder / "jobs"), **shared) for one in requests
-    ]
+    results = [run_job(remote, account, settings=settings) for remote in remotes]
     taken = time.perf_counter() - began
     assert all(result.images and result.info["resumed"] for result in results)
     paid = services.modelslab.paid - paid_before

@@ -1,4 +1,4 @@
-"""What would happen, without doing it."""
+"""The node that explains what a target would do with a request, without doing it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ..api_clients.endpoint import Endpoint
-from ..api_clients.image_host import image_host_for
 from ..api_clients.options import declared
 from ..api_clients.redaction import REDACTED, Secret
 from ..api_clients.registry import ENDPOINTS
-from ..api_clients.run import request_problems
+from ..api_clients.run import RemoteRequest, image_host_for, preview_body
 from ..api_clients.specs import SPECS
 from ..api_clients.store import credentials_file
 from ..api_clients.transport import service_url
-from ..api_clients.upload import preview
-from ..api_clients.webhook import SHOWN, public_address
+from ..api_clients.webhook import ADDRESS_LABEL, public_address
 from ..core.capabilities import Capabilities
-from ..core.errors import CredentialsMissing, InvalidRequest, Problem, UnknownChoice
+from ..core.errors import CredentialsMissing, InvalidRequest, UnknownChoice
+from ..core.problems import Problem, ProblemKind
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
 from ..local.capabilities import SD15, TABLES
@@ -31,6 +30,12 @@ from .sockets import Model, Request
 LOCAL: dict[str, Capabilities] = {table.target: table for table in TABLES.values()}
 REMOTE: dict[str, Endpoint[Any]] = {endpoint.target: endpoint for endpoint in ENDPOINTS}
 
+FIELDS_INVALID = ProblemKind(
+    "explain_fields_invalid",
+    "{field} is '{value}', but it must be a JSON object with fields of {target}, which are {known}. Correct or clear "
+    "it.",
+)
+
 
 class ControlStackExplain(io.ComfyNode):
     @classmethod
@@ -39,22 +44,22 @@ class ControlStackExplain(io.ComfyNode):
             node_id="ControlStackExplain",
             display_name="Explain Request",
             category="ControlStack",
-            description="Says what a target would do with a request: every problem with its remedy, or what it runs; "
-            "for a service the exact body that would be sent. Sends nothing and needs no key.",
+            description="Shows what a target would do with a request: all problems and how to solve them, or what "
+            "would run. For a service, this is the exact request body. Sends nothing and needs no key.",
             inputs=[
-                Request.Input("request", tooltip="From Generation Request."),
+                Request.Input("request", tooltip="The request from a Generation Request node."),
                 io.Combo.Input(
                     "target",
                     options=[*LOCAL, *REMOTE],
                     default=SD15.target,
                     tooltip="The local model family or the service to check against.",
                 ),
-                Model.Input("model", optional=True, tooltip="Checks against this local model instead of target."),
+                Model.Input("model", optional=True, tooltip="Check against this local model instead of target."),
                 io.String.Input(
                     "fields",
                     default="",
                     optional=True,
-                    tooltip="For a service: what its node has otherwise than by default, as JSON, e.g. "
+                    tooltip="For a service: non-default field values of its node, as JSON. Example: "
                     '{"modelId": "model_abc"}.',
                 ),
             ],
@@ -62,7 +67,7 @@ class ControlStackExplain(io.ComfyNode):
                 io.String.Output(
                     "text",
                     display_name="text",
-                    tooltip="The problems, one a line, or the request as the target gets it.",
+                    tooltip="The problems, one per line, or the request as the target would receive it.",
                 )
             ],
             is_output_node=True,
@@ -70,7 +75,7 @@ class ControlStackExplain(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        """A number that never equals itself: what can run depends on the files and the image host of today."""
+        """NaN, which never equals itself: the answer also depends on files and on the image host, which may change."""
         return float("nan")
 
     @classmethod
@@ -95,23 +100,23 @@ def _local(request: GenerationRequest, target: str, problems: list[Problem]) -> 
 
 
 def explain_remote(request: GenerationRequest, endpoint: Endpoint[Any], fields: str, keys: Path) -> str:
-    """All problems, one a line; or the address, what to know about it, and from the first `{` on the body.
+    """All problems, one per line. If there is none: the address, notes, and the body, which begins at the first `{`.
 
-    `keys` is the file that may name an image host.
-
-    Raises InvalidRequest for `fields` that are not JSON or not the endpoint's.
+    `keys` is the credentials file, which may configure an image host. Raises InvalidRequest for `fields` that are not
+    JSON or not fields of the endpoint.
     """
     options = endpoint.options_type(**_parse(fields, endpoint))
     try:
         host = image_host_for(endpoint, options, keys)
-    except CredentialsMissing as half_set:
-        return str(half_set)
-    if problems := request_problems(endpoint, request, options, host_is_set=host is not None):
+    except CredentialsMissing as incomplete:
+        return str(incomplete)
+    remote = RemoteRequest(endpoint, request, options)
+    if problems := remote.problems(has_image_host=host is not None):
         return _lines(problems)
-    body = preview(endpoint, request, options)
-    call = endpoint.submit(endpoint.with_webhook(body, SHOWN) if public_address() else body, options)
+    body = preview_body(remote)
+    call = endpoint.submit(endpoint.with_webhook(body, ADDRESS_LABEL) if public_address() else body, options)
     query = "&".join(f"{name}={value}" for name, value in call.query.items())
-    address = service_url(endpoint) + call.path + (f"?{query}" if query else "")
+    address = service_url(endpoint.base_url, endpoint.url_variable) + call.path + (f"?{query}" if query else "")
     shown = endpoint.authorize(call, dict.fromkeys(SPECS[endpoint.service].fields, Secret(REDACTED))).body
     lines = [
         f"{endpoint.target} can run this request. It would be sent with {call.method} to {address}:",
@@ -128,8 +133,7 @@ def _parse(fields: str, endpoint: Endpoint[Any]) -> dict[str, Any]:
     except ValueError:
         values = None
     if not isinstance(values, dict) or not values.keys() <= set(known):
-        limit = f"it must be a JSON object with fields of {endpoint.target}, which are {', '.join(known)}"
-        problem = Problem("fields", f"'{fields[:80]}'", limit, "Correct or empty it.")
+        problem = FIELDS_INVALID("fields", fields[:80], target=endpoint.target, known=known)
         raise InvalidRequest("Explain Request", [problem])
     return values
 

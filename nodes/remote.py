@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
+from ..api_clients.context import Account, Caller
 from ..api_clients.endpoint import Endpoint
-from ..api_clients.image_host import image_host_for
 from ..api_clients.journal import Journal, journal_file
 from ..api_clients.options import Option, declared
 from ..api_clients.registry import ENDPOINTS, node_id
-from ..api_clients.run import JobResult, fetch_job, run_job
+from ..api_clients.results import JobResult
+from ..api_clients.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
 from ..api_clients.specs import DEFAULT_PROFILE
 from ..api_clients.store import credentials_file, find_credentials
 from ..core.errors import UnknownChoice
@@ -24,7 +25,7 @@ _ENDPOINT_OF = {endpoint.target: endpoint for endpoint in ENDPOINTS}
 
 
 def option_input(name: str, default: Any, limits: Option) -> io.WidgetInput:
-    """The widget of a service's own field. It may be left out of an API graph: then its default holds."""
+    """The input for a service's own field. An API graph may omit it, and then its default applies."""
     shared: dict[str, Any] = {"default": default, "optional": True, "tooltip": limits.tooltip}
     bounds: dict[str, Any] = {"min": limits.minimum, "max": limits.maximum, "step": limits.step}
     if limits.choices:
@@ -39,36 +40,39 @@ def option_input(name: str, default: Any, limits: Option) -> io.WidgetInput:
 
 
 def profile_input() -> io.WidgetInput:
-    """Which of the user's keys to use."""
+    """The input that selects one of the user's keys."""
     return io.String.Input(
         "profile",
         default=DEFAULT_PROFILE,
-        tooltip="Name of the key to use, as in Settings, ControlStack. Never the key itself: graphs are shared.",
+        tooltip="Name of the key to use, as shown in Settings, ControlStack. Never enter the key itself: graphs are "
+        "shared.",
     )
 
 
-def picture_outputs() -> list[Any]:
-    """What every node with results of a service has."""
+def image_outputs() -> list[Any]:
+    """The outputs of every node that returns results of a service."""
     return [
         io.Image.Output(
             "images",
             display_name="images",
             is_output_list=True,
-            tooltip="The pictures as one batch; one by one where their sizes differ. Nothing before the job has ended.",
+            tooltip="The images as one batch, or as a list if their sizes differ. Empty until the job has ended.",
         ),
         io.String.Output(
-            "info", display_name="info", tooltip="JSON: job id, seeds, what was sent, what the service said, cost."
+            "info",
+            display_name="info",
+            tooltip="JSON: job id, seeds, the request that was sent, the service's metadata, cost.",
         ),
     ]
 
 
-def picture_values(result: JobResult) -> tuple[Any, str]:
-    """The values of `picture_outputs`. Where there are no pictures, the nodes that need them are skipped."""
+def image_values(result: JobResult) -> tuple[Any, str]:
+    """The values of `image_outputs`. If there are no images, the nodes that need them are skipped."""
     return result.images or ExecutionBlocker(None), json.dumps(result.info)
 
 
 class RemoteNode(io.ComfyNode):
-    """What all remote nodes share; a subclass names its endpoint."""
+    """The base of all remote nodes. A subclass names its endpoint."""
 
     endpoint: ClassVar[Endpoint[Any]]
 
@@ -80,29 +84,29 @@ class RemoteNode(io.ComfyNode):
             node_id=cls.__name__,
             display_name=f"Generate with {target}",
             category=_CATEGORY,
-            description=f"Runs a request at {target}, which may cost money there. Everything it cannot do is said "
-            "before anything is sent, and the same request is not paid for twice.",
+            description=f"Runs a request at {target}, which may charge for it. Problems are reported before anything "
+            "is sent, and the same request is not paid for twice.",
             inputs=[
-                Request.Input("request", tooltip="From Generation Request."),
+                Request.Input("request", tooltip="The request from a Generation Request node."),
                 profile_input(),
                 *(option_input(name, default, limits) for name, (default, limits) in fields.items()),
                 io.Boolean.Input(
                     "force_new",
                     default=False,
                     optional=True,
-                    tooltip="Makes and pays for a new picture at every run, even if this request was paid for before.",
+                    tooltip="Start and pay for a new job on every run, even if the same request was paid for before.",
                 ),
                 io.Boolean.Input(
                     "async_only",
                     default=False,
                     optional=True,
-                    tooltip="Starts the job and does not wait: take job_id to Fetch Job, now or later.",
+                    tooltip="Start the job without waiting for it. Connect job_id to Fetch Job, or use it there later.",
                 ),
             ],
             outputs=[
-                *picture_outputs(),
+                *image_outputs(),
                 io.String.Output(
-                    "job_id", display_name="job_id", tooltip="The job's id at the service, for Fetch Job."
+                    "job_id", display_name="job_id", tooltip="The id of the job at the service, for Fetch Job."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -110,7 +114,7 @@ class RemoteNode(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, force_new: bool | None = False, **_: Any) -> float:
-        """A number that never equals itself keeps ComfyUI from serving a forced run from its cache."""
+        """NaN, which never equals itself, keeps ComfyUI from serving a forced run from its cache."""
         return float("nan") if force_new else 0.0
 
     @classmethod
@@ -126,21 +130,19 @@ class RemoteNode(io.ComfyNode):
         work, keys = Work(cls.hidden.unique_id), credentials_file(user_folder())
         result = await work.run(
             lambda: run_job(
-                endpoint,
-                request,
-                options,
-                credentials=find_credentials(endpoint.service, profile.strip(), keys),
-                journal=Journal(journal_file(user_folder())),
-                host=image_host_for(endpoint, options, keys),
-                force_new=force_new,
-                async_only=async_only,
-                on_state=work.show,
-                should_stop=work.check_stop,
+                RemoteRequest(endpoint, request, options),
+                Account(
+                    find_credentials(endpoint.service, profile.strip(), keys),
+                    Journal(journal_file(user_folder())),
+                    image_host_for(endpoint, options, keys),
+                ),
+                RunMode(force_new, async_only),
+                Caller(work.show, work.check_stop),
             )
         )
         if not result.images:
-            work.say(f"started, job {result.job_id}" if result.job_id else f"price: {result.info.get('cost')}")
-        return io.NodeOutput(*picture_values(result), result.job_id)
+            work.show_result(f"started, job {result.job_id}" if result.job_id else f"price: {result.info.get('cost')}")
+        return io.NodeOutput(*image_values(result), result.job_id)
 
 
 class ControlStackFetchJob(io.ComfyNode):
@@ -151,20 +153,26 @@ class ControlStackFetchJob(io.ComfyNode):
             node_id="ControlStackFetchJob",
             display_name="Fetch Job",
             category=_CATEGORY,
-            description="Brings the pictures of a job that was started before, waiting for it if need be. "
-            "Costs nothing, and an interrupt does not cancel the job.",
+            description="Fetches the images of a job that was started before, and waits for it if necessary. "
+            "Costs nothing. An interrupt does not cancel the job.",
             inputs=[
-                io.Combo.Input("service", options=targets, default=targets[0], tooltip="Where the job runs."),
+                io.Combo.Input(
+                    "service", options=targets, default=targets[0], tooltip="The service that runs the job."
+                ),
                 profile_input(),
-                io.String.Input("job_id", default="", tooltip="The job's id: from a job_id output, info, or an error."),
+                io.String.Input(
+                    "job_id",
+                    default="",
+                    tooltip="The id of the job, from a job_id output, an info output or an error message.",
+                ),
             ],
-            outputs=picture_outputs(),
+            outputs=image_outputs(),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def fingerprint_inputs(cls, **_: Any) -> float:
-        """A number that never equals itself: what was still missing a moment ago may be there now, at no cost."""
+        """NaN, which never equals itself, makes ComfyUI ask again each time: the job may have ended since."""
         return float("nan")
 
     @classmethod
@@ -176,13 +184,14 @@ class ControlStackFetchJob(io.ComfyNode):
             lambda: fetch_job(
                 endpoint,
                 job_id,
-                credentials=find_credentials(endpoint.service, profile.strip(), credentials_file(user_folder())),
-                journal=Journal(journal_file(user_folder())),
-                on_state=work.show,
-                should_stop=work.check_stop,
+                Account(
+                    find_credentials(endpoint.service, profile.strip(), credentials_file(user_folder())),
+                    Journal(journal_file(user_folder())),
+                ),
+                Caller(work.show, work.check_stop),
             )
         )
-        return io.NodeOutput(*picture_values(result))
+        return io.NodeOutput(*image_values(result))
 
 
 def _remote_node(endpoint: Endpoint[Any]) -> type[RemoteNode]:

@@ -1,7 +1,7 @@
-"""What the browser and the services may ask of the pack: which keys are set, storing one, and ringing a bell.
+"""HTTP routes for the browser and the services: listing which keys are set, storing a key, and webhooks.
 
-A key goes in and never out. It is taken only from a browser on the machine that runs ComfyUI: over a network it would
-travel readable, and everybody who reaches the port could put in keys of their own.
+A key can be stored but never read. It is accepted only from a browser on the machine that runs ComfyUI: over a network
+it would be sent unencrypted, and everybody who reaches the port could store a key.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from ..api_clients.store import (
     store_credentials,
 )
 from ..api_clients.webhook import ROUTE as WEBHOOK
-from ..api_clients.webhook import ring
+from ..api_clients.webhook import notify
 from ..core.errors import CredentialsMissing
 from .comfy import PromptServer, user_folder
 
 CREDENTIALS = "/controlstack/credentials"
-_MOST_BYTES = 16_384
+_MAX_BYTES = 16_384
 
 
 def add_routes() -> None:
-    """Tell ComfyUI's server about them; it serves each below /api, too."""
+    """Add the routes to ComfyUI's server, which also serves them below /api."""
     routes = PromptServer.instance.routes
-    routes.get(CREDENTIALS)(tell_credentials)
-    routes.post(CREDENTIALS)(take_credentials)
-    routes.post(WEBHOOK + "/{token}")(take_webhook)
+    routes.get(CREDENTIALS)(list_credentials)
+    routes.post(CREDENTIALS)(store_key)
+    routes.post(WEBHOOK + "/{token}")(receive_webhook)
 
 
-async def tell_credentials(request: web.Request) -> web.Response:
-    """Every service with its fields, and every profile: set or not, and from where; never a value."""
+async def list_credentials(request: web.Request) -> web.Response:
+    """All services with their fields, and all profiles: whether they are set and from where, but never a value."""
     try:
         profiles = await asyncio.to_thread(list_profiles, credentials_file(user_folder()))
     except CredentialsMissing as unreadable:
@@ -51,15 +51,15 @@ async def tell_credentials(request: web.Request) -> web.Response:
             "service": service,
             "title": spec.title,
             "fields": [{"name": name, "optional": name in spec.optional} for name in spec.fields],
-            "profiles": [_told(status) for status in profiles if status.service == service],
+            "profiles": [_profile_json(status) for status in profiles if status.service == service],
         }
         for service, spec in SPECS.items()
     ]
     return web.json_response({"services": services})
 
 
-async def take_credentials(request: web.Request) -> web.Response:
-    """`{"service", "profile", "values": {field: text}}` stores a profile; without values it is removed."""
+async def store_key(request: web.Request) -> web.Response:
+    """Store the profile in `{"service", "profile", "values": {field: text}}`; without values, remove it."""
     if reason := refusal(request.remote or "", request.headers):
         return web.json_response({"error": reason}, status=403)
     try:
@@ -74,28 +74,30 @@ async def take_credentials(request: web.Request) -> web.Response:
     return web.json_response({"stored": bool(values)})
 
 
-async def take_webhook(request: web.Request) -> web.Response:
-    """The answer is the same for every token, and the body is not read."""
-    ring(request.match_info["token"])
+async def receive_webhook(request: web.Request) -> web.Response:
+    """Notify the job with this token. The answer is the same for every token, and the body is not read."""
+    notify(request.match_info["token"])
     return web.Response(status=204)
 
 
 def refusal(peer: str, headers: Mapping[str, str]) -> str:
-    """Why keys are not taken from this caller, or "".
+    """Why keys are not accepted from this caller, "" if they are.
 
-    The `Host` check stops pages that let their own name point to this machine, the others stop pages of other places:
-    ComfyUI's own check is off when it runs with --enable-cors-header.
+    The `Host` check stops pages whose host name points to this machine. The other checks stop pages of other sites,
+    because ComfyUI's own check is off if it runs with --enable-cors-header.
     """
     host, origin = headers.get("Host", ""), headers.get("Origin", "")
     if not (_is_loopback(peer) and _is_loopback(urlsplit(f"//{host}").hostname or "")):
-        where = "from a browser on the machine that runs ComfyUI, opened as http://127.0.0.1 or localhost"
-        return f"Keys are taken only {where}. Or run {in_terminal('set SERVICE')} there."
+        return (
+            "Keys are accepted only from a browser on the machine that runs ComfyUI, at http://127.0.0.1 or localhost. "
+            f"You can also run {in_terminal('set SERVICE')} there."
+        )
     if origin and urlsplit(origin).netloc.lower() != host.lower():
-        return "Keys are not taken from pages of other places."
+        return "Keys are not accepted from pages of other sites."
     if headers.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        return "Keys are not taken from pages of other places."
+        return "Keys are not accepted from pages of other sites."
     if headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
-        return "Keys are taken as application/json only."
+        return "Keys are accepted only as application/json."
     return ""
 
 
@@ -107,29 +109,29 @@ def _is_loopback(host: str) -> bool:
 
 
 async def _small_json(request: web.Request) -> Any:
-    if (request.content_length or _MOST_BYTES) >= _MOST_BYTES:
-        raise ValueError("That is too long for a key.")
+    if (request.content_length or _MAX_BYTES) >= _MAX_BYTES:
+        raise ValueError(f"The request is too long for a key: it must have less than {_MAX_BYTES} bytes.")
     try:
         return json.loads(await request.read())
     except ValueError:
-        raise ValueError("The request is not JSON.") from None  # the text of the error may show a part of the key
+        raise ValueError("The request is not JSON.") from None  # the original message may contain a part of the key
 
 
 def _parse(value: Any) -> tuple[str, str, dict[str, str]]:
-    form = 'Send {"service": ..., "profile": ..., "values": {...}} with texts.'
+    form = 'Send {"service": ..., "profile": ..., "values": {...}}, with strings as values.'
     if not isinstance(value, dict):
         raise ValueError(form)
     service, profile, values = value.get("service"), value.get("profile"), value.get("values") or {}
     if not isinstance(service, str) or not isinstance(profile, str) or not isinstance(values, dict):
         raise ValueError(form)
     if service not in SPECS:
-        raise ValueError(f"There is no service of that name. It must be one of {', '.join(SPECS)}.")
+        raise ValueError(f"There is no service with that name. The services are {', '.join(SPECS)}.")
     if not all(name in SPECS[service].fields and isinstance(text, str) for name, text in values.items()):
-        raise ValueError(f"{service} has {', '.join(SPECS[service].fields)}.")
+        raise ValueError(f"The fields of {service} are {', '.join(SPECS[service].fields)}, with strings as values.")
     return service, profile, {name: text.strip() for name, text in values.items()}
 
 
-def _told(status: ProfileStatus) -> dict[str, Any]:
+def _profile_json(status: ProfileStatus) -> dict[str, Any]:
     from_environment = status.origin == "the environment"
     return {
         "profile": status.profile,

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 from controlstack.api_clients.answers import refusal
+from controlstack.api_clients.context import Settings
 from controlstack.api_clients.endpoint import Endpoint, JobState, Pace, Phase
-from controlstack.api_clients.job import Settings
 from controlstack.api_clients.journal import Entry, Journal
 from controlstack.api_clients.messages import Answer, Call, Carrier, ImageSlot
 from controlstack.api_clients.redaction import Secret
@@ -139,16 +139,16 @@ class Toy(Endpoint[ToyOptions]):
             if 400 <= answer.status < 500:
                 raise refusal("Toy", answer, answer.text[:60])
             return JobState(Phase.RUNNING)
-        told = answer.json
+        reply = answer.json
         return JobState(
-            Phase(told["state"]),
-            str(told.get("id", "")),
-            tuple(told.get("outputs", ())),
-            told.get("message", ""),
-            told.get("progress"),
-            told.get("wait"),
-            told.get("meta", {}),
-            told.get("cost"),
+            Phase(reply["state"]),
+            str(reply.get("id", "")),
+            tuple(reply.get("outputs", ())),
+            reply.get("message", ""),
+            reply.get("progress"),
+            reply.get("wait"),
+            reply.get("meta", {}),
+            reply.get("cost"),
         )
 
     def cancel(self, job_id: str) -> Call | None:

@@ -111,7 +111,9 @@ def test_a_connection_that_breaks_is_a_sentence_and_a_passing_failure_is_repeate
 
 
 def test_without_keys_anywhere_it_says_so(host: S3Host) -> None:
-    assert "There are no keys" in fails(CredentialsMissing, replace(host, access_key=Secret(""), secret_key=Secret("")))
+    assert "No keys were found" in fails(
+        CredentialsMissing, replace(host, access_key=Secret(""), secret_key=Secret(""))
+    )
 
 
 def test_without_boto3_it_says_how_to_get_it(host: S3Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,17 @@ from typing import Any
 import pytest
 import torch
 from controlstack.api_clients.image_host import S3Host, find_image_host
-from controlstack.api_clients.images import Encoder, decode, digest, encode, gather, is_flat, is_inline, pixels
+from controlstack.api_clients.images import (
+    EncodedImages,
+    batch_by_size,
+    decode,
+    digest,
+    encode,
+    encode_cached,
+    is_inline,
+    is_single_color,
+    pixels,
+)
 from controlstack.core.errors import CredentialsMissing, InvalidRequest, ResultRefused, ServiceError
 from controlstack.tests.api_clients.scripted_service import Reply, image_file, loopback_only, service
 from PIL import Image, ImageFile
@@ -95,13 +105,13 @@ def test_results_are_decoded_by_content(kind: str, dress: str) -> None:
 
 
 def test_a_picture_that_several_nodes_send_is_encoded_once_for_each_limit() -> None:
-    encoder = Encoder(most=2)
+    files: EncodedImages = EncodedImages(2)
     picture = pixels(torch.full((1, 8, 8, 3), 0.5), "image", "Toy")
-    first = encoder.encode(picture, "image", "Toy")
-    assert encoder.encode(picture.copy(), "other", "Toy") is first
-    assert encoder.encode(picture, "image", "Toy", 10_000) is not first
-    assert encoder.encode(picture + 1, "image", "Toy").data != first.data
-    again = encoder.encode(picture, "image", "Toy")
+    first = encode_cached(picture, "image", "Toy", cache=files)
+    assert encode_cached(picture.copy(), "other", "Toy", cache=files) is first
+    assert encode_cached(picture, "image", "Toy", 10_000, files) is not first
+    assert encode_cached(picture + 1, "image", "Toy", cache=files).data != first.data
+    again = encode_cached(picture, "image", "Toy", cache=files)
     assert again is not first and again == first
 
 
@@ -185,12 +195,12 @@ def test_what_is_no_image_is_refused_by_name(data: bytes, words: str) -> None:
 
 def test_equal_sizes_are_one_batch_and_others_a_list() -> None:
     small, large = torch.rand(1, 4, 4, 3), torch.rand(1, 8, 4, 3)
-    assert [image.shape for image in gather([small, small])] == [(2, 4, 4, 3)]
-    assert [image.shape for image in gather([small, large])] == [(1, 4, 4, 3), (1, 8, 4, 3)]
+    assert [image.shape for image in batch_by_size([small, small])] == [(2, 4, 4, 3)]
+    assert [image.shape for image in batch_by_size([small, large])] == [(1, 4, 4, 3), (1, 8, 4, 3)]
 
 
 def test_flat_pictures_and_inline_results_are_recognized() -> None:
-    assert is_flat(torch.zeros(1, 4, 4, 3)) and not is_flat(torch.rand(1, 4, 4, 3))
+    assert is_single_color(torch.zeros(1, 4, 4, 3)) and not is_single_color(torch.rand(1, 4, 4, 3))
     assert is_inline("data:image/png;base64,xx") and is_inline("iVBORw0KGgo") and not is_inline("HTTPS://a/b.png")
 
 

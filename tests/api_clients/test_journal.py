@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from controlstack.api_clients.journal import DETAILS_SECONDS, Journal, Order, Standing, fingerprint
+from controlstack.api_clients.journal import DETAILS_SECONDS, Journal, RequestKey, Status, fingerprint
 from controlstack.core.errors import JournalUnusable
 from controlstack.tests.api_clients.scripted_service import QuickClock, entries, journal_in
 
-ORDER = Order("print-1", "toy", "Toy", "https://toy.invalid", "default", {"prompt": "a cat"})
+KEY = RequestKey("print-1", "toy", "Toy", "https://toy.invalid", "default")
+BODY = {"prompt": "a cat"}
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def journal(tmp_path: Path) -> Journal:
     return journal_in(tmp_path)
 
 
-def claimed(journal: Journal, order: Order = ORDER, **options: bool) -> int:
-    number = journal.claim(order, **options)  # pyright: ignore[reportArgumentType]
+def claimed(journal: Journal, key: RequestKey = KEY, **options: bool) -> int:
+    number = journal.claim(key, BODY, **options)  # pyright: ignore[reportArgumentType]
     assert number is not None
     return number
 
@@ -35,10 +36,16 @@ def test_a_claimed_job_is_found_by_its_request_and_by_its_id(journal: Journal) -
     assert journal.current("print-1") is None
     number = claimed(journal)
     entry = journal.current("print-1")
-    assert entry and entry.number == number and entry.standing is Standing.SUBMITTING and entry.order == ORDER
-    assert journal.claim(ORDER) is None
-    journal.record(number, Standing.RUNNING, job_id="7", metadata={"seed": 3}, cost=1.5)
-    journal.record(number, Standing.DONE, outputs=["https://a/b.png"])
+    assert (
+        entry
+        and entry.number == number
+        and entry.status is Status.SUBMITTING
+        and entry.key == KEY
+        and entry.body == BODY
+    )
+    assert journal.claim(KEY, BODY) is None
+    journal.record(number, Status.RUNNING, job_id="7", metadata={"seed": 3}, cost=1.5)
+    journal.record(number, Status.DONE, outputs=["https://a/b.png"])
     found = Journal(journal.file).find("toy", "default", "7")
     assert found and (found.outputs, found.metadata, found.cost) == (("https://a/b.png",), {"seed": 3}, 1.5)
     assert journal.find("toy", "other", "7") is None
@@ -46,9 +53,9 @@ def test_a_claimed_job_is_found_by_its_request_and_by_its_id(journal: Journal) -
 
 def test_only_who_saw_the_current_job_may_replace_it_unless_forced(journal: Journal) -> None:
     first = claimed(journal)
-    journal.record(first, Standing.FAILED)
-    second = journal.claim(ORDER, instead_of=first)
-    assert second and journal.claim(ORDER, instead_of=first) is None
+    journal.record(first, Status.FAILED)
+    second = journal.claim(KEY, BODY, instead_of=first)
+    assert second and journal.claim(KEY, BODY, instead_of=first) is None
     third = claimed(journal, force=True)
     current = journal.current("print-1")
     assert current and current.number == third and len(entries(journal)) == 3
@@ -56,18 +63,18 @@ def test_only_who_saw_the_current_job_may_replace_it_unless_forced(journal: Jour
 
 def test_a_later_word_is_not_overwritten_by_an_earlier_doubt(journal: Journal) -> None:
     number = claimed(journal)
-    journal.record(number, Standing.RUNNING, job_id="7")
-    journal.record(number, Standing.UNKNOWN, only_after=Standing.SUBMITTING)
-    assert entries(journal)[0].standing is Standing.RUNNING
+    journal.record(number, Status.RUNNING, job_id="7")
+    journal.record(number, Status.UNKNOWN, only_after=Status.SUBMITTING)
+    assert entries(journal)[0].status is Status.RUNNING
 
 
 def test_a_forgotten_job_was_never_there(journal: Journal) -> None:
     journal.forget(claimed(journal))
-    assert journal.current("print-1") is None and journal.claim(ORDER) is not None
+    assert journal.current("print-1") is None and journal.claim(KEY, BODY) is not None
 
 
-@pytest.mark.parametrize("before", [Standing.UNKNOWN, Standing.RUNNING, Standing.DONE])
-def test_a_forced_job_that_came_to_nothing_hides_no_earlier_one(journal: Journal, before: Standing) -> None:
+@pytest.mark.parametrize("before", [Status.UNKNOWN, Status.RUNNING, Status.DONE])
+def test_a_forced_job_that_came_to_nothing_hides_no_earlier_one(journal: Journal, before: Status) -> None:
     def found() -> int:
         current = journal.current("print-1")
         assert current
@@ -77,18 +84,18 @@ def test_a_forced_job_that_came_to_nothing_hides_no_earlier_one(journal: Journal
     journal.record(first, before)
     journal.forget(claimed(journal, force=True))
     assert found() == first
-    for end in (Standing.FAILED, Standing.CANCELED):
+    for end in (Status.FAILED, Status.CANCELED):
         second = claimed(journal, force=True)
         assert found() == second
         journal.record(second, end)
-        assert found() == first and journal.claim(ORDER, instead_of=second) is None
-    journal.record(second, Standing.DONE)  # so it turned out later
+        assert found() == first and journal.claim(KEY, BODY, instead_of=second) is None
+    journal.record(second, Status.DONE)  # so it turned out later
     assert found() == second
 
 
 def test_endless_inline_results_are_not_kept(journal: Journal) -> None:
     number = claimed(journal)
-    journal.record(number, Standing.DONE, outputs=["x" * 100_000])
+    journal.record(number, Status.DONE, outputs=["x" * 100_000])
     assert entries(journal)[0].outputs == () and journal.file.stat().st_size < 100_000
 
 
@@ -96,21 +103,21 @@ def test_what_was_bought_is_known_for_ever_and_what_was_said_about_it_for_a_mont
     clock = QuickClock()
     journal = journal_in(tmp_path, clock)
     number = claimed(journal)
-    journal.record(number, Standing.DONE, job_id="7", outputs=["https://a/b.png"], metadata={"seed": 3}, cost=1.5)
+    journal.record(number, Status.DONE, job_id="7", outputs=["https://a/b.png"], metadata={"seed": 3}, cost=1.5)
     clock.slept += DETAILS_SECONDS + 1
-    claimed(journal, replace(ORDER, fingerprint="print-2"))
+    claimed(journal, replace(KEY, fingerprint="print-2"))
     entry = journal.current("print-1")
-    assert entry and journal.claim(ORDER) is None
-    assert (entry.standing, entry.job_id, entry.cost) == (Standing.DONE, "7", 1.5)
-    assert entry.outputs == ("https://a/b.png",) and not entry.order.body and not entry.metadata
+    assert entry and journal.claim(KEY, BODY) is None
+    assert (entry.status, entry.job_id, entry.cost) == (Status.DONE, "7", 1.5)
+    assert entry.outputs == ("https://a/b.png",) and not entry.body and not entry.metadata
     kept = journal.current("print-2")
-    assert kept and kept.order.body == ORDER.body
+    assert kept and kept.body == BODY
 
 
 def test_threads_that_begin_at_once_get_one_claim(tmp_path: Path) -> None:
     def claim(journal: Journal, start: threading.Barrier) -> int | None:
         start.wait()
-        return journal.claim(ORDER)
+        return journal.claim(KEY, BODY)
 
     with ThreadPoolExecutor(8) as threads:
         for attempt in range(60):  # they meet where the file is made, and not every time
@@ -121,9 +128,9 @@ def test_threads_that_begin_at_once_get_one_claim(tmp_path: Path) -> None:
 
 def test_processes_that_begin_at_once_get_one_claim(journal: Journal) -> None:
     code = (
-        "import sys; from pathlib import Path; from controlstack.api_clients.journal import Journal, Order\n"
+        "import sys; from pathlib import Path; from controlstack.api_clients.journal import Journal, RequestKey\n"
         "sys.stdin.readline()\n"
-        "print(Journal(Path(sys.argv[1])).claim(Order('p', 's', 't', 'u', 'd')))"
+        "print(Journal(Path(sys.argv[1])).claim(RequestKey('p', 's', 't', 'u', 'd'), {}))"
     )
     command = [sys.executable, "-I", "-c", code, str(journal.file)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -152,7 +159,7 @@ def test_a_newer_or_broken_file_is_left_alone(journal: Journal) -> None:
     with sqlite3.connect(journal.file) as database:
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(JournalUnusable, match="newer ControlStack"):
-        journal.claim(ORDER)
+        journal.claim(KEY, BODY)
     broken = Journal(journal.file.with_name("broken.sqlite"))
     broken.file.write_bytes(b"no database at all, certainly not" * 100)
     with pytest.raises(JournalUnusable, match="move it away"):

@@ -19,16 +19,16 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from controlstack.api_clients import transport
+from controlstack.api_clients.context import Account, Caller, Report
 from controlstack.api_clients.endpoint import Phase
 from controlstack.api_clients.image_host import S3Host
-from controlstack.api_clients.job import Report
-from controlstack.api_clients.journal import Journal, Standing
+from controlstack.api_clients.journal import Journal, Status
 from controlstack.api_clients.messages import Carrier
 from controlstack.api_clients.redaction import Secret
-from controlstack.api_clients.run import fetch_job, run_job
+from controlstack.api_clients.results import JobResult
+from controlstack.api_clients.run import RemoteRequest, RunMode, fetch_job, preview_body, run_job
 from controlstack.api_clients.transport import Limits
-from controlstack.api_clients.upload import preview
-from controlstack.api_clients.waiting import Clock, Leave
+from controlstack.api_clients.waiting import Clock, Detached
 from controlstack.core.errors import (
     ControlStackError,
     InvalidRequest,
@@ -91,9 +91,21 @@ def done(running: Service, *paths: str) -> Reply:
 
 
 def go(toy: Service, journal: Journal, options: ToyOptions | None = None, **arguments: Any) -> Any:
-    arguments.setdefault("settings", settings(toy))
-    request = arguments.pop("request", REQUEST)
-    return run_job(Toy(), request, options or ToyOptions(), credentials=CREDENTIALS, journal=journal, **arguments)
+    """Run REQUEST; `arguments` are fields of the values that run_job takes."""
+
+    def taken(*names: str) -> dict[str, Any]:
+        return {name: arguments.pop(name) for name in names if name in arguments}
+
+    account = Account(CREDENTIALS, journal, **taken("image_host", "max_jobs"))
+    mode, caller = RunMode(**taken("force_new", "async_only")), Caller(**taken("on_report", "should_stop"))
+    chosen = arguments.pop("settings", None) or settings(toy)
+    remote = RemoteRequest(Toy(), arguments.pop("request", REQUEST), options or ToyOptions())
+    assert not arguments
+    return run_job(remote, account, mode, caller, chosen)
+
+
+def fetch(toy: Service, journal: Journal, job_id: str = "7") -> JobResult:
+    return fetch_job(Toy(), job_id, Account(CREDENTIALS, journal), settings=settings(toy))
 
 
 def fails(error: type[ControlStackError], toy: Service, journal: Journal, **arguments: Any) -> str:
@@ -108,7 +120,7 @@ def fails(error: type[ControlStackError], toy: Service, journal: Journal, **argu
 
 def test_a_request_becomes_its_pictures_and_says_everything_about_them(toy: Service, journal: Journal) -> None:
     reports: list[Report] = []
-    result = go(toy, journal, on_state=reports.append)
+    result = go(toy, journal, on_report=reports.append)
     assert [image.shape for image in result.images] == [(1, 8, 16, 3)]
     assert result.job_id == "7"
     info = result.info
@@ -121,7 +133,7 @@ def test_a_request_becomes_its_pictures_and_says_everything_about_them(toy: Serv
     assert base64.b64decode(sent["image"].removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
     assert Phase.RUNNING in {report.phase for report in reports} and 0.5 in {report.progress for report in reports}
     (entry,) = entries(journal)
-    assert entry.standing is Standing.DONE and entry.job_id == "7" and entry.outputs == (f"{toy.url}/a.png",)
+    assert entry.status is Status.DONE and entry.job_id == "7" and entry.outputs == (f"{toy.url}/a.png",)
 
 
 def test_the_key_goes_to_the_service_only(toy: Service, journal: Journal, tmp_path: Path) -> None:
@@ -197,7 +209,7 @@ def test_a_dry_run_is_not_written_down_and_brings_the_price(toy: Service, journa
 
 
 def test_the_preview_is_the_body_without_key_or_network() -> None:
-    assert preview(Toy(), REQUEST, ToyOptions()) == {"prompt": "a cat", "image": "<png 32x24>"}
+    assert preview_body(RemoteRequest(Toy(), REQUEST, ToyOptions())) == {"prompt": "a cat", "image": "<png 32x24>"}
 
 
 # what is refused before anything is sent
@@ -260,7 +272,7 @@ def test_an_image_host_s_key_that_stands_in_a_result_s_link_does_not_lose_the_re
     toy.on("/gallery/a.png", Reply(image_file()))
     host = S3Host("pictures", access_key=Secret("gallery"), secret_key=Secret("a-secret-0123456789"))
     for resumed in (False, True):
-        assert go(toy, journal, host=host).info["resumed"] is resumed
+        assert go(toy, journal, image_host=host).info["resumed"] is resumed
     assert entries(journal)[0].outputs == (f"{toy.url}/gallery/a.png",)
     assert (toy.paid, toy.count("/jobs/7")) == (1, 1)
 
@@ -304,7 +316,7 @@ def test_force_new_that_is_not_taken_still_warns_of_an_earlier_unknown_outcome(t
     toy.on("/generate", replace(QUEUED, fault=Fault.RESET), Reply({"error": "no credits"}, 402))
     fails(OutcomeUnknown, toy, journal)
     fails(ServiceError, toy, journal, force_new=True)
-    assert "That was earlier; nothing was sent now" in fails(OutcomeUnknown, toy, journal)
+    assert "That was in an earlier run. Nothing was sent this time" in fails(OutcomeUnknown, toy, journal)
     assert toy.paid == 2
 
 
@@ -316,8 +328,8 @@ def test_force_new_that_is_lost_on_its_way_does_not_hide_what_was_bought_before(
     toy.on("/generate", replace(QUEUED, fault=Fault.RESET))
     fails(OutcomeUnknown, toy, journal, force_new=True)
     message = fails(OutcomeUnknown, toy, journal)
-    assert "switch on force new. An earlier job" in message and message.endswith("profile default, job id 7.")
-    assert fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy)).images
+    assert "turn on force_new. An earlier job" in message and message.endswith("profile default, job id 7.")
+    assert fetch(toy, journal).images
     assert toy.paid == 2
 
 
@@ -345,8 +357,8 @@ def test_results_that_cannot_be_fetched_are_never_bought_again_unasked(
     assert "is done and paid for" in fails(ResultGone, toy, journal)
     for _ in range(2):
         message = fails(ResultGone, toy, journal)
-        assert "results are gone" in message and "nothing was sent now" in message and "force new" in message
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+        assert "results are gone" in message and "Nothing was sent this time" in message and "force_new" in message
+    assert toy.paid == 1 and entries(journal)[0].status is Status.DONE
     toy.on("/a.png", Reply(image_file()))
     assert go(toy, journal).info["resumed"] and toy.paid == 1
     assert not go(toy, journal, force_new=True).info["resumed"] and toy.paid == 2
@@ -360,11 +372,11 @@ def test_a_done_job_that_the_service_does_not_tell_of_stays_done_and_is_not_boug
     toy.on("/a.png", Reply(b"expired", 410))
     toy.on("/jobs/7", Reply({"error": "no"}, status))
     message = fails(ServiceError, toy, journal)
-    assert "job 7" in message and "no new address" in message and "force new" in message
+    assert "job 7 itself" in message and "gave no new one" in message and "force_new" in message
     with pytest.raises(ServiceError):
-        fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+        fetch(toy, journal)
     fails(ServiceError, toy, journal)
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+    assert toy.paid == 1 and entries(journal)[0].status is Status.DONE
 
 
 def test_a_done_job_that_the_service_now_calls_failed_is_not_bought_again(toy: Service, journal: Journal) -> None:
@@ -372,16 +384,16 @@ def test_a_done_job_that_the_service_now_calls_failed_is_not_bought_again(toy: S
     toy.on("/a.png", Reply(b"expired", 410))
     toy.on("/jobs/7", Reply({"state": "failed", "message": "no such job"}))
     with pytest.raises(ResultGone, match="no such job"):
-        fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+        fetch(toy, journal)
     assert "results are gone" in fails(ResultGone, toy, journal)
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+    assert toy.paid == 1 and entries(journal)[0].status is Status.DONE
 
 
 def test_a_fresh_link_that_has_expired_is_an_error_with_the_job(toy: Service, journal: Journal) -> None:
     toy.on("/a.png", Reply(b"expired", 403))
     message = fails(ResultRefused, toy, journal)
     assert "HTTP 403" in message and "Job 7 is done and paid for" in message
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+    assert toy.paid == 1 and entries(journal)[0].status is Status.DONE
 
 
 @pytest.mark.parametrize(
@@ -397,9 +409,9 @@ def test_a_picture_that_cannot_be_had_keeps_no_other_back(toy: Service, journal:
         result = go(toy, journal)
         assert result.images[0].shape[0] == 2
         notes = " ".join(result.info["notes"])
-        assert "picture 2 of 3 is missing: " in notes and "Fetch Job with job id 7" in notes
+        assert "image 2 of 3 is missing: " in notes and "Fetch Job with job id 7" in notes
     toy.on("/b.png", Reply(image_file()))
-    whole = fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    whole = fetch(toy, journal)
     assert whole.images[0].shape[0] == 3 and "notes" not in whole.info
     assert go(toy, journal).images[0].shape[0] == 3 and toy.paid == 1
 
@@ -432,10 +444,10 @@ def test_fewer_pictures_than_paid_for_are_remarked_on_in_the_services_words(toy:
 
     reports: list[Report] = []
     toy.on("/jobs/7", told(1))
-    for notes in (run(on_state=reports.append), run()):
-        assert "Toy made 1 of 3 pictures" in notes and "Toy says: a filter dropped two" in notes
-    assert reports[-1].message == "Toy made 1 of 3 pictures"
-    fetched = fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    for notes in (run(on_report=reports.append), run()):
+        assert "Toy made 1 of 3 images" in notes and "Toy says: a filter dropped two" in notes
+    assert reports[-1].message == "Toy made 1 of 3 images"
+    fetched = fetch(toy, journal)
     assert fetched.info["notes"] == ["Toy says: a filter dropped two"]
     toy.on("/jobs/7", told(3))
     assert run(force_new=True) == ""
@@ -462,7 +474,7 @@ def test_an_account_has_no_more_jobs_under_way_than_allowed(toy: Service, journa
     toy.on("/jobs/7", done(toy, "/a.png"))
 
     def run(seed: int) -> None:
-        go(toy, journal, request=replace(REQUEST, seed=seed), most_jobs=2)
+        go(toy, journal, request=replace(REQUEST, seed=seed), max_jobs=2)
 
     threads = [threading.Thread(target=run, args=(seed,)) for seed in range(4)]
     for thread in threads:
@@ -480,17 +492,17 @@ def test_async_only_returns_the_id_and_the_job_is_fetched_later(toy: Service, jo
     started = go(toy, journal, async_only=True)
     assert started.job_id == "7" and started.images == [] and toy.count("/jobs/7") == 0
     assert go(toy, journal, async_only=True).job_id == "7"
-    fetched = fetch_job(Toy(), "7", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    fetched = fetch(toy, journal)
     assert fetched.images[0].shape == (1, 8, 16, 3) and fetched.info["seeds"] == [42]
     assert fetched.info["sent"]["prompt"] == "a cat"
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+    assert toy.paid == 1 and entries(journal)[0].status is Status.DONE
 
 
 def test_a_job_of_elsewhere_is_fetched_by_its_id(toy: Service, journal: Journal) -> None:
-    result = fetch_job(Toy(), " 7 ", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+    result = fetch(toy, journal, " 7 ")
     assert result.images[0].shape == (1, 8, 16, 3) and toy.paid == 0
     with pytest.raises(ServiceError, match="job 8"):
-        fetch_job(Toy(), "8", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+        fetch(toy, journal, "8")
 
 
 # what goes wrong while it is sent
@@ -538,7 +550,7 @@ def test_a_proxy_that_hides_one_picture_of_two_keeps_its_login_and_not_the_other
     toy.on("/jobs/7", Reply({"state": "done", "outputs": outputs}))
     result = go(toy, journal, settings=settings(toy, resolver=resolver(cdn_example=["93.184.216.34"])))
     assert result.images[0].shape[0] == 1
-    (missing,) = (note for note in result.info["notes"] if "picture 1 of 2 is missing" in note)
+    (missing,) = (note for note in result.info["notes"] if "image 1 of 2 is missing" in note)
     assert "proxy" in missing and "word" not in missing
 
 
@@ -546,9 +558,9 @@ def test_a_proxy_that_hides_one_picture_of_two_keeps_its_login_and_not_the_other
 def test_a_broken_connection_is_not_repeated_then_or_later(toy: Service, journal: Journal, fault: Fault) -> None:
     toy.on("/generate", replace(QUEUED, fault=fault), QUEUED)
     message = fails(OutcomeUnknown, toy, journal)
-    assert "may have been accepted and charged" in message and "bill of Toy" in message and "force new" in message
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.UNKNOWN
-    assert "That was earlier; nothing was sent now" in fails(OutcomeUnknown, toy, journal)
+    assert "may have been accepted and charged" in message and "bill at Toy" in message and "force_new" in message
+    assert toy.paid == 1 and entries(journal)[0].status is Status.UNKNOWN
+    assert "That was in an earlier run. Nothing was sent this time" in fails(OutcomeUnknown, toy, journal)
     assert toy.paid == 1
     assert go(toy, journal, force_new=True).images and toy.paid == 2
 
@@ -557,7 +569,7 @@ def test_a_slow_answer_is_an_unknown_outcome_until_it_comes_after_all(toy: Servi
     toy.on("/generate", replace(QUEUED, fault=Fault.SILENT))
     limits = Limits(connect=0.1, read=1, paid_read=0.4)
     assert "no answer within" in fails(OutcomeUnknown, toy, journal, settings=settings(toy, limits=limits))
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.UNKNOWN
+    assert toy.paid == 1 and entries(journal)[0].status is Status.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -566,7 +578,7 @@ def test_a_slow_answer_is_an_unknown_outcome_until_it_comes_after_all(toy: Servi
         (Reply(b"<html><h1>502 Bad Gateway</h1></html>", 502), "HTTP 502"),
         (Reply({"error": "timed out"}, 504), "HTTP 504"),
         (Reply({"error": "timed out"}, 408), "HTTP 408"),
-        (Reply(b'{"id": 7, "sta', 200), "nothing to read a job from"),
+        (Reply(b'{"id": 7, "sta', 200), "no job can be read"),
         (Reply(b"OK", 200, {"Content-Type": "text/plain"}), "(OK)"),
         (Reply({"state": "queued"}), "without naming a job"),
         (Reply({"state": "sleeping", "id": 1}), "cannot be read"),
@@ -577,7 +589,7 @@ def test_an_unreadable_answer_is_an_unknown_outcome(toy: Service, journal: Journ
     toy.on("/generate", reply)
     message = fails(OutcomeUnknown, toy, journal)
     assert words in message and "not sent again" in message
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.UNKNOWN
+    assert toy.paid == 1 and entries(journal)[0].status is Status.UNKNOWN
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 422, 500, 503])
@@ -585,14 +597,14 @@ def test_a_refusal_says_why_and_may_be_tried_again(toy: Service, journal: Journa
     toy.on("/generate", Reply({"error": f"no such model, {KEY}"}, status), QUEUED)
     message = fails(ServiceError, toy, journal)
     assert "no such model, <redacted>" in message
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.FAILED
+    assert toy.paid == 1 and entries(journal)[0].status is Status.FAILED
     assert go(toy, journal).images and toy.paid == 2
 
 
 def test_an_error_inside_a_200_is_an_error(toy: Service, journal: Journal) -> None:
     toy.on("/generate", Reply({"state": "failed", "message": "not enough credits"}))
     assert "not enough credits" in fails(ServiceError, toy, journal)
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.FAILED
+    assert toy.paid == 1 and entries(journal)[0].status is Status.FAILED
 
 
 @pytest.mark.parametrize(
@@ -646,7 +658,7 @@ def test_a_redirect_while_waiting_does_not_lose_the_job(toy: Service, journal: J
     toy.on("/jobs/7", Reply(b"", 302, {"Location": "/log-in"}))
     message = fails(JobUnfinished, toy, journal)
     assert "redirect" in message and "paid for and not lost" in message and "job id 7" in message
-    assert toy.count("/log-in") == 0 and entries(journal)[0].standing is Standing.RUNNING
+    assert toy.count("/log-in") == 0 and entries(journal)[0].status is Status.RUNNING
     toy.on("/jobs/7", done(toy, "/a.png"))
     assert go(toy, journal).info["resumed"] and toy.paid == 1
 
@@ -667,7 +679,7 @@ def test_pending_forever_ends_at_the_deadline_with_the_way_to_fetch_it(toy: Serv
     message = fails(JobUnfinished, toy, journal)
     assert "still running after 60 s" in message
     assert "service Toy, profile default, job id 7" in message
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.RUNNING
+    assert toy.paid == 1 and entries(journal)[0].status is Status.RUNNING
 
 
 def test_a_job_that_is_pending_after_four_hours_is_said_to_be_lost_and_not_bought_again(
@@ -679,8 +691,8 @@ def test_a_job_that_is_pending_after_four_hours_is_said_to_be_lost_and_not_bough
     late.slept = 5 * 3600
     for _ in range(2):
         message = fails(JobUnfinished, toy, journal, settings=settings(toy, clock=late))
-        assert "after 5 hours: it seems lost" in message and "force new" in message
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.RUNNING
+        assert "after 5 hours, so it may be lost" in message and "force_new" in message
+    assert toy.paid == 1 and entries(journal)[0].status is Status.RUNNING
     toy.on("/jobs/7", done(toy, "/a.png"))
     assert go(toy, journal, settings=settings(toy, clock=late)).info["resumed"] and toy.paid == 1
 
@@ -688,19 +700,19 @@ def test_a_job_that_is_pending_after_four_hours_is_said_to_be_lost_and_not_bough
 def test_a_poll_that_cannot_be_read_does_not_lose_the_job(toy: Service, journal: Journal) -> None:
     toy.on("/jobs/7", Reply({"state": "no such state"}))
     assert "cannot be read" in fails(JobUnfinished, toy, journal)
-    assert entries(journal)[0].standing is Standing.RUNNING
+    assert entries(journal)[0].status is Status.RUNNING
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 451])
 def test_a_job_is_kept_where_only_the_question_is_refused(toy: Service, journal: Journal, status: int) -> None:
     toy.on("/jobs/7", Reply({"error": "no"}, status))
     message = fails(ServiceError, toy, journal)
-    assert "job 7" in message and "paid for" in message
-    assert "go on waiting" not in message and "switch on force new" not in message
-    assert entries(journal)[0].standing is Standing.RUNNING
+    assert "job itself (7, already paid for)" in message
+    assert "continue waiting" not in message and "turn on force_new" not in message
+    assert entries(journal)[0].status is Status.RUNNING
     late = QuickClock()
     late.slept = 5 * 3600
-    assert "switch on force new" in fails(ServiceError, toy, journal, settings=settings(toy, clock=late))
+    assert "turn on force_new" in fails(ServiceError, toy, journal, settings=settings(toy, clock=late))
     toy.on("/jobs/7", done(toy, "/a.png"))
     assert go(toy, journal).info["resumed"] and toy.paid == 1
 
@@ -714,7 +726,7 @@ def test_a_job_that_no_journal_knows_is_not_said_to_be_paid_for(
     """It may be a mistyped id, and here the same request would be bought anew."""
     toy.on("/jobs/8", reply)
     with pytest.raises(error) as caught:
-        fetch_job(Toy(), "8", credentials=CREDENTIALS, journal=journal, settings=settings(toy))
+        fetch(toy, journal, "8")
     message = str(caught.value)
     assert "paid for" not in message and "same request" not in message
     assert "use Fetch Job with service Toy, profile default, job id 8" in message
@@ -723,7 +735,7 @@ def test_a_job_that_no_journal_knows_is_not_said_to_be_paid_for(
 def test_a_failed_job_says_the_services_words(toy: Service, journal: Journal) -> None:
     toy.on("/jobs/7", RUNNING, Reply({"state": "failed", "message": "the model broke"}))
     assert "the model broke" in fails(ServiceError, toy, journal)
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.FAILED
+    assert toy.paid == 1 and entries(journal)[0].status is Status.FAILED
 
 
 def test_a_failed_job_inside_a_500_is_not_asked_for_again(toy: Service, journal: Journal) -> None:
@@ -734,8 +746,8 @@ def test_a_failed_job_inside_a_500_is_not_asked_for_again(toy: Service, journal:
 
 def test_success_without_a_picture_is_an_error(toy: Service, journal: Journal) -> None:
     toy.on("/jobs/7", Reply({"state": "done", "outputs": []}))
-    assert "without a picture" in fails(ServiceError, toy, journal)
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.FAILED
+    assert "without an image" in fails(ServiceError, toy, journal)
+    assert toy.paid == 1 and entries(journal)[0].status is Status.FAILED
 
 
 def test_a_wait_that_the_service_asks_for_is_honoured(toy: Service, journal: Journal) -> None:
@@ -753,7 +765,7 @@ def test_a_picture_of_one_colour_is_remarked_on(toy: Service, journal: Journal) 
     path.parent.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(path)
     toy.on("/a.png", Reply(path.read_bytes()))
-    assert "single colour" in go(toy, journal).info["notes"][0]
+    assert "single color" in go(toy, journal).info["notes"][0]
 
 
 @pytest.mark.parametrize(
@@ -764,7 +776,7 @@ def test_a_picture_of_one_colour_is_remarked_on(toy: Service, journal: Journal) 
         (Reply(b"", 302, {"Location": "http://169.254.169.254/latest"}), ResultRefused, "169.254.169.254"),
         (Reply(image_file(), fault=Fault.HALF), ServiceUnreachable, "costs nothing"),
         (Reply(b"x", fault=Fault.PROMISE), ResultRefused, "1024 MiB"),
-        (Reply(image_file()[:-20]), ResultRefused, "ends too early"),
+        (Reply(image_file()[:-20]), ResultRefused, "truncated"),
     ],
     ids=["web page", "redirect inside", "redirect to link-local", "half sent", "1 GB", "truncated"],
 )
@@ -775,7 +787,7 @@ def test_a_bad_result_is_refused_and_stays_paid(
     chosen = settings(toy, resolver=resolver(intern_example=["10.0.0.5"]))
     message = fails(error, toy, journal, settings=chosen)
     assert words in message and "Job 7 is done and paid for" in message
-    assert toy.paid == 1 and entries(journal)[0].standing is Standing.DONE
+    assert toy.paid == 1 and entries(journal)[0].status is Status.DONE
     toy.on("/a.png", Reply(image_file()))
     assert go(toy, journal).images and toy.paid == 1
 
@@ -805,7 +817,7 @@ def test_an_interrupt_while_waiting_cancels_the_job_and_says_so(toy: Service, jo
     toy.on("/jobs/7", RUNNING)
     reports: list[Report] = []
     with pytest.raises(Stopped):
-        go(toy, journal, should_stop=stop_when(lambda: toy.count("/jobs/7") > 2), on_state=reports.append)
+        go(toy, journal, should_stop=stop_when(lambda: toy.count("/jobs/7") > 2), on_report=reports.append)
     toy.wait_for("/jobs/7/cancel")
     assert "asked to cancel job 7" in reports[-1].message
     assert entries(journal)[0].cancel_asked
@@ -832,17 +844,17 @@ def test_an_interrupt_of_the_paid_call_keeps_its_job_and_cancels_it(toy: Service
     toy.on("/generate", replace(QUEUED, fault=Fault.SILENT))
     reports: list[Report] = []
     with pytest.raises(Stopped):
-        go(toy, journal, should_stop=stop_when(lambda: toy.paid > 0), on_state=reports.append)
+        go(toy, journal, should_stop=stop_when(lambda: toy.paid > 0), on_report=reports.append)
     assert "on its way" in reports[-1].message
-    assert entries(journal)[0].standing is Standing.SUBMITTING
+    assert entries(journal)[0].status is Status.SUBMITTING
     toy.released.set()
     toy.wait_for("/jobs/7/cancel")
     entry = entries(journal)[0]
-    assert entry.standing is Standing.RUNNING and entry.job_id == "7" and entry.cancel_asked
+    assert entry.status is Status.RUNNING and entry.job_id == "7" and entry.cancel_asked
     assert go(toy, journal).images and toy.paid == 1
 
 
-@pytest.mark.parametrize("reason", [Stopped, Leave])
+@pytest.mark.parametrize("reason", [Stopped, Detached])
 def test_an_error_in_the_background_after_an_interrupt_does_not_forget_what_was_sent(
     toy: Service, journal: Journal, monkeypatch: pytest.MonkeyPatch, reason: type[BaseException]
 ) -> None:
@@ -858,12 +870,12 @@ def test_an_error_in_the_background_after_an_interrupt_does_not_forget_what_was_
     with pytest.raises(reason):
         go(toy, journal, should_stop=stop)
     toy.released.set()
-    wait_until(lambda: [entry.standing for entry in entries(journal)] != [Standing.SUBMITTING])
+    wait_until(lambda: [entry.status for entry in entries(journal)] != [Status.SUBMITTING])
     (entry,) = entries(journal)
-    assert entry.standing is Standing.UNKNOWN and "MemoryError" in entry.message
+    assert entry.status is Status.UNKNOWN and "MemoryError" in entry.message
     monkeypatch.undo()
     message = fails(OutcomeUnknown, toy, journal)
-    assert "error in this program" in message and "nothing was sent now" in message and toy.paid == 1
+    assert "error in this program" in message and "Nothing was sent this time" in message and toy.paid == 1
 
 
 def test_an_interrupt_between_two_429_leaves_nothing_behind(toy: Service, journal: Journal) -> None:
@@ -873,18 +885,18 @@ def test_an_interrupt_between_two_429_leaves_nothing_behind(toy: Service, journa
     assert entries(journal) == []
 
 
-def leave_when(condition: Callable[[], bool]) -> Callable[[], None]:
+def detach_when(condition: Callable[[], bool]) -> Callable[[], None]:
     def check() -> None:
         if condition():
-            raise Leave
+            raise Detached
 
     return check
 
 
 def test_who_only_leaves_cancels_nothing_and_finds_the_job_later(toy: Service, journal: Journal) -> None:
     toy.on("/jobs/7", RUNNING)
-    with pytest.raises(Leave):
-        go(toy, journal, should_stop=leave_when(lambda: toy.count("/jobs/7") > 1))
+    with pytest.raises(Detached):
+        go(toy, journal, should_stop=detach_when(lambda: toy.count("/jobs/7") > 1))
     time.sleep(0.3)
     assert not toy.count("/jobs/7/cancel") and not entries(journal)[0].cancel_asked
     toy.on("/jobs/7", done(toy, "/a.png"))
@@ -893,8 +905,8 @@ def test_who_only_leaves_cancels_nothing_and_finds_the_job_later(toy: Service, j
 
 def test_who_leaves_while_the_request_is_on_its_way_finds_the_job_later(toy: Service, journal: Journal) -> None:
     toy.on("/generate", replace(QUEUED, fault=Fault.SILENT))
-    with pytest.raises(Leave):
-        go(toy, journal, should_stop=leave_when(lambda: toy.paid > 0))
+    with pytest.raises(Detached):
+        go(toy, journal, should_stop=detach_when(lambda: toy.paid > 0))
     toy.released.set()
     assert go(toy, journal).info["resumed"] and toy.paid == 1
     assert not toy.count("/jobs/7/cancel")
@@ -905,11 +917,12 @@ def test_who_leaves_while_the_request_is_on_its_way_finds_the_job_later(toy: Ser
 SCRIPT = """
 import sys
 from pathlib import Path
-from controlstack.api_clients.run import run_job
+from controlstack.api_clients.context import Account
+from controlstack.api_clients.run import RemoteRequest, run_job
 from controlstack.api_clients.journal import Journal
 from controlstack.tests.api_clients.scripted_service import CREDENTIALS, REQUEST, Toy, ToyOptions, settings
 from controlstack.api_clients.waiting import Clock
-result = run_job(Toy(), REQUEST, ToyOptions(), credentials=CREDENTIALS, journal=Journal(Path(sys.argv[1])),
+result = run_job(RemoteRequest(Toy(), REQUEST, ToyOptions()), Account(CREDENTIALS, Journal(Path(sys.argv[1]))),
                  settings=settings(sys.argv[2]))
 print(result.images[0].shape[1], result.info["resumed"])
 """
@@ -941,7 +954,7 @@ def test_a_process_killed_while_sending_is_an_unknown_outcome_for_the_next(toy: 
     toy.wait_for("/generate")
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    assert entries(journal)[0].standing is Standing.SUBMITTING
+    assert entries(journal)[0].status is Status.SUBMITTING
     message = fails(OutcomeUnknown, toy, journal)
-    assert "cut off while it was being sent" in message and "force new" in message
+    assert "cut off while it was being sent" in message and "force_new" in message
     assert toy.paid == 1

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from controlstack.api_clients.messages import Answer, Call
-from controlstack.api_clients.transport import Limits, Transport, service_url, told_wait
-from controlstack.api_clients.waiting import interruptible, never
+from controlstack.api_clients.transport import Limits, Transport, requested_wait, service_url
+from controlstack.api_clients.waiting import interruptible, never_stop
 from controlstack.core.errors import OutcomeUnknown, ServiceError, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
     QUICK,
@@ -46,7 +46,7 @@ def transport(url: str, **options: Any) -> Transport:
 
 
 def pay(way: Transport, **options: Any) -> Answer:
-    options.setdefault("late", lambda outcome: None)
+    options.setdefault("on_late", lambda outcome: None)
     return way.pay(PAY, patience=60, **options)
 
 
@@ -87,7 +87,7 @@ def test_patience_ends_with_the_last_answer_or_with_an_error(toy: Service) -> No
         transport(toy.url).ask(GET)
 
 
-def test_waits_are_told_and_as_long_as_asked(toy: Service) -> None:
+def test_waits_are_reported_and_as_long_as_requested(toy: Service) -> None:
     toy.on("/x", Reply({}, 429, {"Retry-After": "17"}), Reply({}))
     said: list[str] = []
     clock = QuickClock()
@@ -111,7 +111,7 @@ def test_waits_are_told_and_as_long_as_asked(toy: Service) -> None:
     ],
 )
 def test_the_wait_is_read_from_header_and_body(headers: Any, json: Any, seconds: float | None) -> None:
-    assert told_wait(Answer(429, json, headers=headers), wall=1_000_000.0) == seconds
+    assert requested_wait(Answer(429, json, headers=headers), wall=1_000_000.0) == seconds
 
 
 def test_a_paid_call_is_sent_once_whatever_happens(toy: Service) -> None:
@@ -125,7 +125,7 @@ def test_a_paid_call_is_sent_once_whatever_happens(toy: Service) -> None:
     assert toy.paid == 6
 
 
-def test_refused_and_unknown_hosts_are_told_from_broken_connections() -> None:
+def test_refused_and_unknown_hosts_are_distinguished_from_broken_connections() -> None:
     with service() as gone:
         pass
     with pytest.raises(ServiceUnreachable, match="refused"):
@@ -141,7 +141,7 @@ def test_a_failed_tls_handshake_sends_nothing(toy: Service) -> None:
 def test_an_early_refusal_of_a_large_body_is_heard(toy: Service) -> None:
     toy.on("/generate", Reply({"error": "too large"}, 413))
     call = Call("POST", "/generate", body={"image": "x" * 2**22}, paid=True)
-    assert transport(toy.url).pay(call, patience=1, late=lambda _: None).status == 413
+    assert transport(toy.url).pay(call, patience=1, on_late=lambda _: None).status == 413
 
 
 def test_redirects_are_not_followed(toy: Service) -> None:
@@ -216,7 +216,7 @@ def test_work_that_fails_raises_its_own_error() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        interruptible(work, never, 5)
+        interruptible(work, never_stop, 5)
 
 
 @pytest.mark.parametrize(
@@ -232,10 +232,13 @@ def test_work_that_fails_raises_its_own_error() -> None:
     ],
 )
 def test_an_override_that_is_no_address_is_refused(value: str) -> None:
-    with pytest.raises(ServiceUnreachable, match="CONTROLSTACK_TOY_URL is not an address"):
-        service_url(Toy(), {"CONTROLSTACK_TOY_URL": value})
+    with pytest.raises(ServiceUnreachable, match="CONTROLSTACK_TOY_URL is not a valid address"):
+        service_url(Toy.base_url, Toy.url_variable, {"CONTROLSTACK_TOY_URL": value})
 
 
 def test_an_override_replaces_scheme_host_and_prefix() -> None:
-    assert service_url(Toy(), {}) == "https://toy.invalid"
-    assert service_url(Toy(), {"CONTROLSTACK_TOY_URL": "http://127.0.0.1:9001/v1/"}) == "http://127.0.0.1:9001/v1"
+    assert service_url(Toy.base_url, Toy.url_variable, {}) == "https://toy.invalid"
+    assert (
+        service_url(Toy.base_url, Toy.url_variable, {"CONTROLSTACK_TOY_URL": "http://127.0.0.1:9001/v1/"})
+        == "http://127.0.0.1:9001/v1"
+    )

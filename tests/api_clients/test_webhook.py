@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from controlstack.api_clients.context import Account
 from controlstack.api_clients.endpoint import Pace
-from controlstack.api_clients.run import run_job
+from controlstack.api_clients.run import RemoteRequest, run_job
 from controlstack.api_clients.waiting import Clock, pause
-from controlstack.api_clients.webhook import ROUTE, VARIABLE, hang, ring
+from controlstack.api_clients.webhook import ROUTE, VARIABLE, listen, notify
 from controlstack.core.errors import ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
     CREDENTIALS,
@@ -54,9 +55,8 @@ def toy() -> Iterator[Service]:
 
 def run(toy: Service, tmp_path: Path, **environ: str) -> Any:
     chosen = settings(toy, clock=Clock(), environ={"CONTROLSTACK_TOY_URL": toy.url, **environ})
-    return run_job(
-        Calling(), REQUEST, ToyOptions(), credentials=CREDENTIALS, journal=journal_in(tmp_path), settings=chosen
-    )
+    account = Account(CREDENTIALS, journal_in(tmp_path))
+    return run_job(RemoteRequest(Calling(), REQUEST, ToyOptions()), account, settings=chosen)
 
 
 def token_of(address: str) -> str:
@@ -68,7 +68,7 @@ def test_the_wait_ends_when_the_service_calls(toy: Service, tmp_path: Path) -> N
         toy.wait_for("/generate")
         time.sleep(0.3)
         sent = next(seen for seen in toy.seen if seen.path == "/generate")
-        ring(token_of(json.loads(sent.body)["webhook"]))
+        notify(token_of(json.loads(sent.body)["webhook"]))
 
     threading.Thread(target=call_back).start()
     began = time.monotonic()
@@ -77,34 +77,34 @@ def test_the_wait_ends_when_the_service_calls(toy: Service, tmp_path: Path) -> N
     assert result.info["sent"]["webhook"] == "<the address of this ComfyUI>"
 
 
-def test_the_address_is_no_part_of_what_a_request_is_known_by(toy: Service, tmp_path: Path) -> None:
+def test_the_address_is_no_part_of_the_request_key(toy: Service, tmp_path: Path) -> None:
     for _ in range(2):
         toy.on("/generate", Reply({"id": 7, "state": "done", "outputs": [f"{toy.url}/a.png"]}))
         run(toy, tmp_path, **HERE)
     run(toy, tmp_path)
     assert toy.paid == 1
-    assert "webhook/" not in str(entries(journal_in(tmp_path))[0].order.body)
+    assert "webhook/" not in str(entries(journal_in(tmp_path))[0].body)
 
 
-def test_an_address_cannot_be_guessed_lasts_as_long_as_the_job_and_rings_once() -> None:
-    with hang(HERE) as bell, hang(HERE) as other:
-        assert bell is not None and other is not None and bell.address != other.address
-        parts = urlsplit(bell.address)
+def test_an_address_cannot_be_guessed_lasts_as_long_as_the_job_and_notifies_once() -> None:
+    with listen(HERE) as webhook, listen(HERE) as other:
+        assert webhook is not None and other is not None and webhook.address != other.address
+        parts = urlsplit(webhook.address)
         assert (parts.scheme, parts.hostname) == ("https", "comfy.example")
-        assert parts.path.startswith(f"/editor{ROUTE}/") and len(token_of(bell.address)) >= 43
-        ring(token_of(bell.address))
-        ring(token_of(bell.address))
-        assert [bell.heard(), bell.heard(), other.heard()] == [True, False, False]
-    ring(token_of(bell.address))
-    ring("guessed")
-    assert not bell.heard()
+        assert parts.path.startswith(f"/editor{ROUTE}/") and len(token_of(webhook.address)) >= 43
+        notify(token_of(webhook.address))
+        notify(token_of(webhook.address))
+        assert [webhook.notified(), webhook.notified(), other.notified()] == [True, False, False]
+    notify(token_of(webhook.address))
+    notify("guessed")
+    assert not webhook.notified()
 
 
-def test_there_is_no_bell_unless_the_user_wants_one_and_its_address_must_be_public() -> None:
-    with hang({}) as bell:
-        assert bell is None
+def test_there_is_no_webhook_unless_the_user_wants_one_and_its_address_must_be_public() -> None:
+    with listen({}) as webhook:
+        assert webhook is None
     for wrong in ("http://comfy.example", "comfy.example", "https://", "https://comfy.example/?a=b"):
-        with pytest.raises(ServiceUnreachable, match="must be the https:// address"), hang({VARIABLE: wrong}):
+        with pytest.raises(ServiceUnreachable, match="must be the https:// address"), listen({VARIABLE: wrong}):
             pass
 
 

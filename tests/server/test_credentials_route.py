@@ -124,7 +124,7 @@ def test_pages_of_other_places_cannot_store_a_key(
         ([], "Send"),
         ({"service": "scenario", "profile": "x", "values": {"api_key": 5}}, "scenario has api_key, api_secret."),
         ({"service": "scenario", "profile": "x", "values": {"token": "y"}}, "scenario has api_key, api_secret."),
-        ({"service": "midjourney", "profile": "x", "values": {}}, "no service of that name"),
+        ({"service": "midjourney", "profile": "x", "values": {}}, "no service with that name"),
         ({"service": "scenario", "profile": "../x", "values": WRONG}, "letters, digits"),
         ({"service": "scenario", "profile": "x", "values": {"api_key": "fake-wrong key"}}, "contains spaces"),
         ({"service": "scenario", "profile": "x", "values": {"api_key": "fake-wrong" * 2000}}, "too long"),

@@ -66,7 +66,9 @@ def test_a_connected_model_is_asked_for_the_files_that_generating_would_need(com
 
 def test_a_picture_that_has_no_way_to_the_service_is_a_problem(comfy: ComfyServer) -> None:
     text = explained(comfy, "Qolaba ControlNet", 402)
-    assert text.startswith("image is a picture on this machine: Qolaba ControlNet takes only pictures with a public")
+    assert text.startswith(
+        "Qolaba ControlNet accepts images only by a public address, and the image connected to image has"
+    )
     address = '{"image_url": "https://me.example/map.png"}'
     assert body_of(explained(comfy, "Qolaba ControlNet", 402, fields=address))["image"] == "https://me.example/map.png"
 

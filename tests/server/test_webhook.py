@@ -12,7 +12,7 @@ from controlstack.tools.fake_services.double import Step
 from controlstack.tools.fake_services.running import Services
 
 
-def ring(comfy: ComfyServer, token: str) -> requests.Response:
+def notify(comfy: ComfyServer, token: str) -> requests.Response:
     """What a service posts, with a picture of an attacker's own."""
     told = {"status": "success", "output": ["https://evil.example/1.png"]}
     return requests.post(f"{comfy.url}/controlstack/webhook/{token}", json=told, timeout=30)
@@ -32,7 +32,7 @@ def test_a_call_of_the_service_ends_the_wait_and_its_content_is_ignored(
         double.latency = 0
         (job,) = double.jobs.values()
         rung.append(time.monotonic())
-        assert ring(remote_comfy, str(job.body["webhook"]).rpartition("/")[2]).status_code == 204
+        assert notify(remote_comfy, str(job.body["webhook"]).rpartition("/")[2]).status_code == 204
 
     thread = threading.Thread(target=finish)
     thread.start()
@@ -47,7 +47,7 @@ def test_a_call_of_the_service_ends_the_wait_and_its_content_is_ignored(
 
 
 def test_unknown_addresses_answer_like_known_ones(remote_comfy: ComfyServer) -> None:
-    answer = ring(remote_comfy, "guessed")
+    answer = notify(remote_comfy, "guessed")
     assert (answer.status_code, answer.text) == (204, "")
 
 

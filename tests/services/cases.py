@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from controlstack.api_clients import context
+from controlstack.api_clients.context import Caller, Settings
 from controlstack.api_clients.endpoint import Endpoint
-from controlstack.api_clients.image_host import image_host_for
-from controlstack.api_clients.job import Settings
 from controlstack.api_clients.journal import Entry, Journal
 from controlstack.api_clients.registry import find_endpoint
-from controlstack.api_clients.run import JobResult, fetch_job, run_job
+from controlstack.api_clients.results import JobResult
+from controlstack.api_clients.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
 from controlstack.api_clients.store import Credentials, find_credentials
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
@@ -59,22 +60,26 @@ class Account:
         return replace(base, **changes)
 
     def run(self, case: Case, **arguments: Any) -> JobResult:
-        """The case's request, with `arguments` for run_job; `options` and `request` stand in for the case's."""
-        arguments.setdefault("settings", self.settings())
+        """Run the case's request.
+
+        `options` and `request` replace those of the case. The other `arguments` are fields of the values that run_job
+        takes.
+        """
+
+        def taken(*names: str) -> dict[str, Any]:
+            return {name: arguments.pop(name) for name in names if name in arguments}
+
         options = case.endpoint.options_type(**{**case.options, **arguments.pop("options", {})})
-        return run_job(
-            case.endpoint,
-            arguments.pop("request", case.request),
-            options,
-            credentials=self.credentials(case),
-            journal=self.journal,
-            host=image_host_for(case.endpoint, options, self._file, self.environ),
-            **arguments,
-        )
+        mode, caller = RunMode(**taken("force_new", "async_only")), Caller(**taken("on_report", "should_stop"))
+        settings = arguments.pop("settings", None) or self.settings()
+        remote = RemoteRequest(case.endpoint, arguments.pop("request", case.request), options)
+        assert not arguments
+        host = image_host_for(case.endpoint, options, self._file, self.environ)
+        return run_job(remote, context.Account(self.credentials(case), self.journal, host), mode, caller, settings)
 
     def fetch(self, case: Case, job_id: str) -> JobResult:
-        credentials, settings = self.credentials(case), self.settings()
-        return fetch_job(case.endpoint, job_id, credentials=credentials, journal=self.journal, settings=settings)
+        account = context.Account(self.credentials(case), self.journal)
+        return fetch_job(case.endpoint, job_id, account, settings=self.settings())
 
     def credentials(self, case: Case) -> Credentials:
         return find_credentials(case.endpoint.service, "default", self._file, self.environ)

@@ -15,9 +15,9 @@ from typing import IO, Any
 import pytest
 import requests
 import torch
+from controlstack.api_clients.context import Report
 from controlstack.api_clients.endpoint import Phase
-from controlstack.api_clients.job import Report
-from controlstack.api_clients.journal import Standing
+from controlstack.api_clients.journal import Status
 from controlstack.core.errors import ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, ImageReference, Lora, ReferenceKind
@@ -38,14 +38,14 @@ def account(services: Services, tmp_path: Path) -> Account:
 @EVERY
 def test_a_request_is_queued_runs_and_becomes_its_pictures(account: Account, services: Services, case: Case) -> None:
     reports: list[Report] = []
-    result = account.run(case, on_state=reports.append)
+    result = account.run(case, on_report=reports.append)
     (images,) = result.images
     assert images.shape == (1, 256, 256, 3) and images.std() > 0.05
     double = services.of(case.endpoint.service)
     assert (double.paid, double.charged) == (1, 1) and result.job_id in double.jobs
     assert double.count(Step.POLL) == 2 and {Phase.QUEUED, Phase.RUNNING} & {report.phase for report in reports}
     (entry,) = account.entries
-    assert entry.standing is Standing.DONE and entry.job_id == result.job_id
+    assert entry.status is Status.DONE and entry.job_id == result.job_id
     told = json.dumps(result.info) + str(reports) + str(entry)
     assert not [key for key in services.keys if key in told]
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients.journal import Standing
+from controlstack.api_clients.journal import Status
 from controlstack.core.errors import (
     ControlStackError,
     CredentialsMissing,
@@ -64,8 +64,8 @@ def fails(account: Account, services: Services, case: Case, error: type[ControlS
     return message
 
 
-def standings(account: Account) -> list[Standing]:
-    return [entry.standing for entry in account.entries]
+def statuses(account: Account) -> list[Status]:
+    return [entry.status for entry in account.entries]
 
 
 def bomb(side: int = 60_000) -> bytes:
@@ -105,7 +105,7 @@ LOST = (
     Lost("JSON 504", Reply({"message": "Endpoint request timed out"}, 504), "HTTP 504"),
     Lost("JSON 408", Reply({"status": "error", "message": "Request timed out"}, 408), "HTTP 408"),
     Lost("HTML 408", Reply(b"<html><h1>408 Request Time-out</h1></html>", 408, HTML), "HTTP 408"),
-    Lost("truncated JSON", Reply(b'{"id": 120539115, "task_id": "x", "job": {"jobI'), "nothing to read a job from"),
+    Lost("truncated JSON", Reply(b'{"id": 120539115, "task_id": "x", "job": {"jobI'), "no job can be read"),
     Lost("wrong content type", Reply(b"OK", headers={"Content-Type": "text/plain"}), "(OK)"),
     Lost("an empty answer", Reply({}), "charged"),
 )
@@ -120,11 +120,11 @@ def test_a_paid_call_without_a_clear_answer_is_sent_once_and_never_repeated(
     double.plan(Step.SUBMIT, lost.reply)
     limits = replace(QUICK, paid_read=0.5) if lost.reply.fault is Fault.SILENT else QUICK
     message = fails(account, services, case, OutcomeUnknown, settings=account.settings(limits=limits))
-    assert lost.says in message and "charged" in message and "force new" in message
+    assert lost.says in message and "charged" in message and "force_new" in message
     assert case.endpoint.target in message
     assert (double.paid, double.charged) == (1, lost.charged)
-    assert standings(account) == [Standing.UNKNOWN]
-    assert "That was earlier; nothing was sent now" in fails(account, services, case, OutcomeUnknown)
+    assert statuses(account) == [Status.UNKNOWN]
+    assert "That was in an earlier run. Nothing was sent this time" in fails(account, services, case, OutcomeUnknown)
     assert double.paid == 1
     assert account.run(case, force_new=True).images and double.paid == 2
 
@@ -137,8 +137,8 @@ def test_a_price_in_place_of_a_paid_job_does_not_buy_it_again(
     odd = {"job": {"job_id": "job_0001", "status": "queued"}, "creativeUnitsCost": 3}
     services.scenario.plan(Step.SUBMIT, Reply(odd, status))
     message = fails(account, services, CASES[2], OutcomeUnknown)
-    assert "without a job id" in message and "force new" in message
-    assert standings(account) == [Standing.UNKNOWN]
+    assert "without a job id" in message and "force_new" in message
+    assert statuses(account) == [Status.UNKNOWN]
     fails(account, services, CASES[2], OutcomeUnknown)
     assert services.scenario.paid == 1
 
@@ -181,7 +181,7 @@ def test_429_waits_as_told_and_is_the_only_repeat(
     assert account.run(case).images
     assert (double.paid, double.charged) == (2, 1)
     assert waited <= account.clock.slept < waited + 2 * case.endpoint.pace.shortest + case.endpoint.pace.first
-    assert standings(account) == [Standing.DONE]
+    assert statuses(account) == [Status.DONE]
 
 
 @EVERY
@@ -200,7 +200,7 @@ def test_a_redirect_of_the_paid_call_is_not_followed(account: Account, services:
     double.plan(Step.SUBMIT, Reply(b"", 307, {"Location": f"{double.base_url}/elsewhere"}))
     assert "redirect" in fails(account, services, case, ServiceError)
     assert (double.paid, double.count(Step.UNKNOWN)) == (1, 0)
-    assert standings(account) == [Standing.FAILED]
+    assert statuses(account) == [Status.FAILED]
 
 
 # every error shape of the contracts
@@ -231,7 +231,7 @@ def test_a_refusal_is_told_in_the_services_words(account: Account, services: Ser
         assert (double.paid, double.charged) == (2, 1) and account.clock.slept > 2
         return
     assert shape.says in fails(account, services, case, ServiceError)
-    assert (double.paid, double.charged) == (1, 0) and standings(account) == [Standing.FAILED]
+    assert (double.paid, double.charged) == (1, 0) and statuses(account) == [Status.FAILED]
     assert account.run(case).images and (double.paid, double.charged) == (2, 1)
 
 
@@ -243,7 +243,7 @@ def test_a_failed_job_is_told_in_the_services_words(
     double.plan(Step.POLL, double.errors[name].reply)
     message = fails(account, services, case, ServiceError)
     assert double.errors[name].says in message and next(iter(double.jobs)) in message
-    assert double.paid == 1 and double.count(Step.POLL) == 1 and standings(account) == [Standing.FAILED]
+    assert double.paid == 1 and double.count(Step.POLL) == 1 and statuses(account) == [Status.FAILED]
 
 
 REFUSED_ACCOUNTS = {
@@ -269,9 +269,9 @@ def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
     double.plan(Step.POLL, shape.reply)
     message = fails(account, services, case, ServiceError)
     (job_id,) = double.jobs
-    assert shape.says in message and "which is paid for" in message and f"job id {job_id}" in message
+    assert shape.says in message and "already paid for" in message and f"job id {job_id}" in message
     assert re.search(r"(?i)check .*\bkey\b|add credits", message)
-    assert (double.paid, double.count(Step.POLL)) == (1, 1) and standings(account) == [Standing.RUNNING]
+    assert (double.paid, double.count(Step.POLL)) == (1, 1) and statuses(account) == [Status.RUNNING]
     assert account.run(case).info["resumed"] and double.paid == 1
 
 
@@ -283,7 +283,7 @@ def test_a_job_that_failed_for_the_account_of_who_makes_the_pictures_has_failed(
     services.qolaba.plan(Step.POLL, Reply({"status": "FAILED", "error": "Internal Error", "error_data": said}))
     message = fails(account, services, case, ServiceError)
     assert said in message and "not lost" not in message and "paid for" not in message
-    assert standings(account) == [Standing.FAILED]
+    assert statuses(account) == [Status.FAILED]
 
 
 # waiting
@@ -311,7 +311,7 @@ def test_network_trouble_while_waiting_does_not_lose_a_job(
     else:
         result = account.run(case)
     assert result.images[0].shape == (1, 256, 256, 3)
-    assert double.paid == 1 and standings(account) == [Standing.DONE]
+    assert double.paid == 1 and statuses(account) == [Status.DONE]
 
 
 def edge(status: int, text: str) -> Reply:
@@ -338,7 +338,7 @@ def test_trouble_at_the_edge_of_a_service_while_waiting_does_not_end_a_paid_job(
     double.plan(Step.POLL, reply)
     with contextlib.suppress(ServiceError):
         assert account.run(case).images
-    assert standings(account)[0] in (Standing.RUNNING, Standing.DONE)
+    assert statuses(account)[0] in (Status.RUNNING, Status.DONE)
     assert account.run(case).info["resumed"] and double.paid == 1
 
 
@@ -373,7 +373,7 @@ def test_a_service_that_stays_away_leaves_a_job_to_fetch_later(
     message = fails(account, services, case, JobUnfinished, settings=chosen)
     (job_id,) = double.jobs
     assert says in message and "paid for and not lost" in message and f"job id {job_id}" in message
-    assert double.paid == 1 and standings(account) == [Standing.RUNNING]
+    assert double.paid == 1 and statuses(account) == [Status.RUNNING]
     double.plans.clear()
     assert account.run(case).info["resumed"] and double.paid == 1
 
@@ -387,10 +387,10 @@ def test_a_job_that_is_pending_forever_ends_at_the_deadline_and_can_be_fetched(
     message = fails(account, services, case, JobUnfinished)
     (job_id,) = double.jobs
     assert f"after {case.endpoint.pace.deadline:.0f} s" in message and f"job id {job_id}" in message
-    assert double.paid == 1 and standings(account) == [Standing.RUNNING]
+    assert double.paid == 1 and statuses(account) == [Status.RUNNING]
     double.latency = 0.0
     assert account.fetch(case, job_id).images[0].shape == (1, 256, 256, 3)
-    assert double.paid == 1 and standings(account) == [Standing.DONE]
+    assert double.paid == 1 and statuses(account) == [Status.DONE]
 
 
 PROJECT = replace(CASES[2], options={"projectId": "proj_1", "image_transfer": "upload"})
@@ -419,7 +419,7 @@ def test_fetch_job_asks_in_the_project_that_the_journal_knows(account: Account, 
     assert started.info["sent"]["projectId"] == "proj_1"
     for _ in range(2):  # while it runs, and when it is known to be done
         assert account.fetch(PROJECT, started.job_id).images
-    assert standings(account) == [Standing.DONE] and services.scenario.paid == 1
+    assert statuses(account) == [Status.DONE] and services.scenario.paid == 1
 
 
 def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(
@@ -435,7 +435,7 @@ def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(
         account.fetch(PROJECT, started.job_id)
     services.scenario.plan(Step.POLL, Reply({"reason": "Job not found"}, 404))
     assert "another project than proj_1." in fails(account, services, PROJECT, ServiceError)
-    assert standings(account) == [Standing.RUNNING]
+    assert statuses(account) == [Status.RUNNING]
     assert account.run(PROJECT).info["resumed"] and services.scenario.paid == 1
 
 
@@ -457,14 +457,14 @@ class BadResult:
 
 
 BAD_RESULTS = (
-    BadResult("half sent", Reply(AS_USUAL, fault=Fault.HALF), ServiceUnreachable, "could not be fetched"),
-    BadResult("reset", Reply(AS_USUAL, fault=Fault.RESET), ServiceUnreachable, "could not be fetched"),
-    BadResult("silence", Reply(AS_USUAL, fault=Fault.SILENT), ServiceUnreachable, "could not be fetched"),
-    BadResult("cut off", Reply(one_colour(64, 64)[:-20]), ResultRefused, "ends too early"),
+    BadResult("half sent", Reply(AS_USUAL, fault=Fault.HALF), ServiceUnreachable, "could not be downloaded"),
+    BadResult("reset", Reply(AS_USUAL, fault=Fault.RESET), ServiceUnreachable, "could not be downloaded"),
+    BadResult("silence", Reply(AS_USUAL, fault=Fault.SILENT), ServiceUnreachable, "could not be downloaded"),
+    BadResult("cut off", Reply(one_colour(64, 64)[:-20]), ResultRefused, "truncated"),
     BadResult("a web page", Reply(b"<!doctype html><p>log in", headers=HTML), ResultRefused, "web page"),
     BadResult("nonsense", Reply(b"\x00\x01\x02" * 50), ResultRefused, "not a PNG, JPEG or WebP"),
     BadResult("1 GB promised", Reply(b"x", fault=Fault.PROMISE), ResultRefused, "1024 MiB"),
-    BadResult("zip bomb", Reply(bomb()), ResultRefused, "claims"),
+    BadResult("zip bomb", Reply(bomb()), ResultRefused, "declares"),
     BadResult("expired link", Reply(b"<Error><Code>ExpiredToken</Code></Error>", 403), ResultRefused, "HTTP 403"),
     BadResult("gone", Reply(b"", 404), ResultRefused, "HTTP 404"),
     BadResult(
@@ -501,7 +501,7 @@ def test_a_bad_result_is_refused_and_stays_paid_for(
     message = fails(account, services, case, bad.error, settings=chosen)
     (job_id,) = double.jobs
     assert bad.says in message and f"Job {job_id} is done and paid for" in message
-    assert double.paid == 1 and standings(account) == [Standing.DONE]
+    assert double.paid == 1 and statuses(account) == [Status.DONE]
     assert "Signature" not in message
     double.plans.clear()
     assert account.run(case).info["resumed"] and double.paid == 1
@@ -534,8 +534,8 @@ def test_results_that_are_gone_for_good_are_never_bought_again_unasked(
     double.plan(Step.RESULT, Reply(b"expired", 410), forever=True)
     for _ in range(2):
         message = fails(account, services, case, ResultGone)
-        assert "results are gone" in message and "force new" in message
-    assert double.paid == 1 and standings(account) == [Standing.DONE]
+        assert "results are gone" in message and "force_new" in message
+    assert double.paid == 1 and statuses(account) == [Status.DONE]
     double.plans.clear()
     assert account.run(case).info["resumed"] and double.paid == 1
 
@@ -543,7 +543,7 @@ def test_results_that_are_gone_for_good_are_never_bought_again_unasked(
 @EVERY
 def test_a_picture_that_a_filter_replaced_is_remarked_on(account: Account, services: Services, case: Case) -> None:
     double_of(services, case).plan(Step.RESULT, Reply(one_colour(256, 256)))
-    assert any("single colour" in note for note in account.run(case).info["notes"])
+    assert any("single color" in note for note in account.run(case).info["notes"])
 
 
 # pictures on their way in
@@ -563,7 +563,7 @@ def test_an_upload_is_repeated_and_its_failure_costs_nothing(account: Account, s
     assert account.run(case).images and (double.paid, double.count(Step.UPLOAD)) == (1, 4)
     double.plan(Step.UPLOAD, BAD_GATEWAY, forever=True)
     fails(account, services, case, ServiceError, request=replace(case.request, seed=8))
-    assert double.paid == 1 and standings(account) == [Standing.DONE]
+    assert double.paid == 1 and statuses(account) == [Status.DONE]
 
 
 @pytest.mark.parametrize("case", CASES[3:], ids=str)
@@ -630,6 +630,6 @@ def test_an_interrupt_while_the_paid_call_hangs_keeps_its_job(account: Account, 
 
     with pytest.raises(Stopped):
         account.run(case, should_stop=stop)
-    assert standings(account) == [Standing.SUBMITTING]
+    assert statuses(account) == [Status.SUBMITTING]
     double.released.set()
     assert account.run(case).images and double.paid == 1

@@ -29,7 +29,7 @@ def test_one_picture_that_cannot_be_had_keeps_the_others_not_back(
     double.plan(Step.RESULT, bad)
     result = account.run(case)
     assert result.images[0].shape[0] == 2
-    assert any("picture 1 of 3 is missing" in note for note in result.info["notes"])
+    assert any("image 1 of 3 is missing" in note for note in result.info["notes"])
     again = account.run(case)
     assert again.images[0].shape[0] == 3 and not any("missing" in note for note in again.info.get("notes", ()))
     assert double.paid == 1
@@ -47,5 +47,5 @@ def test_pictures_that_the_service_dropped_are_explained(account: Account, servi
     for result in (account.run(case), account.run(case)):
         notes = " ".join(result.info["notes"])
         assert result.images[0].shape[0] == 1
-        assert f"{case.endpoint.target} made 1 of 3 pictures" in notes and "nudity or copyright" in notes
+        assert f"{case.endpoint.target} made 1 of 3 images" in notes and "nudity or copyright" in notes
     assert qolaba.paid == 1
