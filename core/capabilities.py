@@ -97,7 +97,9 @@ class SchedulerSupport:
     template takes `target` and `choices`."""
     karras_sigmas: frozenset[SchedulerName] = frozenset()
     """The schedulers that can use Karras sigmas."""
-    algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(default_factory=dict[SchedulerName, frozenset[AlgorithmType]])
+    algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(
+        default_factory=dict[SchedulerName, frozenset[AlgorithmType]]
+    )
     """The algorithm types of each scheduler that has any."""
     max_steps: Mapping[SchedulerName, int] = field(default_factory=dict[SchedulerName, int])
     """The most steps of each scheduler that accepts fewer than the target's range of steps."""

@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from . import request_problems as kinds
 from .capabilities import Calls, Capabilities, Range, SchedulerSupport
 from .modality import Modality
 from .problems import Problem, ProblemKind
-from .request import ControlUnit, Detect, GenerationRequest, ImageReference, Lora, RequestImage, acting, acts_at
+from .request import ControlUnit, Detect, GenerationRequest, ImageReference, RequestImage, acting, acts_at
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -219,9 +219,13 @@ def _conflicts(request: GenerationRequest, capabilities: Capabilities) -> Iterat
 
 def _is_used(request: GenerationRequest, name: str) -> bool:
     """Whether a field is set. Controls, references and LoRAs count only with a weight other than 0."""
-    value = getattr(request, name)
-    if isinstance(value, tuple):
-        return bool(acting(cast("tuple[ControlUnit | ImageReference | Lora, ...]", value)))
+    if name == "controls":
+        return bool(acting(request.controls))
+    if name == "references":
+        return bool(acting(request.references))
+    if name == "loras":
+        return bool(acting(request.loras))
+    value: object = getattr(request, name)
     return value is not None and value != "" and value is not False
 
 
