@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.errors import UnknownChoice
-from .endpoint import Endpoint
-from .modelslab import ModelsLab, ModelsLabEnterprise
-from .qolaba import QolabaControlNet, QolabaImageToImage
-from .scenario import Scenario
+from .services.endpoint import Endpoint
+from .services.modelslab.endpoint import ModelsLab, ModelsLabEnterprise
+from .services.qolaba.endpoint import QolabaControlNet, QolabaImageToImage
+from .services.scenario.endpoint import Scenario
 
 ENDPOINTS: tuple[Endpoint[Any], ...] = (
     ModelsLab(),

@@ -9,9 +9,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from controlstack.local.control import Control
-from controlstack.local.flux_stack import BlockResiduals, FluxStack, add, masked
-from controlstack.local.unet_stack import UNetStack
+from controlstack.local.controlnet.control import Control
+from controlstack.local.controlnet.flux_stack import BlockResiduals, FluxStack, add, masked
+from controlstack.local.controlnet.unet_stack import UNetStack
 from torch import Tensor
 
 
@@ -19,8 +19,8 @@ from torch import Tensor
 def batched_stacks() -> Iterator[None]:
     """Within this context the engine runs the controls of one net in one call."""
     with (
-        patch("controlstack.local.unet_stack.UNetStack", BatchedUNetStack),
-        patch("controlstack.local.flux_stack.FluxStack", BatchedFluxStack),
+        patch("controlstack.local.controlnet.unet_stack.UNetStack", BatchedUNetStack),
+        patch("controlstack.local.controlnet.flux_stack.FluxStack", BatchedFluxStack),
     ):
         yield
 

@@ -30,7 +30,7 @@ from controlstack.benchmarks.timing import interleaved, print_table, seconds
 from controlstack.core.errors import ControlStackError
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
-from controlstack.local.families import FACTS, Family
+from controlstack.models.families import FACTS, Family
 from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
 from diffusers.models.attention_processor import AttnProcessor, XFormersAttnProcessor
 from diffusers.utils import is_xformers_available

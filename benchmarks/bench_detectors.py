@@ -23,10 +23,10 @@ from controlstack.benchmarks.peer_detectors import (
 )
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
-from controlstack.preprocessors.canny import CANNY
 from controlstack.preprocessors.detector import Detector
+from controlstack.preprocessors.detectors.canny import CANNY
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.networks import open_network
+from controlstack.preprocessors.networks.runtime import open_network
 from controlstack.tests.preprocessors.line_networks import LINE_NETWORKS, LineNetwork
 from skimage import data
 from torch import Tensor
@@ -40,8 +40,8 @@ import time, torch
 from pathlib import Path
 from controlstack.core.errors import ModelNotFound
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.softedge import Hed
-from controlstack.preprocessors.weight_store import obtain
+from controlstack.preprocessors.detectors.softedge import Hed
+from controlstack.preprocessors.weights.store import obtain
 started = time.perf_counter()
 try:
     obtain(Hed.weights[0], PlainHost(None, [Path("nowhere")]))

@@ -16,10 +16,10 @@ from controlstack.benchmarks.timing import interleaved, print_table, seconds
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
-from controlstack.local.generate import generate
-from controlstack.local.load import load_model
-from controlstack.local.model import LocalModel
-from controlstack.local.source import DEMO_MODEL, source_of
+from controlstack.local.engine.generate import generate
+from controlstack.local.files.load import load_model
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.source import DEMO_MODEL, source_of
 from controlstack.tools.demo_scenes import draw_scene
 from diffusers import StableDiffusionControlNetPipeline
 from torch import Tensor
@@ -72,7 +72,7 @@ def measure_a_second_run(model: LocalModel) -> None:
     with (
         patch.object(StableDiffusionControlNetPipeline, "__call__", timed),
         patch.object(encoder, "forward", side_effect=AssertionError("the prompt was encoded again")),
-        patch("controlstack.local.networks.load_net", side_effect=AssertionError("a net was loaded again")),
+        patch("controlstack.local.files.networks.load_net", side_effect=AssertionError("a net was loaded again")),
     ):
         for seed in range(2, 2 + ROUNDS):
             whole = seconds(lambda seed=seed: generate(model, replace(request, seed=seed)))

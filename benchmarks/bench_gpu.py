@@ -18,7 +18,7 @@ from controlstack.benchmarks.random_models import MODALITIES, TINY, USUAL, rando
 from controlstack.benchmarks.timing import interleaved, print_table
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
-from controlstack.local.families import Family
+from controlstack.models.families import Family
 
 FAMILIES = (Family.SD15, Family.SDXL, Family.FLUX_DEV)
 NETS = (0, 1, 3)

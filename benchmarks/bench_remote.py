@@ -16,11 +16,11 @@ from typing import Any
 
 import psutil
 import torch
-from controlstack.api_clients.context import Account, Settings
-from controlstack.api_clients.journal import Journal
+from controlstack.api_clients.credentials.store import find_credentials
+from controlstack.api_clients.jobs.context import Account, Settings
+from controlstack.api_clients.jobs.journal import Journal
+from controlstack.api_clients.jobs.run import RemoteRequest, RunMode, run_job
 from controlstack.api_clients.registry import find_endpoint
-from controlstack.api_clients.run import RemoteRequest, RunMode, run_job
-from controlstack.api_clients.store import find_credentials
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.tests.comfy_server import ComfyServer, comfy_server

@@ -11,7 +11,7 @@ from controlstack.benchmarks.random_models import MODALITIES, random_map, random
 from controlstack.benchmarks.timing import interleaved, print_table
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import ControlUnit, GenerationRequest
-from controlstack.local.families import Family
+from controlstack.models.families import Family
 
 ROUNDS = 3
 THREADS = 2

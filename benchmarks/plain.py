@@ -10,11 +10,11 @@ import diffusers
 import torch
 from controlstack.core.request import GenerationRequest
 from controlstack.core.scheduler import SchedulerChoice
-from controlstack.local.families import Family
-from controlstack.local.inventory import Inventory, inventory_of
-from controlstack.local.model import LocalModel
-from controlstack.local.networks import control_network
-from controlstack.local.schedulers import make_scheduler
+from controlstack.local.engine.inventory import Inventory, inventory_of
+from controlstack.local.files.networks import control_network
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.schedulers.factory import make_scheduler
+from controlstack.models.families import Family
 from torch import Tensor
 
 # The pipeline class without ControlNets, the class with them, and its argument for the maps.

@@ -18,14 +18,14 @@ import transformers
 from controlstack.core.memory import Managed, Memory
 from controlstack.core.modality import Modality
 from controlstack.core.request import GenerationRequest
-from controlstack.local.families import FACTS, Family
-from controlstack.local.family_configs import family_configs
-from controlstack.local.generate import generate
-from controlstack.local.inventory import Inventory
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
-from controlstack.local.net_search import Net
-from controlstack.local.network_cache import NetworkCache
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import Inventory
+from controlstack.local.model.family_configs import family_configs
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.network_cache import NetworkCache
+from controlstack.models.families import FACTS, Family
+from controlstack.models.library import Library
+from controlstack.models.net_search import Net
 from controlstack.tests.local.tiny_models import clip_tokenizer, t5_tokenizer
 from torch import Tensor
 

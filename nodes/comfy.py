@@ -19,13 +19,13 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from comfy_execution.progress import get_progress_state
 from server import PromptServer
 
-from ..local.library import Library
-from ..preprocessors.weight_folders import OWN_FOLDER, folders_of_others
+from ..models.library import Library
+from ..preprocessors.weights.folders import OWN_FOLDER, folders_of_others
 
 if TYPE_CHECKING:
     import torch
 
-    from ..local.run import Step
+    from ..local.engine.run import Step
 
 __all__ = [
     "ComfyExtension",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from ..core.conventions import is_black_on_white
 from ..core.modality import Modality
 from ..core.request import ControlUnit, Detect, Resize
+from ..preprocessors.detectors.registry import detector_for
 from ..preprocessors.parameters import Value
-from ..preprocessors.registry import detector_for
 from .comfy import io, ui
 from .detection import NodeHost, detect_map, ensure_image, parameter_input
 from .sockets import Controls, choose, window_inputs

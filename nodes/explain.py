@@ -6,24 +6,24 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..api_clients.endpoint import Endpoint
-from ..api_clients.options import declared
-from ..api_clients.redaction import REDACTED, Secret
+from ..api_clients.credentials.redaction import REDACTED, Secret
+from ..api_clients.credentials.specs import SPECS
+from ..api_clients.credentials.store import credentials_file
+from ..api_clients.http.transport import service_url
+from ..api_clients.jobs.run import RemoteRequest, image_host_for, preview_body
+from ..api_clients.jobs.webhook import ADDRESS_LABEL, public_address
 from ..api_clients.registry import ENDPOINTS
-from ..api_clients.run import RemoteRequest, image_host_for, preview_body
-from ..api_clients.specs import SPECS
-from ..api_clients.store import credentials_file
-from ..api_clients.transport import service_url
-from ..api_clients.webhook import ADDRESS_LABEL, public_address
+from ..api_clients.services.endpoint import Endpoint
+from ..api_clients.services.options import declared
 from ..core.capabilities import Capabilities
 from ..core.errors import CredentialsMissing, InvalidRequest, UnknownChoice
 from ..core.problems import Problem, ProblemKind
 from ..core.request import GenerationRequest, describe
 from ..core.validate import validate
-from ..local.capabilities import SD15, TABLES
-from ..local.check import problems
-from ..local.inventory import inventory_of
-from ..local.model import LocalModel
+from ..local.engine.check import problems
+from ..local.engine.inventory import inventory_of
+from ..local.model.capabilities import SD15, TABLES
+from ..local.model.local_model import LocalModel
 from .comfy import io, ui, user_folder
 from .sockets import Model, Request
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 from ..core.request import GenerationRequest
-from ..local.block_cache import MAX_THRESHOLD
-from ..local.model import LocalModel
-from ..local.options import Options
-from ..local.safety_check import CHECKER
-from ..local.tiled_diffusion import TILE_STEP
-from ..local.token_merging import MAX_MERGED
+from ..local.engine.options import Options
+from ..local.extras.block_cache import MAX_THRESHOLD
+from ..local.extras.safety_check import CHECKER
+from ..local.extras.tiled_diffusion import TILE_STEP
+from ..local.extras.token_merging import MAX_MERGED
+from ..local.model.local_model import LocalModel
 from . import comfy
 from .comfy import io
 from .sockets import Model, Request
@@ -97,7 +97,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
         safety_check: bool = False,
         tile_size: int = 0,
     ) -> io.NodeOutput:
-        from ..local.generate import generate
+        from ..local.engine.generate import generate
 
         enlarges = request.upscale and upscale_model != DRAW_AGAIN
         upscaler = load_upscaler(comfy.library(), upscale_model) if enlarges else None

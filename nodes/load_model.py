@@ -14,14 +14,14 @@ from ..core.errors import ControlStackError, InvalidRequest, ModelNotFound
 from ..core.memory import Offload
 from ..core.modality import Modality
 from ..core.problems import ProblemKind
-from ..local.families import FACTS, Family
-from ..local.library import Library
-from ..local.load import load_model
-from ..local.model_cache import ModelCache, stamp
-from ..local.net_search import NetSearch
-from ..local.part_search import Parts
-from ..local.safety_check import CHECKER
-from ..local.source import DEMO_MODEL, ModelSource, source_of
+from ..local.engine.model_cache import ModelCache, stamp
+from ..local.extras.safety_check import CHECKER
+from ..local.files.load import load_model
+from ..local.model.part_search import Parts
+from ..local.model.source import DEMO_MODEL, ModelSource, source_of
+from ..models.families import FACTS, Family
+from ..models.library import Library
+from ..models.net_search import NetSearch
 from . import comfy
 from .comfy import io
 from .memory import ComfyMemory

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..core.modality import Modality
 from ..core.presets import PRESETS, Preset, describe_expansion, expand
 from ..core.request import ControlUnit
-from ..preprocessors.registry import detector_for
+from ..preprocessors.detectors.registry import detector_for
 from .comfy import io, show_text, ui
 from .detection import NodeHost, detect_map, ensure_image
 from .sockets import Controls, choose

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-from ..api_clients.context import Account, Caller
-from ..api_clients.endpoint import Endpoint
-from ..api_clients.journal import Journal, journal_file
-from ..api_clients.options import Option, declared
+from ..api_clients.credentials.specs import DEFAULT_PROFILE
+from ..api_clients.credentials.store import credentials_file, find_credentials
+from ..api_clients.jobs.context import Account, Caller
+from ..api_clients.jobs.journal import Journal, journal_file
+from ..api_clients.jobs.results import JobResult
+from ..api_clients.jobs.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
 from ..api_clients.registry import ENDPOINTS, node_id
-from ..api_clients.results import JobResult
-from ..api_clients.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
-from ..api_clients.specs import DEFAULT_PROFILE
-from ..api_clients.store import credentials_file, find_credentials
+from ..api_clients.services.endpoint import Endpoint
+from ..api_clients.services.options import Option, declared
 from ..core.errors import UnknownChoice
 from ..core.request import GenerationRequest
 from .comfy import ExecutionBlocker, io, user_folder

@@ -8,7 +8,7 @@ from ..core.errors import InvalidRequest, ModelNotFound
 from ..core.problems import ProblemKind
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, Lora, ReferenceKind
 from ..core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
-from ..local.schedulers import NOTES
+from ..local.schedulers.factory import NOTES
 from .comfy import io, lora_names
 from .sockets import Controls, Loras, References, Request, Scheduler, choose, window_inputs
 

@@ -15,16 +15,16 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from ..api_clients.specs import SPECS, in_terminal
-from ..api_clients.store import (
+from ..api_clients.credentials.specs import SPECS, in_terminal
+from ..api_clients.credentials.store import (
     ProfileStatus,
     credentials_file,
     list_profiles,
     remove_credentials,
     store_credentials,
 )
-from ..api_clients.webhook import ROUTE as WEBHOOK
-from ..api_clients.webhook import notify
+from ..api_clients.jobs.webhook import ROUTE as WEBHOOK
+from ..api_clients.jobs.webhook import notify
 from ..core.errors import CredentialsMissing
 from .comfy import PromptServer, user_folder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import ModelUnreadable, OutOfMemory
-from ..local.library import Library
-from ..local.weight_files import reading
+from ..models.library import Library
+from ..models.weight_files import reading
 from .comfy import load_torch_file, stop_if_interrupted, tiled_scale
 from .memory import ComfyMemory
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from ..api_clients.context import Report
-from ..api_clients.waiting import Detached
+from ..api_clients.http.waiting import Detached
+from ..api_clients.jobs.context import Report
 from .comfy import show_progress, show_text, stop_if_interrupted
 
 T = TypeVar("T")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from ..core.errors import ControlStackError
 from ..core.modality import Modality
-from .fetch import megabytes
-from .registry import detector_for
-from .weight_folders import OWN_FOLDER, folder_of_this_comfyui, folders_of_others
-from .weight_store import find, obtain
-from .weights import Weights
+from .detectors.registry import detector_for
+from .weights.declarations import Weights
+from .weights.fetch import megabytes
+from .weights.folders import OWN_FOLDER, folder_of_this_comfyui, folders_of_others
+from .weights.store import find, obtain
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ..core.modality import Modality
 from .host import Host
 from .parameters import ChoiceParameter, Parameter, Value, resolve
-from .weights import Weights
+from .weights.declarations import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ..core.memory import Memory
-from .weight_store import WeightStore
+from .weights.store import WeightStore
 
 
 class Host(WeightStore, Protocol):

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients.endpoint import Endpoint
-from controlstack.api_clients.messages import Answer
-from controlstack.api_clients.options import declared
-from controlstack.api_clients.qolaba_tables import CONTROLNET_APPS, IMAGE_APPS, KNOWN_APPS, Source, Strength
+from controlstack.api_clients.http.messages import Answer
 from controlstack.api_clients.registry import ENDPOINTS, find_endpoint
-from controlstack.api_clients.scenario_tables import NAMES
+from controlstack.api_clients.services.endpoint import Endpoint
+from controlstack.api_clients.services.options import declared
+from controlstack.api_clients.services.qolaba.tables import CONTROLNET_APPS, IMAGE_APPS, KNOWN_APPS, Source, Strength
+from controlstack.api_clients.services.scenario.tables import NAMES
 from controlstack.core.capabilities import Capabilities, Range
 from controlstack.core.errors import OutcomeUnknown, ServiceError
 from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS

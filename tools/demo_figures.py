@@ -18,10 +18,10 @@ from torch import Tensor
 from ..core.memory import PlainMemory
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, ImageReference
-from ..local.generate import generate
-from ..local.load import load_model
-from ..local.model import LocalModel
-from ..local.source import DEMO_MODEL, source_of
+from ..local.engine.generate import generate
+from ..local.files.load import load_model
+from ..local.model.local_model import LocalModel
+from ..local.model.source import DEMO_MODEL, source_of
 from .demo_scenes import BACKGROUNDS, COLOURS, SHAPES, SIZE, SKIN, Scene, draw_scene, edges
 
 HELD_OUT = 500_000  # training scenes begin at 1,000,000

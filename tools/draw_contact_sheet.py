@@ -25,10 +25,10 @@ from ..core.memory import PlainMemory
 from ..core.modality import Modality
 from ..core.request import Resize
 from ..preprocessors.detector import Detector
+from ..preprocessors.detectors.registry import detector_for
 from ..preprocessors.host import PlainHost
 from ..preprocessors.parameters import Value
-from ..preprocessors.registry import detector_for
-from ..preprocessors.weight_store import find
+from ..preprocessors.weights.store import find
 from ..tests.preprocessors import packaged_networks
 from ..tests.preprocessors.packaged_mediapipe import face_task, mediapipe_folder
 

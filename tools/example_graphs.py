@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..api_clients.options import declared
 from ..api_clients.registry import find_endpoint
+from ..api_clients.services.options import declared
 from ..core.modality import Modality
-from ..preprocessors.registry import detector_for
+from ..preprocessors.detectors.registry import detector_for
 
 Link = list  # [node id, output index], as in ComfyUI's API format
 

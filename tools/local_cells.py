@@ -17,10 +17,10 @@ from torch import Tensor
 from ..core.modality import Modality
 from ..core.request import ControlUnit, GenerationRequest, ImageReference, Lora
 from ..core.validate import validate
-from ..local.capabilities import TABLES
-from ..local.families import Family
-from ..local.net_names import UNION_KINDS
-from ..local.pipelines import Task
+from ..local.model.capabilities import TABLES
+from ..local.model.pipelines import Task
+from ..models.families import Family
+from ..models.net_names import UNION_KINDS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "local.md"
 START, END = "<!-- cases -->", "<!-- end of cases -->"

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..api_clients.endpoint import Endpoint
 from ..api_clients.registry import ENDPOINTS
+from ..api_clients.services.endpoint import Endpoint
 from ..core.capabilities import UNLIMITED, Capabilities, Range
 from ..core.modality import Modality
 from ..core.scheduler import SchedulerName
-from ..local.capabilities import SD15, TABLES
-from ..local.families import Family
-from ..local.library import Library, read_config
-from ..local.net_search import NetSearch
-from ..local.source import DEMO_MODEL
+from ..local.model.capabilities import SD15, TABLES
+from ..local.model.source import DEMO_MODEL
+from ..models.families import Family
+from ..models.library import Library, read_config
+from ..models.net_search import NetSearch
 from ..preprocessors.detector import Method
-from ..preprocessors.registry import detector_for
+from ..preprocessors.detectors.registry import detector_for
 
 ROOT = Path(__file__).resolve().parent.parent
 _DEMO_UNET = read_config(DEMO_MODEL / "unet")

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from controlstack.api_clients.endpoint import Endpoint
-from controlstack.api_clients.messages import Answer, Carrier
-from controlstack.api_clients.options import declared
-from controlstack.api_clients.redaction import Secret
+from controlstack.api_clients.credentials.redaction import Secret
+from controlstack.api_clients.http.messages import Answer, Carrier
+from controlstack.api_clients.services.endpoint import Endpoint
+from controlstack.api_clients.services.options import declared
 from controlstack.core.modality import Modality
 from controlstack.core.request import (
     ControlUnit,

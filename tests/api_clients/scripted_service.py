@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from controlstack.api_clients.answers import refusal
-from controlstack.api_clients.context import Settings
-from controlstack.api_clients.endpoint import Endpoint, JobState, Pace, Phase
-from controlstack.api_clients.journal import Entry, Journal
-from controlstack.api_clients.messages import Answer, Call, Carrier, ImageSlot
-from controlstack.api_clients.redaction import Secret
-from controlstack.api_clients.store import Credentials
-from controlstack.api_clients.transport import Limits
-from controlstack.api_clients.waiting import Clock
+from controlstack.api_clients.credentials.redaction import Secret
+from controlstack.api_clients.credentials.store import Credentials
+from controlstack.api_clients.http.messages import Answer, Call, Carrier, ImageSlot
+from controlstack.api_clients.http.transport import Limits
+from controlstack.api_clients.http.waiting import Clock
+from controlstack.api_clients.jobs.context import Settings
+from controlstack.api_clients.jobs.journal import Entry, Journal
+from controlstack.api_clients.services.answers import refusal
+from controlstack.api_clients.services.endpoint import Endpoint, JobState, Pace, Phase
 from controlstack.core.capabilities import UNLIMITED, Capabilities, ControlSupport, PromptSupport
 from controlstack.core.errors import ServiceError
 from controlstack.core.modality import Modality

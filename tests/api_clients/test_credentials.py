@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients import command
-from controlstack.api_clients.redaction import Secret, redact, redact_json
-from controlstack.api_clients.specs import SPECS
-from controlstack.api_clients.store import (
+from controlstack.api_clients.credentials import command
+from controlstack.api_clients.credentials.redaction import Secret, redact, redact_json
+from controlstack.api_clients.credentials.specs import SPECS
+from controlstack.api_clients.credentials.store import (
     credentials_file,
     find_credentials,
     list_profiles,
@@ -205,7 +205,7 @@ def test_every_error_about_keys_names_the_settings_and_a_command_that_runs_where
     """In a folder of another name, as a download has it."""
     pack = tmp_path / "ComfyUI" / "custom_nodes" / "ControlStack-main"
     pack.parent.mkdir(parents=True)
-    pack.symlink_to(Path(command.__file__).parents[1], target_is_directory=True)
+    pack.symlink_to(Path(command.__file__).parents[2], target_is_directory=True)
     environment = {**os.environ, "QOLABA_API_KEY": "two words", "PYTHONDONTWRITEBYTECODE": "1"}
     run: dict[str, Any] = {"cwd": pack.parent, "env": environment, "capture_output": True, "text": True}
     listed = subprocess.run([sys.executable, "-m", f"{pack.name}.credentials"], **run)
@@ -216,7 +216,7 @@ def test_every_error_about_keys_names_the_settings_and_a_command_that_runs_where
     assert subprocess.run([sys.executable, "-m", found[1], "remove", "qolaba"], **run).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["controlstack.credentials", "controlstack.api_clients.command"])
+@pytest.mark.parametrize("name", ["controlstack.credentials", "controlstack.api_clients.credentials.command"])
 def test_the_documented_command_runs(tmp_path: Path, name: str) -> None:
     listing = [sys.executable, "-I", "-W", "error", "-m", name, "--user-directory", str(tmp_path), "list"]
     result = subprocess.run(listing, capture_output=True, text=True, check=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients.download import Downloads
+from controlstack.api_clients.http.download import Downloads
 from controlstack.core.errors import ResultGone, ResultRefused, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
     QuickClock,

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import requests
-from controlstack.api_clients.image_host import S3Host, find_image_host
-from controlstack.api_clients.redaction import Secret
-from controlstack.api_clients.store import store_credentials
+from controlstack.api_clients.credentials.redaction import Secret
+from controlstack.api_clients.credentials.store import store_credentials
+from controlstack.api_clients.http.image_host import S3Host, find_image_host
 from controlstack.core.errors import ControlStackError, CredentialsMissing, ServiceError, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import image_file, loopback_only
 from controlstack.tools.fake_services.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, BucketDouble

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.image_host import S3Host, find_image_host
-from controlstack.api_clients.images import (
+from controlstack.api_clients.http.image_host import S3Host, find_image_host
+from controlstack.api_clients.http.images import (
     EncodedImages,
     batch_by_size,
     decode,

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from controlstack.api_clients.journal import DETAILS_SECONDS, Journal, RequestKey, Status, fingerprint
+from controlstack.api_clients.jobs.journal import DETAILS_SECONDS, Journal, RequestKey, Status, fingerprint
 from controlstack.core.errors import JournalUnusable
 from controlstack.tests.api_clients.scripted_service import QuickClock, entries, journal_in
 
@@ -128,7 +128,7 @@ def test_threads_that_begin_at_once_get_one_claim(tmp_path: Path) -> None:
 
 def test_processes_that_begin_at_once_get_one_claim(journal: Journal) -> None:
     code = (
-        "import sys; from pathlib import Path; from controlstack.api_clients.journal import Journal, RequestKey\n"
+        "import sys; from pathlib import Path; from controlstack.api_clients.jobs.journal import Journal, RequestKey\n"
         "sys.stdin.readline()\n"
         "print(Journal(Path(sys.argv[1])).claim(RequestKey('p', 's', 't', 'u', 'd'), {}))"
     )

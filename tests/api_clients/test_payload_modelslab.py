@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.endpoint import Phase
-from controlstack.api_clients.messages import Carrier
-from controlstack.api_clients.modelslab import ModelsLab, ModelsLabEnterprise
-from controlstack.api_clients.modelslab_rules import body_images
-from controlstack.api_clients.modelslab_tables import ModelsLabOptions
+from controlstack.api_clients.http.messages import Carrier
+from controlstack.api_clients.services.endpoint import Phase
+from controlstack.api_clients.services.modelslab.endpoint import ModelsLab, ModelsLabEnterprise
+from controlstack.api_clients.services.modelslab.rules import body_images
+from controlstack.api_clients.services.modelslab.tables import ModelsLabOptions
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, Detect, ImageReference, Lora, ReferenceKind

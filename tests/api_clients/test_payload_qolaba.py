@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from controlstack.api_clients.endpoint import Phase
-from controlstack.api_clients.messages import Carrier
-from controlstack.api_clients.qolaba import QolabaControlNet, QolabaImageToImage
+from controlstack.api_clients.http.messages import Carrier
+from controlstack.api_clients.services.endpoint import Phase
+from controlstack.api_clients.services.qolaba.endpoint import QolabaControlNet, QolabaImageToImage
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import Detect, ImageReference, ReferenceKind

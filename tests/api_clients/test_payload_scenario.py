@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.endpoint import Phase
-from controlstack.api_clients.messages import Carrier
-from controlstack.api_clients.scenario import Scenario
-from controlstack.api_clients.scenario_tables import SINGULAR
+from controlstack.api_clients.http.messages import Carrier
+from controlstack.api_clients.services.endpoint import Phase
+from controlstack.api_clients.services.scenario.endpoint import Scenario
+from controlstack.api_clients.services.scenario.tables import SINGULAR
 from controlstack.core.errors import OutcomeUnknown, RateLimited, ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, Detect, ImageReference, Lora, ReferenceKind

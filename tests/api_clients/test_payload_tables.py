@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.api_clients.options import Option, check_options, declared, option
 from controlstack.api_clients.registry import ENDPOINTS, find_endpoint
+from controlstack.api_clients.services.options import Option, check_options, declared, option
 from controlstack.core.capabilities import Capabilities
 from controlstack.core.errors import UnknownChoice
 from controlstack.core.modality import Modality

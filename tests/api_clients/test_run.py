@@ -18,17 +18,17 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-from controlstack.api_clients import transport
-from controlstack.api_clients.context import Account, Caller, Report
-from controlstack.api_clients.endpoint import Phase
-from controlstack.api_clients.image_host import S3Host
-from controlstack.api_clients.journal import Journal, Status
-from controlstack.api_clients.messages import Carrier
-from controlstack.api_clients.redaction import Secret
-from controlstack.api_clients.results import JobResult
-from controlstack.api_clients.run import RemoteRequest, RunMode, fetch_job, preview_body, run_job
-from controlstack.api_clients.transport import Limits
-from controlstack.api_clients.waiting import Clock, Detached
+from controlstack.api_clients.credentials.redaction import Secret
+from controlstack.api_clients.http import transport
+from controlstack.api_clients.http.image_host import S3Host
+from controlstack.api_clients.http.messages import Carrier
+from controlstack.api_clients.http.transport import Limits
+from controlstack.api_clients.http.waiting import Clock, Detached
+from controlstack.api_clients.jobs.context import Account, Caller, Report
+from controlstack.api_clients.jobs.journal import Journal, Status
+from controlstack.api_clients.jobs.results import JobResult
+from controlstack.api_clients.jobs.run import RemoteRequest, RunMode, fetch_job, preview_body, run_job
+from controlstack.api_clients.services.endpoint import Phase
 from controlstack.core.errors import (
     ControlStackError,
     InvalidRequest,
@@ -166,8 +166,8 @@ def test_what_opens_a_signed_link_and_echoed_pictures_are_not_told(toy: Service,
 
 
 def test_every_service_has_its_place_for_a_key() -> None:
+    from controlstack.api_clients.credentials.specs import SPECS
     from controlstack.api_clients.registry import ENDPOINTS
-    from controlstack.api_clients.specs import SPECS
 
     assert {endpoint.service for endpoint in ENDPOINTS} <= set(SPECS)
 
@@ -917,11 +917,11 @@ def test_who_leaves_while_the_request_is_on_its_way_finds_the_job_later(toy: Ser
 SCRIPT = """
 import sys
 from pathlib import Path
-from controlstack.api_clients.context import Account
-from controlstack.api_clients.run import RemoteRequest, run_job
-from controlstack.api_clients.journal import Journal
+from controlstack.api_clients.jobs.context import Account
+from controlstack.api_clients.jobs.run import RemoteRequest, run_job
+from controlstack.api_clients.jobs.journal import Journal
 from controlstack.tests.api_clients.scripted_service import CREDENTIALS, REQUEST, Toy, ToyOptions, settings
-from controlstack.api_clients.waiting import Clock
+from controlstack.api_clients.http.waiting import Clock
 result = run_job(RemoteRequest(Toy(), REQUEST, ToyOptions()), Account(CREDENTIALS, Journal(Path(sys.argv[1]))),
                  settings=settings(sys.argv[2]))
 print(result.images[0].shape[1], result.info["resumed"])

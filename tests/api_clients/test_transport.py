@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from controlstack.api_clients.messages import Answer, Call
-from controlstack.api_clients.transport import Limits, Transport, requested_wait, service_url
-from controlstack.api_clients.waiting import interruptible, never_stop
+from controlstack.api_clients.http.messages import Answer, Call
+from controlstack.api_clients.http.transport import Limits, Transport, requested_wait, service_url
+from controlstack.api_clients.http.waiting import interruptible, never_stop
 from controlstack.core.errors import OutcomeUnknown, ServiceError, ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
     QUICK,
@@ -163,7 +163,7 @@ def test_a_login_in_netrc_does_not_replace_the_key(
     netrc.write_text("machine toy.localhost login a password b\n")
     monkeypatch.setenv("NETRC", str(netrc))
     toy.on("/x", Reply({}))
-    monkeypatch.setattr("controlstack.api_clients.transport.is_loopback_name", lambda _: False)
+    monkeypatch.setattr("controlstack.api_clients.http.transport.is_loopback_name", lambda _: False)
     monkeypatch.setenv("NO_PROXY", "*")
     netrc.write_text("default login a password b\n")
     transport(toy.url).ask(Call("GET", "/x", headers={"Authorization": "Bearer k"}))

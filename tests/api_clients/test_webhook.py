@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from controlstack.api_clients.context import Account
-from controlstack.api_clients.endpoint import Pace
-from controlstack.api_clients.run import RemoteRequest, run_job
-from controlstack.api_clients.waiting import Clock, pause
-from controlstack.api_clients.webhook import ROUTE, VARIABLE, listen, notify
+from controlstack.api_clients.http.waiting import Clock, pause
+from controlstack.api_clients.jobs.context import Account
+from controlstack.api_clients.jobs.run import RemoteRequest, run_job
+from controlstack.api_clients.jobs.webhook import ROUTE, VARIABLE, listen, notify
+from controlstack.api_clients.services.endpoint import Pace
 from controlstack.core.errors import ServiceUnreachable
 from controlstack.tests.api_clients.scripted_service import (
     CREDENTIALS,

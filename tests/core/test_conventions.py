@@ -9,7 +9,7 @@ from controlstack.core.errors import InvalidRequest
 from controlstack.core.images import control_image
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, Detect, Resize
-from controlstack.preprocessors.skeleton import (
+from controlstack.preprocessors.pose.skeleton import (
     BODY_POINTS,
     LEFT_EAR,
     LEFT_EYE,

@@ -8,10 +8,10 @@ from functools import cache
 import pytest
 import torch
 from controlstack.core.memory import PlainMemory
-from controlstack.local.families import Family
-from controlstack.local.load import load_model
-from controlstack.local.model import LocalModel
-from controlstack.local.source import DEMO_MODEL, source_of
+from controlstack.local.files.load import load_model
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.source import DEMO_MODEL, source_of
+from controlstack.models.families import Family
 from controlstack.tests.local.stocked import stocked_model
 
 

@@ -1,6 +1,6 @@
 """Tiny models written the way the original ones were published, key by key, to be read back.
 
-Written from diffusers' names to the original ones, the opposite way of `local/layouts.py` and without its tables.
+Written from diffusers' names to the original ones, the opposite way of `local/files/layouts.py` and without its tables.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from controlstack.local.families import Family
+from controlstack.models.families import Family
 from torch import Tensor
 
 Tensors = dict[str, Tensor]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from controlstack.local.families import Family
-from controlstack.local.library import Library
-from controlstack.local.source import DEMO_MODEL
+from controlstack.local.model.source import DEMO_MODEL
+from controlstack.models.families import Family
+from controlstack.models.library import Library
 from controlstack.tests.local.original_layouts import flux_original, hf_text, ldm_unet, ldm_vae, open_clip_text, stored
 from controlstack.tests.local.tiny_models import components, scheduler, t5_tokenizer
 from safetensors.torch import save_file

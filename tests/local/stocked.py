@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from controlstack.local.families import Family
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.families import Family
+from controlstack.models.library import Library
 from controlstack.tests.local.tiny_models import WIDTH, clip_vision, control_net, tiny_model, union_net
 from safetensors.torch import save_file
 from torch import Tensor

@@ -16,15 +16,15 @@ from controlstack.core.errors import InvalidRequest
 from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
-from controlstack.local.adapter_search import find_adapters
-from controlstack.local.check import problems
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
-from controlstack.local.networks import image_encoder
-from controlstack.local.run import Step
+from controlstack.local.engine.check import problems
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.engine.run import Step
+from controlstack.local.files.networks import image_encoder
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.adapter_search import find_adapters
+from controlstack.models.families import Family
+from controlstack.models.library import Library
 from controlstack.tests.local.stocked import SIZE, adapters, picture, stocked_model
 from controlstack.tests.local.tiny_models import WIDTH, clip_vision, tiny_model
 from safetensors.torch import load_file, save_file
@@ -104,7 +104,7 @@ def test_an_adapter_whose_image_encoder_is_there_comes_first(tmp_path: Path) -> 
 
 
 def test_an_image_encoder_is_read_from_a_file_and_from_a_folder(tmp_path: Path) -> None:
-    from controlstack.local.image_encoder_file import load_image_encoder
+    from controlstack.local.files.image_encoder_file import load_image_encoder
 
     made = clip_vision()
     save_file(made.state_dict(), tmp_path / "file.safetensors")

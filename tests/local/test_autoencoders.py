@@ -9,16 +9,16 @@ import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import GenerationRequest
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
-from controlstack.local import autoencoders
-from controlstack.local.autoencoders import tile_side
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inputs import init_latents
-from controlstack.local.inventory import inventory_of
-from controlstack.local.model import LocalModel
-from controlstack.local.offload import decoding_bytes
-from controlstack.local.preview import latent_preview
-from controlstack.local.run import Run
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inputs import init_latents
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.engine.preview import latent_preview
+from controlstack.local.engine.run import Run
+from controlstack.local.memory import autoencoders
+from controlstack.local.memory.autoencoders import tile_side
+from controlstack.local.memory.offload import decoding_bytes
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.families import Family
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor

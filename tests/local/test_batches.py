@@ -12,14 +12,14 @@ from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
-from controlstack.local import autoencoders
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.model import LocalModel
-from controlstack.local.pipelines import Task
-from controlstack.local.run import Run
-from controlstack.local.schedulers import FLOW_UNSUPPORTED
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.engine.run import Run
+from controlstack.local.memory import autoencoders
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.pipelines import Task
+from controlstack.local.schedulers.factory import FLOW_UNSUPPORTED
+from controlstack.models.families import Family
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor

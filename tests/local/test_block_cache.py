@@ -14,12 +14,12 @@ from controlstack.core.errors import InvalidRequest
 from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, Lora
-from controlstack.local.block_cache import blocks_cached
-from controlstack.local.families import Family
-from controlstack.local.generate import Generation, generate
-from controlstack.local.model import LocalModel
-from controlstack.local.options import Options
-from controlstack.local.pipelines import Task
+from controlstack.local.engine.generate import Generation, generate
+from controlstack.local.engine.options import Options
+from controlstack.local.extras.block_cache import blocks_cached
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.pipelines import Task
+from controlstack.models.families import Family
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.test_plain_pipelines import STARTS, plain
 from controlstack.tests.local.tiny_models import tiny_model

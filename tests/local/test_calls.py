@@ -15,14 +15,14 @@ from controlstack.core.errors import InvalidRequest
 from controlstack.core.request import GenerationRequest, ImageReference
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
 from controlstack.core.validate import calls_of
-from controlstack.local.capabilities import TABLES
-from controlstack.local.check import family_capabilities, problems
-from controlstack.local.families import FACTS, Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.model import LocalModel
-from controlstack.local.pipelines import Task, pipeline_kind
-from controlstack.local.schedulers import make_scheduler
+from controlstack.local.engine.check import family_capabilities, problems
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.model.capabilities import TABLES
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.pipelines import Task, pipeline_kind
+from controlstack.local.schedulers.factory import make_scheduler
+from controlstack.models.families import FACTS, Family
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import scheduler as own_scheduler
 

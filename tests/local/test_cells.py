@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from controlstack.core.errors import InvalidRequest
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.model import LocalModel
-from controlstack.local.pipelines import Task
+from controlstack.local.engine.generate import generate
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.pipelines import Task
+from controlstack.models.families import Family
 from controlstack.tools.local_cells import PAGE, SIZE, Cell, cells, with_tables
 
 pytestmark = pytest.mark.slow

@@ -13,14 +13,14 @@ import pytest
 import torch
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
-from controlstack.local.networks import control_network
-from controlstack.local.pipelines import Task
-from controlstack.local.schedulers import make_scheduler
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.files.networks import control_network
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.pipelines import Task
+from controlstack.local.schedulers.factory import make_scheduler
+from controlstack.models.families import Family
+from controlstack.models.library import Library
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.test_plain_pipelines import plain, shown
 from controlstack.tests.local.tiny_models import control_net, flux_transformer, tiny_model, xlabs_net
@@ -104,8 +104,8 @@ def test_a_white_mask_changes_nothing_and_a_black_one_takes_the_control_away(sto
 
 
 def test_a_mask_scales_what_each_place_is_given(stocked: Models) -> None:
-    from controlstack.local.control import Control
-    from controlstack.local.unet_stack import unet_control_stack
+    from controlstack.local.controlnet.control import Control
+    from controlstack.local.controlnet.unet_stack import unet_control_stack
 
     model = stocked(Family.SD15)
     net = control_network(model, inventory_of(model).nets[Modality.CANNY]).module
@@ -228,8 +228,8 @@ def test_flux_nets_of_different_depth_stand_together(tmp_path: Path) -> None:
 
 
 def test_each_flux_net_gives_its_residuals_to_the_blocks_it_was_made_for() -> None:
-    from controlstack.local.control import Control
-    from controlstack.local.flux_stack import flux_control_stack
+    from controlstack.local.controlnet.control import Control
+    from controlstack.local.controlnet.flux_stack import flux_control_stack
 
     transformer = flux_transformer()
     transformer.transformer_blocks.extend(flux_transformer().transformer_blocks[:1])  # three

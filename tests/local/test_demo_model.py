@@ -6,7 +6,7 @@ The figures it reached are on the card, assets/demo_model/README.md; the bounds 
 from __future__ import annotations
 
 import pytest
-from controlstack.local.model import LocalModel
+from controlstack.local.model.local_model import LocalModel
 from controlstack.tools.demo_figures import DemoFigures
 
 pytestmark = pytest.mark.slow

@@ -14,10 +14,10 @@ from controlstack.core.errors import InvalidRequest
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, Lora
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
-from controlstack.local.generate import generate
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
-from controlstack.local.options import Options
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.options import Options
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.library import Library
 from controlstack.tools.demo_figures import edge_f1, palette_distance, to_tensor
 from controlstack.tools.demo_scenes import Scene, draw_scene, edges
 from safetensors.torch import save_file

@@ -13,11 +13,11 @@ from controlstack.core.errors import GenerationFailed, InvalidRequest, ModelUnre
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, Detect, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.model import LocalModel
-from controlstack.local.run import Step
-from controlstack.local.schedulers import ALGORITHM_TYPES, KARRAS_SIGMAS, make_scheduler
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.engine.run import Step
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.schedulers.factory import ALGORITHM_TYPES, KARRAS_SIGMAS, make_scheduler
 from controlstack.tools.demo_scenes import draw_scene
 from safetensors.torch import load_file, save_file
 

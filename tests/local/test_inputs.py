@@ -8,11 +8,11 @@ import pytest
 import torch
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, Resize
-from controlstack.local.adapters import reference_inputs
-from controlstack.local.families import Family
-from controlstack.local.inputs import net_controls, start_inputs
-from controlstack.local.inventory import inventory_of
-from controlstack.local.model import LocalModel
+from controlstack.local.adapters.ip_adapter import reference_inputs
+from controlstack.local.engine.inputs import net_controls, start_inputs
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.families import Family
 from controlstack.tests.local.stocked import SIZE, picture
 
 WIDE = torch.rand(1, SIZE, 2 * SIZE, 3)

@@ -11,13 +11,13 @@ import pytest
 import torch
 from controlstack.core.errors import InvalidRequest, ModelUnreadable
 from controlstack.core.request import GenerationRequest, Lora
-from controlstack.local import loras
-from controlstack.local.check import problems
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
+from controlstack.local.adapters import loras
+from controlstack.local.engine.check import problems
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.families import Family
+from controlstack.models.library import Library
 from controlstack.tests.local.stocked import SIZE
 from controlstack.tests.local.stocked import loras as made_loras
 from controlstack.tests.local.tiny_models import tiny_model

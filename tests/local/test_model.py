@@ -18,17 +18,17 @@ from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, ReferenceKind
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
-from controlstack.local import inventory as inventory_module
-from controlstack.local.check import capabilities
-from controlstack.local.families import FACTS, Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.library import Library
-from controlstack.local.load import load_model
-from controlstack.local.model import LocalModel
-from controlstack.local.net_search import NetSearch
-from controlstack.local.networks import control_network
-from controlstack.local.source import DEMO_MODEL, source_of
+from controlstack.local.engine import inventory as inventory_module
+from controlstack.local.engine.check import capabilities
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.files.load import load_model
+from controlstack.local.files.networks import control_network
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.source import DEMO_MODEL, source_of
+from controlstack.models.families import FACTS, Family
+from controlstack.models.library import Library
+from controlstack.models.net_search import NetSearch
 from controlstack.tests.local.stocked import SIZE, picture
 from controlstack.tests.local.tiny_models import components, scheduler
 from diffusers import FluxPipeline, StableDiffusionXLPipeline

@@ -11,10 +11,10 @@ import pytest
 from controlstack.core.errors import ModelUnreadable
 from controlstack.core.memory import Offload
 from controlstack.core.request import GenerationRequest
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.model import LocalModel
-from controlstack.local.model_cache import ModelCache, stamp
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.model_cache import ModelCache, stamp
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.families import Family
 from controlstack.tests.local.tiny_models import tiny_model
 
 

@@ -13,15 +13,15 @@ from weakref import ref
 import pytest
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
-from controlstack.local import networks as networks_module
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.library import Library
-from controlstack.local.model import KEPT_ADAPTER_SETS, LocalModel
-from controlstack.local.network_cache import KEPT_NETWORKS
-from controlstack.local.networks import control_network, image_encoder
-from controlstack.local.run import Step
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.engine.run import Step
+from controlstack.local.files import networks as networks_module
+from controlstack.local.files.networks import control_network, image_encoder
+from controlstack.local.model.local_model import KEPT_ADAPTER_SETS, LocalModel
+from controlstack.local.model.network_cache import KEPT_NETWORKS
+from controlstack.models.families import Family
+from controlstack.models.library import Library
 from controlstack.tests.local.stocked import SIZE, adapters, picture
 from controlstack.tests.local.tiny_models import clip_vision, control_net, tiny_model
 from safetensors.torch import save_file

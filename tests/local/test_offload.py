@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from controlstack.core.memory import Managed, Offload, PlainMemory, size_of
-from controlstack.local.offload import Stage, choose_offload, decoding_bytes, denoising_bytes, run_offloaded
+from controlstack.local.memory.offload import Stage, choose_offload, decoding_bytes, denoising_bytes, run_offloaded
 from diffusers import AutoencoderTiny, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 
 pytestmark = pytest.mark.slow

@@ -15,13 +15,13 @@ import pytest
 import torch
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.model import LocalModel
-from controlstack.local.networks import control_network, image_encoder
-from controlstack.local.pipelines import Task
-from controlstack.local.schedulers import make_scheduler
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.files.networks import control_network, image_encoder
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.pipelines import Task
+from controlstack.local.schedulers.factory import make_scheduler
+from controlstack.models.families import Family
 from controlstack.tests.local.stocked import SIZE, picture
 from torch import Tensor
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import GenerationRequest
-from controlstack.local.check import problems
-from controlstack.local.families import Family
-from controlstack.local.inputs import text_inputs
-from controlstack.local.inventory import inventory_of
-from controlstack.local.load import load_model
-from controlstack.local.model import LocalModel
-from controlstack.local.prompt import encode_prompts
-from controlstack.local.prompt_weights import parse_weights
-from controlstack.local.source import source_of
+from controlstack.local.engine.check import problems
+from controlstack.local.engine.inputs import text_inputs
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.files.load import load_model
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.source import source_of
+from controlstack.local.prompt.encoding import encode_prompts
+from controlstack.local.prompt.weights import parse_weights
+from controlstack.models.families import Family
 from controlstack.tests.local.tiny_models import components, scheduler, tiny_model
 from diffusers import FluxPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 

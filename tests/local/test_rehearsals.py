@@ -12,11 +12,11 @@ from controlstack.benchmarks import bench_gpu
 from controlstack.benchmarks.batched_stacks import batched_stacks
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.model import LocalModel
-from controlstack.local.networks import control_network
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.files.networks import control_network
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.families import Family
 from controlstack.tests.local.stocked import SIZE, picture
 
 pytestmark = pytest.mark.slow

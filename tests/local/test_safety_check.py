@@ -15,13 +15,13 @@ from controlstack.core.images import fit_image
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, Resize
-from controlstack.local.generate import Generation, generate
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
-from controlstack.local.network_cache import NetworkCache
-from controlstack.local.options import Options
-from controlstack.local.run import Step
-from controlstack.local.safety_check import CHECKER, SQUARES, load_safety_check, pixelate
+from controlstack.local.engine.generate import Generation, generate
+from controlstack.local.engine.options import Options
+from controlstack.local.engine.run import Step
+from controlstack.local.extras.safety_check import CHECKER, SQUARES, load_safety_check, pixelate
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.network_cache import NetworkCache
+from controlstack.models.library import Library
 from controlstack.tests.local.stocked import picture
 from controlstack.tests.local.test_offload import SmallMemory
 from controlstack.tests.local.tiny_checker import FLAGS_ALL, FLAGS_NONE, tiny_checker, write_checker

@@ -13,7 +13,7 @@ import diffusers
 import pytest
 import torch
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
-from controlstack.local.schedulers import make_inversion, make_scheduler, scheduler_noise_from
+from controlstack.local.schedulers.factory import make_inversion, make_scheduler, scheduler_noise_from
 from controlstack.tests.local.test_schedulers import (
     FLOW_SAMPLERS,
     FLUX,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from controlstack.core.modality import Modality
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
-from controlstack.local.model import LocalModel
-from controlstack.local.schedulers import NOTES, RECOMMENDED_STEPS
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.schedulers.factory import NOTES, RECOMMENDED_STEPS
 from controlstack.tools.demo_figures import (
     HELD_OUT,
     control,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from controlstack.core.scheduler import AlgorithmType, SchedulerChoice, SchedulerName
-from controlstack.local.schedulers import (
+from controlstack.local.schedulers.factory import (
     ALGORITHM_TYPES,
     FLOW_ALGORITHM_TYPES,
     FLOW_UNSUPPORTED,

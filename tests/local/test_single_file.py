@@ -13,20 +13,20 @@ from accelerate import init_empty_weights
 from controlstack.core.errors import InvalidRequest, ModelNotFound, ModelUnreadable
 from controlstack.core.memory import PlainMemory
 from controlstack.core.request import GenerationRequest, Lora
-from controlstack.local.assemble import network_class
-from controlstack.local.check import capabilities
-from controlstack.local.families import FACTS, Family
-from controlstack.local.family_configs import CONFIGS, family_configs
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.library import Library
-from controlstack.local.load import load_model
-from controlstack.local.model import LocalModel
-from controlstack.local.model_cache import stamp
-from controlstack.local.network_cache import NetworkCache
-from controlstack.local.part_search import Parts
-from controlstack.local.single_file import tokenizers
-from controlstack.local.source import DEMO_MODEL, source_of
+from controlstack.local.engine.check import capabilities
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.engine.model_cache import stamp
+from controlstack.local.files.assemble import network_class
+from controlstack.local.files.load import load_model
+from controlstack.local.files.single_file import tokenizers
+from controlstack.local.model.family_configs import CONFIGS, family_configs
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.network_cache import NetworkCache
+from controlstack.local.model.part_search import Parts
+from controlstack.local.model.source import DEMO_MODEL, source_of
+from controlstack.models.families import FACTS, Family
+from controlstack.models.library import Library
 from controlstack.tests.local.original_layouts import (
     checkpoint,
     hf_text,

@@ -11,9 +11,9 @@ import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
-from controlstack.local.generate import generate
-from controlstack.local.load import load_model
-from controlstack.local.source import DEMO_MODEL, source_of
+from controlstack.local.engine.generate import generate
+from controlstack.local.files.load import load_model
+from controlstack.local.model.source import DEMO_MODEL, source_of
 from controlstack.tools.demo_scenes import draw_scene
 
 pytestmark = pytest.mark.slow

@@ -16,17 +16,17 @@ from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, Lora, ReferenceKind
 from controlstack.core.scheduler import SchedulerChoice, SchedulerName
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.inventory import inventory_of
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
-from controlstack.local.networks import control_network
-from controlstack.local.offload import denoising_bytes
-from controlstack.local.options import Options
-from controlstack.local.run import Run, Step
-from controlstack.local.schedulers import make_scheduler
-from controlstack.local.tiled_diffusion import Tile, tiles_of
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.inventory import inventory_of
+from controlstack.local.engine.options import Options
+from controlstack.local.engine.run import Run, Step
+from controlstack.local.extras.tiled_diffusion import Tile, tiles_of
+from controlstack.local.files.networks import control_network
+from controlstack.local.memory.offload import denoising_bytes
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.schedulers.factory import make_scheduler
+from controlstack.models.families import Family
+from controlstack.models.library import Library
 from controlstack.tests.local.stocked import picture
 from controlstack.tests.local.tiny_models import control_net, tiny_model
 from torch import Tensor

@@ -10,10 +10,10 @@ import pytest
 from controlstack.core.images import fit_image
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, Resize
-from controlstack.local import tiled_diffusion
-from controlstack.local.generate import generate
-from controlstack.local.model import LocalModel
-from controlstack.local.options import Options
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.options import Options
+from controlstack.local.extras import tiled_diffusion
+from controlstack.local.model.local_model import LocalModel
 from controlstack.tools.demo_figures import edge_f1, overlap, to_tensor
 from controlstack.tools.demo_scenes import SIZE, Palette, draw_scene, edges
 

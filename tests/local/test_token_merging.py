@@ -11,11 +11,11 @@ from controlstack.core.errors import InvalidRequest
 from controlstack.core.memory import Offload
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference, Lora
-from controlstack.local import token_merging
-from controlstack.local.families import Family
-from controlstack.local.generate import generate
-from controlstack.local.model import LocalModel
-from controlstack.local.options import Options
+from controlstack.local.engine.generate import generate
+from controlstack.local.engine.options import Options
+from controlstack.local.extras import token_merging
+from controlstack.local.model.local_model import LocalModel
+from controlstack.models.families import Family
 from controlstack.tests.local.stocked import picture
 from torch import Tensor
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from controlstack.core.memory import PlainMemory
-from controlstack.local.families import FACTS, Family
-from controlstack.local.library import Library
-from controlstack.local.model import LocalModel
-from controlstack.local.network_cache import NetworkCache
-from controlstack.local.source import DEMO_MODEL
+from controlstack.local.model.local_model import LocalModel
+from controlstack.local.model.network_cache import NetworkCache
+from controlstack.local.model.source import DEMO_MODEL
+from controlstack.models.families import FACTS, Family
+from controlstack.models.library import Library
 from diffusers import (
     AutoencoderKL,
     ControlNetModel,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from controlstack.preprocessors.depth import Depth
+from controlstack.preprocessors.detectors.depth import Depth
 from torch import nn
 
 

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from controlstack.preprocessors.controlnet_aux_networks import network_class, network_module
 from controlstack.preprocessors.detector import Method
-from controlstack.preprocessors.lineart import AnimeLineart, CoarseLineart, RealisticLineart
-from controlstack.preprocessors.mlsd import Mlsd
-from controlstack.preprocessors.scribble import HedScribble, PiDiNetScribble
-from controlstack.preprocessors.softedge import Hed, PiDiNet, Teed
+from controlstack.preprocessors.detectors.lineart import AnimeLineart, CoarseLineart, RealisticLineart
+from controlstack.preprocessors.detectors.mlsd import Mlsd
+from controlstack.preprocessors.detectors.scribble import HedScribble, PiDiNetScribble
+from controlstack.preprocessors.detectors.softedge import Hed, PiDiNet, Teed
+from controlstack.preprocessors.networks.controlnet_aux import network_class, network_module
 from torch import nn
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import onnxruntime
 import torch
 from controlstack.preprocessors.detector import Method
-from controlstack.preprocessors.mlsd import Mlsd
-from controlstack.preprocessors.openpose import OpenPose
-from controlstack.preprocessors.scribble import HedScribble
-from controlstack.preprocessors.softedge import Hed
+from controlstack.preprocessors.detectors.mlsd import Mlsd
+from controlstack.preprocessors.detectors.scribble import HedScribble
+from controlstack.preprocessors.detectors.softedge import Hed
+from controlstack.preprocessors.pose.openpose import OpenPose
 from controlstack.tests.preprocessors.fake_network import Shows, with_network
 from controlstack.tests.preprocessors.packaged_weights import MLSD, Package, packaged_file
 from controlstack.tests.preprocessors.real_hed import real_hed_file

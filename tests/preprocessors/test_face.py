@@ -9,11 +9,11 @@ import pytest
 import torch
 from controlstack.core.errors import DetectorUnavailable, ModelUnreadable
 from controlstack.core.memory import PlainMemory
-from controlstack.preprocessors import face
-from controlstack.preprocessors.face import FACE_DETECTOR, FaceLandmarks
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.skeleton import LEFT_EYE, LEFT_SHOULDER, NOSE, RIGHT_EYE, RIGHT_SHOULDER
-from controlstack.preprocessors.weights import Weights
+from controlstack.preprocessors.pose import face
+from controlstack.preprocessors.pose.face import FACE_DETECTOR, FaceLandmarks
+from controlstack.preprocessors.pose.skeleton import LEFT_EYE, LEFT_SHOULDER, NOSE, RIGHT_EYE, RIGHT_SHOULDER
+from controlstack.preprocessors.weights.declarations import Weights
 from controlstack.tests.preprocessors.packaged_mediapipe import face_task, mediapipe, pose_task  # noqa: F401
 from controlstack.tests.preprocessors.packaged_networks import openpose
 from skimage import data

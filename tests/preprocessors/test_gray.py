@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cv2
 import torch
-from controlstack.preprocessors.filters import GRAY
+from controlstack.preprocessors.detectors.filters import GRAY
 from controlstack.preprocessors.host import PlainHost
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from controlstack.core.errors import InvalidRequest
+from controlstack.preprocessors.detectors.inpaint import INPAINT
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.inpaint import INPAINT
 
 
 def test_exactly_the_masked_pixels_are_black(host: PlainHost) -> None:

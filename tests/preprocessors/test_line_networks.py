@@ -11,15 +11,16 @@ import torch
 from controlstack.core.errors import OutOfMemory
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
-from controlstack.preprocessors import networks, scribble
-from controlstack.preprocessors.controlnet_aux_networks import network_module
 from controlstack.preprocessors.detector import Detector, Method
+from controlstack.preprocessors.detectors import scribble
+from controlstack.preprocessors.detectors.lineart import LINEART
+from controlstack.preprocessors.detectors.mlsd import MLSD, Mlsd
+from controlstack.preprocessors.detectors.scribble import SCRIBBLE, strokes
+from controlstack.preprocessors.detectors.softedge import HED, SOFTEDGE, quantized
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.lineart import LINEART
-from controlstack.preprocessors.mlsd import MLSD, Mlsd
+from controlstack.preprocessors.networks import runtime as networks
+from controlstack.preprocessors.networks.controlnet_aux import network_module
 from controlstack.preprocessors.parameters import Value
-from controlstack.preprocessors.scribble import SCRIBBLE, strokes
-from controlstack.preprocessors.softedge import HED, SOFTEDGE, quantized
 from controlstack.tests.preprocessors.line_networks import LINE_NETWORKS, LineNetwork
 from torch import Tensor
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from controlstack.preprocessors.filters import LOW_QUALITY
+from controlstack.preprocessors.detectors.filters import LOW_QUALITY
 from controlstack.preprocessors.host import PlainHost
 
 UNTOUCHED = {"reduce": 1.0, "noise": 0.0, "jpeg_quality": 100}

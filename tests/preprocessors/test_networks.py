@@ -14,10 +14,10 @@ import pytest
 import torch
 from controlstack.core.errors import ModelUnreadable, OutOfMemory
 from controlstack.core.memory import Managed, Offload, PlainMemory, size_of
-from controlstack.preprocessors import networks
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.networks import open_network
-from controlstack.preprocessors.weight_tensors import load_state, read_state
+from controlstack.preprocessors.networks import runtime as networks
+from controlstack.preprocessors.networks.runtime import open_network
+from controlstack.preprocessors.weights.tensors import load_state, read_state
 from torch import Tensor, nn
 
 pytestmark = pytest.mark.slow
@@ -219,7 +219,7 @@ import timm
 mediapipe = types.ModuleType("mediapipe")  # a current one, without `solutions`: importing controlnet_aux fails
 sys.modules["mediapipe"] = mediapipe
 before = {name: timm.models.model_entrypoint(name).__module__ for name in timm.list_models("tiny_vit*")}
-from controlstack.preprocessors.controlnet_aux_networks import network_class
+from controlstack.preprocessors.networks.controlnet_aux import network_class
 network_class("hed", "ControlNetHED_Apache2")()
 network_class("teed.ted", "TED")()
 network_class("mlsd.models.mbv2_mlsd_large", "MobileV2_MLSD_Large")()

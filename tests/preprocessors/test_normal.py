@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from controlstack.preprocessors.controlnet_aux_networks import network_class, network_module
-from controlstack.preprocessors.depth import DEPTH
 from controlstack.preprocessors.detector import Detector
+from controlstack.preprocessors.detectors.depth import DEPTH
+from controlstack.preprocessors.detectors.normal import NORMAL, NormalBae, NormalFromDepth, slopes
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.normal import NORMAL, NormalBae, NormalFromDepth, slopes
+from controlstack.preprocessors.networks.controlnet_aux import network_class, network_module
 from controlstack.tests.preprocessors.fake_network import hollow, with_network
 from skimage import data
 from torch import nn

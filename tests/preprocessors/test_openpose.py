@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from controlstack.preprocessors.controlnet_aux_networks import network_class, network_module
 from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.openpose import OPENPOSE, OpenPose
-from controlstack.preprocessors.openpose_crops import Box, face_box, face_points, hand_boxes, hand_points
-from controlstack.preprocessors.skeleton import (
+from controlstack.preprocessors.networks.controlnet_aux import network_class, network_module
+from controlstack.preprocessors.pose.crops import Box, face_box, face_points, hand_boxes, hand_points
+from controlstack.preprocessors.pose.openpose import OPENPOSE, OpenPose
+from controlstack.preprocessors.pose.skeleton import (
     BODY_COLORS,
     BODY_POINTS,
     LEFT_EAR,

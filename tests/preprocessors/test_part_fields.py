@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pytest
-from controlstack.preprocessors.part_fields import find_bodies
-from controlstack.preprocessors.skeleton import (
+from controlstack.preprocessors.pose.part_fields import find_bodies
+from controlstack.preprocessors.pose.skeleton import (
     BODY_POINTS,
     LEFT_ANKLE,
     LEFT_EAR,

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import torch
 from controlstack.core.errors import DetectorUnavailable, ModelUnreadable
-from controlstack.preprocessors import onnx_networks
 from controlstack.preprocessors.detector import Detector
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.onnx_networks import open_onnx
-from controlstack.preprocessors.pose import POSE, DwPose, find_people
-from controlstack.preprocessors.skeleton import (
+from controlstack.preprocessors.networks import onnx as onnx_networks
+from controlstack.preprocessors.networks.onnx import open_onnx
+from controlstack.preprocessors.pose.pose import POSE, DwPose, find_people
+from controlstack.preprocessors.pose.skeleton import (
     BODY_COLORS,
     LEFT_SHOULDER,
     LEFT_WRIST,
@@ -31,7 +31,13 @@ from controlstack.preprocessors.skeleton import (
     RIGHT_SHOULDER,
     Person,
 )
-from controlstack.preprocessors.whole_body import DETECTOR_SIZE, POSE_HEIGHT, POSE_WIDTH, detector_input, people_boxes
+from controlstack.preprocessors.pose.whole_body import (
+    DETECTOR_SIZE,
+    POSE_HEIGHT,
+    POSE_WIDTH,
+    detector_input,
+    people_boxes,
+)
 from controlstack.tests.preprocessors.packaged_networks import FASTDEPTH
 from controlstack.tests.preprocessors.packaged_weights import packaged_file
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from controlstack.core.modality import Modality
 from controlstack.preprocessors import __main__ as command
-from controlstack.preprocessors import registry, weight_folders
-from controlstack.preprocessors.canny import Canny
 from controlstack.preprocessors.detector import Detector, Method
-from controlstack.preprocessors.weight_folders import folders_of_others
-from controlstack.preprocessors.weights import Weights
+from controlstack.preprocessors.detectors import registry
+from controlstack.preprocessors.detectors.canny import Canny
+from controlstack.preprocessors.weights import folders as weight_folders
+from controlstack.preprocessors.weights.declarations import Weights
+from controlstack.preprocessors.weights.folders import folders_of_others
 from controlstack.tests.preprocessors.hub_double import HubDouble, hub_double
 
 CONTENT = bytes(300_000)
@@ -81,7 +82,8 @@ def test_a_modality_without_trained_files_says_so(
 def test_inside_a_comfyui_its_models_folder_is_meant(
     hub: HubDouble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = tmp_path / "ComfyUI" / "custom_nodes" / "ControlStack" / "preprocessors" / "weight_folders.py"
+    pack = tmp_path / "ComfyUI" / "custom_nodes" / "ControlStack"
+    module = pack / "preprocessors" / "weights" / "folders.py"
     monkeypatch.setattr(weight_folders, "__file__", str(module))
     assert command.main(["fetch", "canny"]) == 0
     assert (tmp_path / "ComfyUI" / "models" / "controlstack_detectors" / "someone" / "nets" / "net.pth").is_file()

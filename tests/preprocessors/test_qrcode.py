@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from controlstack.core.errors import InvalidRequest
+from controlstack.preprocessors.detectors.qrcode import QRCODE
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.qrcode import QRCODE
 
 TEXTS = ["HELLO", "https://example.com/a?b=c&d=%20", "0123456789", "Stra\u00dfe \u65e5\u672c", "lorem ipsum " * 12]
 

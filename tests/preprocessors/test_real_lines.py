@@ -11,13 +11,13 @@ import pytest
 import torch
 from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
-from controlstack.preprocessors import networks
 from controlstack.preprocessors.detector import Detector, Method
+from controlstack.preprocessors.detectors.mlsd import Mlsd
+from controlstack.preprocessors.detectors.scribble import HedScribble
+from controlstack.preprocessors.detectors.softedge import Hed
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.mlsd import Mlsd
+from controlstack.preprocessors.networks import runtime as networks
 from controlstack.preprocessors.parameters import Value
-from controlstack.preprocessors.scribble import HedScribble
-from controlstack.preprocessors.softedge import Hed
 from controlstack.tests.preprocessors.packaged_networks import PackagedMlsd
 from controlstack.tests.preprocessors.real_hed import real_hed_file
 from skimage import data

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 from controlstack.core.modality import Modality
-from controlstack.preprocessors.canny import Canny
 from controlstack.preprocessors.detector import Detector
+from controlstack.preprocessors.detectors.canny import Canny
+from controlstack.preprocessors.detectors.registry import detector_for
 from controlstack.preprocessors.parameters import ChoiceParameter, FloatParameter, IntParameter, resolve
-from controlstack.preprocessors.registry import detector_for
 
 
 @pytest.mark.parametrize("modality", Modality)

@@ -8,8 +8,7 @@ import pytest
 import torch
 from controlstack.preprocessors.ade20k import COLORS
 from controlstack.preprocessors.detector import Detector
-from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.segmentation import (
+from controlstack.preprocessors.detectors.segmentation import (
     SEGMENTATION,
     OneFormer,
     SceneParsing,
@@ -17,7 +16,8 @@ from controlstack.preprocessors.segmentation import (
     UperNet,
     region_colors,
 )
-from controlstack.preprocessors.weights import Weights
+from controlstack.preprocessors.host import PlainHost
+from controlstack.preprocessors.weights.declarations import Weights
 from controlstack.tests.preprocessors.fake_network import with_network
 from torch import nn
 from torch.nn.functional import one_hot

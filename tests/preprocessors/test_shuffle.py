@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from controlstack.preprocessors.detectors.shuffle import SHUFFLE
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.shuffle import SHUFFLE
 
 
 def histogram(image: torch.Tensor) -> torch.Tensor:

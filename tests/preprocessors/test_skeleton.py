@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from controlstack.preprocessors.controlnet_aux_networks import network_module
-from controlstack.preprocessors.skeleton import (
+from controlstack.preprocessors.networks.controlnet_aux import network_module
+from controlstack.preprocessors.pose.skeleton import (
     BODY_COLORS,
     BODY_POINTS,
     LEFT_SHOULDER,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from controlstack.preprocessors.filters import TILE
+from controlstack.preprocessors.detectors.filters import TILE
 from controlstack.preprocessors.host import PlainHost
 from torch.nn.functional import avg_pool2d
 

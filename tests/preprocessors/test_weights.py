@@ -14,11 +14,11 @@ import pytest
 import torch
 from controlstack.core.errors import ModelNotFound, ModelUnreadable
 from controlstack.core.memory import PlainMemory
-from controlstack.preprocessors import fetch
 from controlstack.preprocessors.host import PlainHost
-from controlstack.preprocessors.weight_store import obtain
-from controlstack.preprocessors.weight_tensors import read_state
-from controlstack.preprocessors.weights import Weights
+from controlstack.preprocessors.weights import fetch
+from controlstack.preprocessors.weights.declarations import Weights
+from controlstack.preprocessors.weights.store import obtain
+from controlstack.preprocessors.weights.tensors import read_state
 from controlstack.tests.preprocessors.hub_double import HubDouble, hub_double
 
 CONTENT = bytes(range(256)) * 8192  # 2 MB

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from controlstack.core.modality import Modality
-from controlstack.preprocessors.registry import detector_for
+from controlstack.preprocessors.detectors.registry import detector_for
 from controlstack.tests.comfy_server import ComfyServer, GraphRejectedError
 from controlstack.tests.server.graphs import Graph
 

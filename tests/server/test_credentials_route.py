@@ -122,8 +122,14 @@ def test_pages_of_other_places_cannot_store_a_key(
     [
         (b"{fake-wrong", "The request is not JSON."),
         ([], "Send"),
-        ({"service": "scenario", "profile": "x", "values": {"api_key": 5}}, "scenario has api_key, api_secret."),
-        ({"service": "scenario", "profile": "x", "values": {"token": "y"}}, "scenario has api_key, api_secret."),
+        (
+            {"service": "scenario", "profile": "x", "values": {"api_key": 5}},
+            "fields of scenario are api_key, api_secret",
+        ),
+        (
+            {"service": "scenario", "profile": "x", "values": {"token": "y"}},
+            "fields of scenario are api_key, api_secret",
+        ),
         ({"service": "midjourney", "profile": "x", "values": {}}, "no service with that name"),
         ({"service": "scenario", "profile": "../x", "values": WRONG}, "letters, digits"),
         ({"service": "scenario", "profile": "x", "values": {"api_key": "fake-wrong key"}}, "contains spaces"),

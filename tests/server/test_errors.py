@@ -66,7 +66,7 @@ def test_numbers_outside_their_range_are_refused_with_the_field(
         ("2", {"2": {"detect": "guess"}}, "detect is 'guess': it must be one of local, service, none."),
         ("2", {"2": {"resize": "bend"}}, "resize is 'bend': it must be one of crop, fit, stretch."),
         ("20", {"20": {"precision": "fp99"}}, "precision is 'fp99': it must be one of auto, fp32, fp16, bf16, fp8."),
-        ("20", {"20": {"model_name": "gone"}}, "model_name is 'gone', which is not among ComfyUI's models any more."),
+        ("20", {"20": {"model_name": "gone"}}, "model_name is 'gone', which is no longer among ComfyUI's models."),
     ],
 )
 def test_a_mistake_is_one_sentence_at_its_node(
@@ -87,7 +87,7 @@ def test_all_problems_are_told_at_once(comfy: ComfyServer) -> None:
     graph = canny_graph(104, width=100, height=20 * 8 + 4)
     graph["2"]["inputs"]["detect"] = "service"
     message = failure(comfy.run(graph), "21")
-    assert "for 3 reasons" in message
+    assert "with 3 problems" in message
 
 
 def test_a_corrupt_model_is_a_sentence_with_its_path(comfy: ComfyServer) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from controlstack.local.families import Family
+from controlstack.models.families import Family
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
 from controlstack.tests.local.packed_files import FOLDERS, empty_library, write_parts
 from controlstack.tests.local.tiny_models import components

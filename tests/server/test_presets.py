@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.preprocessors.depth import DepthAnything
-from controlstack.preprocessors.softedge import PiDiNet
-from controlstack.preprocessors.weight_folders import OWN_FOLDER
+from controlstack.preprocessors.detectors.depth import DepthAnything
+from controlstack.preprocessors.detectors.softedge import PiDiNet
+from controlstack.preprocessors.weights.folders import OWN_FOLDER
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.preprocessors.line_networks import LINE_NETWORKS
 from controlstack.tests.server.graphs import Graph

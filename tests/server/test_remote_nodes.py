@@ -282,7 +282,7 @@ def test_fetching_nothing_and_the_unknown_are_sentences(remote_comfy: ComfyServe
         "1": node("ControlStackFetchJob", service="Scenario", profile="default", job_id=""),
         "2": node("PreviewImage", images=["1", 0]),
     }
-    assert "job_id is empty: it names the job." in failure(remote_comfy.run(fetch), "1")
+    assert "job_id is empty. Copy the id of the job" in failure(remote_comfy.run(fetch), "1")
     fetch["1"]["inputs"]["job_id"] = "job_9999"
     assert "Job job_9999 not found" in failure(remote_comfy.run(fetch), "1")
 
@@ -347,6 +347,6 @@ def test_a_lora_without_file_and_id_is_a_sentence(remote_comfy: ComfyServer) -> 
     assert "remote_id is empty" in failure(remote_comfy.run(graph), "5")
     graph["5"]["inputs"] |= {"lora_name": "../../secret.safetensors"}
     try:
-        assert "not among ComfyUI's LoRAs" in failure(remote_comfy.run(graph), "5")
+        assert "ComfyUI has no LoRA of this name" in failure(remote_comfy.run(graph), "5")
     except GraphRejectedError as rejected:
         assert "value_not_in_list" in str(rejected)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from controlstack.api_clients.options import declared
 from controlstack.api_clients.registry import find_endpoint
+from controlstack.api_clients.services.options import declared
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS
 from controlstack.tools.fake_services.contracts import modelslab, qolaba, scenario

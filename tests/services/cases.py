@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from controlstack.api_clients import context
-from controlstack.api_clients.context import Caller, Settings
-from controlstack.api_clients.endpoint import Endpoint
-from controlstack.api_clients.journal import Entry, Journal
+from controlstack.api_clients.credentials.store import Credentials, find_credentials
+from controlstack.api_clients.jobs import context
+from controlstack.api_clients.jobs.context import Caller, Settings
+from controlstack.api_clients.jobs.journal import Entry, Journal
+from controlstack.api_clients.jobs.results import JobResult
+from controlstack.api_clients.jobs.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
 from controlstack.api_clients.registry import find_endpoint
-from controlstack.api_clients.results import JobResult
-from controlstack.api_clients.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
-from controlstack.api_clients.store import Credentials, find_credentials
+from controlstack.api_clients.services.endpoint import Endpoint
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.tests.api_clients.scripted_service import QUICK, QuickClock, entries, no_resolver

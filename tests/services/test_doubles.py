@@ -15,9 +15,9 @@ from typing import IO, Any
 import pytest
 import requests
 import torch
-from controlstack.api_clients.context import Report
-from controlstack.api_clients.endpoint import Phase
-from controlstack.api_clients.journal import Status
+from controlstack.api_clients.jobs.context import Report
+from controlstack.api_clients.jobs.journal import Status
+from controlstack.api_clients.services.endpoint import Phase
 from controlstack.core.errors import ServiceError
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, ImageReference, Lora, ReferenceKind

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients.journal import Status
+from controlstack.api_clients.jobs.journal import Status
 from controlstack.core.errors import (
     ControlStackError,
     CredentialsMissing,

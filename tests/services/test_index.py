@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from controlstack.api_clients.credentials.specs import SPECS
 from controlstack.api_clients.registry import ENDPOINTS, node_id
-from controlstack.api_clients.specs import SPECS
 from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS
 from controlstack.tests.server.test_remote_schema import CONTRACTS
 from controlstack.tests.services.cases import CASES

@@ -23,6 +23,7 @@ TOP = {
     "credentials.py",
     "local",
     "locales",
+    "models",
     "nodes",
     "preprocessors",
     "pyproject.toml",
@@ -30,7 +31,7 @@ TOP = {
     "web",
     "workflows",
 }
-ROOMS = ("core", "preprocessors", "local", "api_clients", "nodes")
+ROOMS = ("core", "models", "preprocessors", "local", "api_clients", "nodes")
 # The modules that ComfyUI or a user starts: the extension, and the commands run with `python -m`.
 ENTRY_POINTS = ("__init__.py", "credentials.py", "preprocessors/__main__.py")
 SERVED_OR_READ = ("web/", "locales/", "workflows/", "assets/demo_model/", "assets/samples/", "requirements.txt")

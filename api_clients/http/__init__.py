@@ -1,0 +1,1 @@
+"""Everything that travels: calls and answers, uploads, downloads, images."""

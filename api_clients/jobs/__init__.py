@@ -1,0 +1,1 @@
+"""One paid job, from the request to the images: bought once, never lost."""

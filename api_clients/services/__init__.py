@@ -1,0 +1,1 @@
+"""What each service documents, as data and pure functions."""

@@ -1,0 +1,1 @@
+"""ModelsLab ControlNet and ModelsLab Enterprise ControlNet."""

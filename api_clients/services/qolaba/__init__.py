@@ -1,0 +1,1 @@
+"""Qolaba ControlNet and Qolaba Image to Image."""

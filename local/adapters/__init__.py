@@ -1,0 +1,1 @@
+"""What changes the denoiser for a request: IP-Adapters and LoRAs."""

@@ -1,0 +1,1 @@
+"""The eighteen schedulers, as diffusers and the papers define them."""

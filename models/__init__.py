@@ -1,0 +1,1 @@
+"""What a model file is, before anything is loaded: headers, families, and which file fits which model."""

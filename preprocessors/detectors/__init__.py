@@ -1,0 +1,1 @@
+"""The detectors of each modality, and the registry that knows them all."""

@@ -1,0 +1,1 @@
+"""How trained networks of each kind are loaded, kept and run."""

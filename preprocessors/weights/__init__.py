@@ -1,0 +1,1 @@
+"""The trained files of the detectors: what they are, where they lie, how they are fetched."""
