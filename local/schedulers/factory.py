@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -79,11 +78,11 @@ NOTES: Mapping[SchedulerName, str] = {
     SchedulerName.DDIM_INVERSE: "inverts init_image to noise and samples from there, so it needs an init_image",
 }
 
-# Schedulers whose diffusers class cannot run a latent diffusion model: the module in this folder and its class.
-_REPLACEMENTS: Mapping[SchedulerName, tuple[str, str]] = {
-    SchedulerName.IPNDM: ("scheduling_ipndm", "IPNDMLatentScheduler"),
-    SchedulerName.KARRAS_VE: ("scheduling_karras_ve", "KarrasVeLatentScheduler"),
-    SchedulerName.SCORE_SDE_VE: ("scheduling_score_sde_ve", "ScoreSdeVeLatentScheduler"),
+# Schedulers whose diffusers class cannot run a latent diffusion model: the class in this folder that replaces it.
+_REPLACEMENTS: Mapping[SchedulerName, str] = {
+    SchedulerName.IPNDM: "IPNDMLatentScheduler",
+    SchedulerName.KARRAS_VE: "KarrasVeLatentScheduler",
+    SchedulerName.SCORE_SDE_VE: "ScoreSdeVeLatentScheduler",
 }
 # Schedulers for flow-matching models: the same method where there is one, otherwise the most similar. On these models
 # DDIM is Euler's method. diffusers' DEIS is inaccurate in flow mode, so UniPC, of the same family, replaces it.
@@ -138,7 +137,7 @@ def make_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> 
     if model_class.startswith("FlowMatch"):
         return _make_flow_scheduler(choice, model_config)
     if choice.name in _REPLACEMENTS:
-        scheduler_class = _class_here(*_REPLACEMENTS[choice.name])
+        scheduler_class = _pack_classes()[_REPLACEMENTS[choice.name]]
     else:
         scheduler_class = getattr(diffusers, choice.name.value if choice.name else model_class)
     config = _with_constant_stride(model_config) if choice.name in _CONSTANT_STRIDE else model_config
@@ -151,11 +150,11 @@ def make_inversion(model_config: Mapping[str, Any], denoise: float) -> Inversion
     Both runs take the same number of steps. The inverse run must have guidance scale 1 and an empty prompt, because
     what the image shows is not known. Latents go in and out of both unscaled, as with DDIM.
     """
+    from .ddim_inverse import PartialDDIMInverseScheduler, PartialDDIMScheduler
+
     config = _with_constant_stride(model_config)
-    inverse, forward = (
-        _make(_class_here("scheduling_ddim_inverse", class_name), config, _LATENT_MODEL)
-        for class_name in ("PartialDDIMInverseScheduler", "PartialDDIMScheduler")
-    )
+    inverse = _make(PartialDDIMInverseScheduler, config, _LATENT_MODEL)
+    forward = _make(PartialDDIMScheduler, config, _LATENT_MODEL)
     inverse.denoise = forward.denoise = denoise
     return Inversion(inverse, forward)
 
@@ -183,7 +182,7 @@ def _make_flow_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any
     if choice.name is None:
         return _make(model_class, model_config, config)
     class_name = _FLOW_CLASSES[choice.name]
-    scheduler_class = getattr(diffusers, class_name, None) or _class_here("scheduling_flow", class_name)
+    scheduler_class = _pack_classes().get(class_name) or getattr(diffusers, class_name)
     if not hasattr(scheduler_class, "schedule"):
         return _make(scheduler_class, model_config, config)
     karras = {"use_karras_sigmas": True} if config.pop("use_karras_sigmas", False) else {}
@@ -215,9 +214,32 @@ def _choice_config(choice: SchedulerChoice) -> dict[str, Any]:
     return config
 
 
-def _class_here(module: str, class_name: str) -> Any:
-    """A scheduler class of this folder, imported when needed: its base classes need diffusers."""
-    return getattr(importlib.import_module(f".{module}", __package__), class_name)
+def _pack_classes() -> dict[str, Any]:
+    """The scheduler classes of this folder, by name. Imported when needed, since their base classes need diffusers."""
+    from .flow_ancestral import FlowEulerAncestralScheduler
+    from .flow_heun import FlowHeunScheduler
+    from .flow_lms import FlowLMSScheduler
+    from .flow_solvers import (
+        FlowDPMSolverMultistepScheduler,
+        FlowDPMSolverSinglestepScheduler,
+        FlowUniPCMultistepScheduler,
+    )
+    from .ipndm import IPNDMLatentScheduler
+    from .karras_ve import KarrasVeLatentScheduler
+    from .score_sde_ve import ScoreSdeVeLatentScheduler
+
+    classes = (
+        FlowDPMSolverMultistepScheduler,
+        FlowDPMSolverSinglestepScheduler,
+        FlowEulerAncestralScheduler,
+        FlowHeunScheduler,
+        FlowLMSScheduler,
+        FlowUniPCMultistepScheduler,
+        IPNDMLatentScheduler,
+        KarrasVeLatentScheduler,
+        ScoreSdeVeLatentScheduler,
+    )
+    return {scheduler_class.__name__: scheduler_class for scheduler_class in classes}
 
 
 def _make(scheduler_class: Any, model_config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
