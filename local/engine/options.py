@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ...core.errors import Problem
+from ...core.problems import Problem
 from ..extras.block_cache import caching_problems
 from ..extras.safety_check import checker_problems
 from ..extras.tiled_diffusion import tiling_problems

@@ -25,8 +25,9 @@ from controlstack.api_clients.jobs.journal import Entry, Journal
 from controlstack.api_clients.services.answers import refusal
 from controlstack.api_clients.services.endpoint import Endpoint, JobState, Pace, Phase
 from controlstack.core.capabilities import UNLIMITED, Capabilities, ControlSupport, PromptSupport
-from controlstack.core.errors import Problem, ServiceError
+from controlstack.core.errors import ServiceError
 from controlstack.core.modality import Modality
+from controlstack.core.problems import Problem
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.tools.fake_services.loopback_server import LoopbackServer, Reply
 from PIL import Image
