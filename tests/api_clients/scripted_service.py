@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from controlstack.api_clients.credentials.redaction import Secret
+from controlstack.api_clients.credentials.specs import api_key_spec
 from controlstack.api_clients.credentials.store import Credentials
 from controlstack.api_clients.http.messages import Answer, Call, Carrier, ImageSlot
 from controlstack.api_clients.http.transport import Limits
@@ -93,7 +94,7 @@ class ToyOptions:
 class Toy(Endpoint[ToyOptions]):
     """Takes one canny control; `{"id", "state", "outputs"}` is all it says."""
 
-    service = "toy"
+    credential_spec = api_key_spec("toy", "Toy")
     target = "Toy"
     base_url = "https://toy.invalid"
     url_variable = "CONTROLSTACK_TOY_URL"
