@@ -16,13 +16,13 @@ _LATENCY = 4.0
 
 
 def instructions(services: Services) -> str:
-    """What to do with them."""
+    """How to use the doubles."""
     variables = services.environment.items()
     controls = ", ".join(double.url + CONTROL for double in services.doubles)
     return "\n".join(
         [
-            "ModelsLab, Scenario and Qolaba are played on this machine, with a bucket for pictures (Ctrl-C stops).",
-            "Their pictures are drawings in each one's colour; the keys are fake and open nothing else.",
+            "Doubles of ModelsLab, Scenario and Qolaba run on this machine, with an image bucket. Ctrl-C stops them.",
+            "Their images are drawings, in a color for each service. The keys below are fake.",
             "",
             "Set this where ComfyUI is started, then start it. In bash, zsh:",
             *(f"  export {name}={value}" for name, value in variables),
@@ -31,7 +31,7 @@ def instructions(services: Services) -> str:
             "In Windows' cmd:",
             *(f"  set {name}={value}" for name, value in variables),
             "",
-            f"To see what they were asked, or to upset them: {controls}",
+            f"To see what they received, or to make them fail: {controls}",
             """  curl -d '{"plan": {"poll": ["failed job"]}}' """ + services.modelslab.url + CONTROL,
         ]
     )
