@@ -36,7 +36,7 @@ AUTOMATIC = "automatic"
 MODEL_FOLDERS = ("checkpoints", "diffusers", "diffusion_models")
 
 FP8_NOT_SUPPORTED = ProblemKind(
-    "fp8_not_supported", "precision is {value}, and Apple's GPUs have no 8-bit numbers. Set precision to {suggestion}."
+    "fp8_not_supported", "precision is {value}, but Apple GPUs do not support fp8. Set precision to {suggestion}."
 )
 
 

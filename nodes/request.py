@@ -48,7 +48,7 @@ class ControlStackReference(io.ComfyNode):
                     "kind",
                     options=ReferenceKind,
                     default=ReferenceKind.STYLE,
-                    tooltip="What to take from the image. style: colours and mood. character: the figure. face: the "
+                    tooltip="What to take from the image. style: colors and mood. character: the figure. face: the "
                     "face.",
                 ),
                 *window_inputs("reference"),

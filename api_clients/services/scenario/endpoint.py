@@ -108,7 +108,7 @@ class Scenario(Endpoint[ScenarioOptions]):
                 "Set model_family if you know it. Otherwise the service ends controls half-way if it is Flux dev."
             )
         if kind is Family.FLUX_DEV and request.negative_prompt.strip():
-            found.append("According to the documents, Flux models ignore the negative prompt on this endpoint.")
+            found.append("According to the documentation, Flux models ignore the negative prompt on this endpoint.")
         return found
 
     def image_slots(self, request: GenerationRequest, options: ScenarioOptions) -> list[ImageSlot]:
