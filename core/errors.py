@@ -31,7 +31,7 @@ class ControlStackError(Exception):
 
 
 class InvalidRequest(ControlStackError):
-    """The target cannot run the request. `problems` lists every reason; each sentence names the target if it matters."""
+    """The target cannot run the request. `problems` holds each reason as a whole sentence."""
 
     def __init__(self, target: str, problems: Sequence[Problem]) -> None:
         self.target = target

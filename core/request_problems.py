@@ -174,7 +174,7 @@ INVALID_WINDOW = ProblemKind(
 )
 EMPTY_WINDOW = ProblemKind(
     "empty_window",
-    "{field} is {value}, and none of the {calls} network evaluations of the run falls inside it. Widen it.",
+    "{field} is {value}, but none of the {calls} model evaluations of the run falls inside it. Widen the window.",
 )
 
 # Upscaling

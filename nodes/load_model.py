@@ -227,8 +227,8 @@ def _source(library: Library, model_name: str, parts: Parts) -> ModelSource:
     if path := _model_paths(library).get(model_name):
         return source_of(path, library, parts)
     raise ModelNotFound(
-        f"model_name is '{model_name}', which is no longer among ComfyUI's models. Put it back into "
-        f"{library.places(*MODEL_FOLDERS)} or choose another."
+        f"model_name is '{model_name}', but ComfyUI has no model of this name. Put it into "
+        f"{library.places(*MODEL_FOLDERS)}, or choose another model."
     )
 
 

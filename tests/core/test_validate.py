@@ -140,14 +140,14 @@ ONE_PROBLEM: dict[str, tuple[dict[str, Any], tuple[str, str, object], str]] = {
     "empty window": (
         {"controls": (replace(CANNY, start=0.50, end=0.52),), "steps": 21},
         ("empty_window", "control 1 (canny) window", "0 to 1"),
-        "control 1 (canny) window is 0.5 to 0.52, and none of the 21 network evaluations of the run falls inside it. "
-        "Widen it.",
+        "control 1 (canny) window is 0.5 to 0.52, but none of the 21 model evaluations of the run falls inside it. "
+        "Widen the window.",
     ),
     "channels": (
         {"controls": (replace(CANNY, image=torch.rand(1, 8, 8, 2)),)},
         ("image_shape", "control 1 image", None),
-        "control 1 image has the shape [1, 8, 8, 2]. An image must have the shape [batch, height, width, channels] with "
-        "1, 3 or 4 channels, and no dimension may be 0. Check the node that it comes from.",
+        "control 1 image has the shape [1, 8, 8, 2]. An image must have the shape [batch, height, width, channels] "
+        "with 1, 3 or 4 channels, and no dimension may be 0. Check the node that it comes from.",
     ),
     "steps of a scheduler": (
         {"scheduler": SchedulerChoice(SchedulerName.DDIM), "steps": 41},
@@ -183,8 +183,8 @@ ONE_PROBLEM: dict[str, tuple[dict[str, Any], tuple[str, str, object], str]] = {
     "no pixels": (
         {"controls": (replace(CANNY, image=torch.rand(0, 8, 8, 3)),)},
         ("image_shape", "control 1 image", None),
-        "control 1 image has the shape [0, 8, 8, 3]. An image must have the shape [batch, height, width, channels] with "
-        "1, 3 or 4 channels, and no dimension may be 0. Check the node that it comes from.",
+        "control 1 image has the shape [0, 8, 8, 3]. An image must have the shape [batch, height, width, channels] "
+        "with 1, 3 or 4 channels, and no dimension may be 0. Check the node that it comes from.",
     ),
     "batch": (
         {"controls": (replace(CANNY, image=torch.rand(3, 8, 8, 3)),), "batch_size": 2},
@@ -338,7 +338,7 @@ LATENT = replace(
         ),
         (
             {"init_image": IMAGE, "denoise": 0.2, "references": (replace(STYLE, end=0.1),)},
-            ("reference 1 window is 0 to 0.1", "none of the 4 network evaluations", "Widen it."),
+            ("reference 1 window is 0 to 0.1", "none of the 4 model evaluations", "Widen the window."),
         ),
     ],
 )

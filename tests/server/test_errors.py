@@ -66,7 +66,7 @@ def test_numbers_outside_their_range_are_refused_with_the_field(
         ("2", {"2": {"detect": "guess"}}, "detect is 'guess'. It must be one of local, service, none."),
         ("2", {"2": {"resize": "bend"}}, "resize is 'bend'. It must be one of crop, fit, stretch."),
         ("20", {"20": {"precision": "fp99"}}, "precision is 'fp99'. It must be one of auto, fp32, fp16, bf16, fp8."),
-        ("20", {"20": {"model_name": "gone"}}, "model_name is 'gone', which is no longer among ComfyUI's models."),
+        ("20", {"20": {"model_name": "gone"}}, "model_name is 'gone', but ComfyUI has no model of this name."),
     ],
 )
 def test_a_mistake_is_one_sentence_at_its_node(

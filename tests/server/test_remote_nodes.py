@@ -86,7 +86,7 @@ def test_a_value_that_its_combo_does_not_have_is_refused(remote_comfy: ComfyServ
 
 def test_a_profile_without_a_key_says_how_to_store_one(remote_comfy: ComfyServer, services: Services) -> None:
     message = failure(remote_comfy.run(remote_graph("ControlStackScenario", 5, profile="second")), "20")
-    assert message.startswith("There is no key for scenario, profile 'second'.")
+    assert message.startswith("There is no key for Scenario (profile 'second').")
     assert "python -m controlstack.credentials set scenario --profile second" in message
     assert not services.scenario.seen
 

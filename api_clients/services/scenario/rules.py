@@ -70,8 +70,8 @@ TOO_MANY_MODALITIES = ProblemKind(
 )
 CONTROLS_WITH_MODALITY = ProblemKind(
     "scenario_controls_with_modality",
-    "{value} controls are connected and modality is set. When modality is set, one control provides the image. Keep one "
-    "control, or clear modality.",
+    "{value} controls are connected and modality is set. When modality is set, one control provides the image. Keep "
+    "one control, or clear modality.",
 )
 STRENGTH_WITH_MODALITY = ProblemKind(
     "scenario_strength_with_modality",
