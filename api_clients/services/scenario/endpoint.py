@@ -60,8 +60,8 @@ _PHASES: Mapping[str, Phase] = {
 }
 _LEGACY = "This endpoint is deprecated. Scenario may no longer offer it, at least for this model."
 _ELSEWHERE = (
-    "The job may belong to another key or project. For another project, queue its request again with that projectId and "
-    "force_new off; Fetch Job finds such a job only if this computer sent it in the last 30 days."
+    "The job may belong to another key or project. For another project, queue its request again with that projectId "
+    "and force_new off; Fetch Job finds such a job only if this computer sent it in the last 30 days."
 )
 
 
