@@ -70,7 +70,7 @@ function openForm(service, profileName, panel) {
   };
   form.append(
     text(`Key for ${service.title}`, "font-weight:bold"),
-    labeled("profile", profile),
+    labeled("profile (the name by which nodes select this key)", profile),
     ...fields.map(([field, box]) => labeled(field.name + (field.optional ? " (optional)" : ""), box)),
     problem,
     button("Store", store),
