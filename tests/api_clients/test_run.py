@@ -371,7 +371,7 @@ def test_a_done_job_that_the_service_does_not_tell_of_stays_done_and_is_not_boug
     toy.on("/a.png", Reply(b"expired", 410))
     toy.on("/jobs/7", Reply({"error": "no"}, status))
     message = fails(ServiceError, toy, journal)
-    assert "job 7 itself" in message and "gave no new one" in message and "force_new" in message
+    assert "does not mean that job 7 failed" in message and "gave no new one" in message and "force_new" in message
     with pytest.raises(ServiceError):
         fetch(toy, journal)
     fails(ServiceError, toy, journal)
