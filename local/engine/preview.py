@@ -16,10 +16,10 @@ _PROBES = 96
 
 
 class LatentPreview:
-    """A linear map from latent channels to colours, fitted to a model's own decoder, so it suits any autoencoder.
+    """A linear map from latent channels to colours, fitted to the model's decoder, so it works with any autoencoder.
 
-    `device` is where the decoder computes, which may not be where it lies before it is called, and `dtype` what it
-    computes in, which may not be what it lies in.
+    `device` and `dtype` are those in which the decoder computes. Its weights may be on another device, or in another
+    dtype, until it is called.
     """
 
     def __init__(self, vae: Any, device: torch.device, dtype: torch.dtype) -> None:
@@ -33,7 +33,7 @@ class LatentPreview:
             shift = vae.config.get("shift_factor") or 0.0
             colours = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)
-        # A decoder that gives NaN must fail where its result is looked at, with a sentence, not here in the fit.
+        # A decoder that gives NaN must fail where its result is checked, with a clear message, not here in the fit.
         self._weights = torch.linalg.lstsq(inputs, colours.nan_to_num().clamp(-1, 1)).solution
 
     def __call__(self, latents: Tensor) -> Tensor:
@@ -44,6 +44,6 @@ class LatentPreview:
 
 
 def latent_preview(model: LocalModel, vae: Any) -> LatentPreview:
-    """The preview for latents of that autoencoder, fitted once."""
+    """The preview for latents of that autoencoder. It is fitted once and cached with the model."""
     dtype = decoding_dtype(model.family, vae)
     return model.results.get(("preview", ref(vae)), lambda: LatentPreview(vae, model.device, dtype))

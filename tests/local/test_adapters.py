@@ -20,7 +20,7 @@ from controlstack.local.engine.check import problems
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.engine.run import Step
-from controlstack.local.files.networks import image_encoder
+from controlstack.local.files.request_networks import image_encoder
 from controlstack.local.model.local_model import LocalModel
 from controlstack.models.adapter_search import find_adapters
 from controlstack.models.families import Family
@@ -73,7 +73,7 @@ def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_skipped(
     save_file(adapters(tiny_model(Family.SDXL))["ip-adapter_tiny"], tmp_path / "ip-adapter_sdxl.safetensors")
     (tmp_path / "ip-adapter_broken.safetensors").write_bytes(b"nothing")
     assert find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH, lambda adapter: True) == {}
-    assert "It is left out." in caplog.text
+    assert "The file is skipped." in caplog.text
 
 
 def test_a_kind_without_an_adapter_is_refused(stocked: Models) -> None:

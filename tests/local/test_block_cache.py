@@ -216,10 +216,13 @@ def test_controls_references_and_loras_act_together_with_it(flux: LocalModel) ->
     assert torch.equal(made(flux, 0).images, before)
 
 
-def test_an_image_that_is_drawn_again_larger_begins_anew_as_well(flux: LocalModel) -> None:
+def test_the_second_pass_of_an_upscale_has_a_cache_of_its_own(flux: LocalModel) -> None:
     result = made(flux, ALL, upscale=True)
     assert result.images.shape == (1, 2 * SIZE, 2 * SIZE, 3)
-    assert [note[:23] for note in result.notes] == ["In 5 of 6 steps only th", "Drawn again: In 2 of 3 "]
+    assert list(result.notes) == [
+        "block_cache 1 skipped blocks in 5 of 6 steps, which changed the image.",
+        "Second pass: block_cache 1 skipped blocks in 2 of 3 steps, which changed the image.",
+    ]
 
 
 def test_the_notes_say_how_much_was_skipped(flux: LocalModel) -> None:
@@ -235,5 +238,5 @@ def test_what_cannot_do_it_is_refused_in_words(flux: LocalModel, stocked: Models
         made(stocked(Family.SDXL), 0.1)
     with pytest.raises(InvalidRequest, match=r"block_cache is 1\.5\. It must be from 0 to 1\. Set it to 1\."):
         made(flux, 1.5)
-    with pytest.raises(InvalidRequest, match=r"(?s)2 reasons.*steps is 0.*block_cache is 0\.1"):
+    with pytest.raises(InvalidRequest, match=r"(?s)2 problems.*steps is 0.*cannot use the block cache"):
         made(stocked(Family.SD15), 0.1, steps=0)

@@ -137,12 +137,12 @@ def test_files_that_are_not_there_are_reported_before_anything_runs(fresh: Model
     wanted = (Lora(DIFFUSERS), Lora("gone.safetensors"), Lora(remote_id="style-7"), Lora("unused", strength=0.0))
     request = replace(REQUEST, loras=wanted, vae="nope.safetensors")
     assert [str(problem) for problem in problems(model, request, inventory_of(model))] == [
-        "lora 3 is 'style-7', which is stored with a service. The local engine needs a file: choose one of ComfyUI's "
+        "lora 3 is 'style-7', which is stored with a service. The local engine needs a file. Choose one of ComfyUI's "
         "LoRAs.",
         f"lora 2 is 'gone.safetensors', which is not in {tmp_path}. Put the file there, or choose another one.",
         "vae is 'nope.safetensors', which is not in models/vae. Put the file there, or choose another one.",
     ]
-    with pytest.raises(InvalidRequest, match="for 3 reasons"):
+    with pytest.raises(InvalidRequest, match="with 3 problems"):
         generate(model, request)
     assert problems(model, replace(REQUEST, loras=wanted[:1]), inventory_of(model)) == []
 

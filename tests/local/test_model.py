@@ -23,7 +23,7 @@ from controlstack.local.engine.check import capabilities
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.files.load import load_model
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.source import DEMO_MODEL, source_of
 from controlstack.models.families import FACTS, Family
@@ -154,7 +154,7 @@ def test_an_index_that_names_anything_else_is_not_run(copy: Path) -> None:
     content = json.loads(index.read_text(encoding="utf-8"))
     for entry, shown in ((["os", "system"], "system"), (None, "nothing"), (["diffusers"], "nothing")):
         index.write_text(json.dumps({**content, "unet": entry}), encoding="utf-8")
-        with pytest.raises(ModelUnreadable, match=rf"has {shown} as its unet: it must be UNet2DConditionModel"):
+        with pytest.raises(ModelUnreadable, match=rf"has {shown} as its unet, but it must be UNet2DConditionModel"):
             load(copy)
 
 

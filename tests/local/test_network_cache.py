@@ -16,8 +16,8 @@ from controlstack.core.request import ControlUnit, GenerationRequest, ImageRefer
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.engine.run import Step
-from controlstack.local.files import networks as networks_module
-from controlstack.local.files.networks import control_network, image_encoder
+from controlstack.local.files import request_networks as networks_module
+from controlstack.local.files.request_networks import control_network, image_encoder
 from controlstack.local.model.local_model import KEPT_ADAPTER_SETS, LocalModel
 from controlstack.local.model.network_cache import KEPT_NETWORKS
 from controlstack.models.families import Family

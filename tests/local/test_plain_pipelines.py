@@ -17,7 +17,7 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
-from controlstack.local.files.networks import control_network, image_encoder
+from controlstack.local.files.request_networks import control_network, image_encoder
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.pipelines import Task
 from controlstack.local.schedulers.factory import make_scheduler

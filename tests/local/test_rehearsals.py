@@ -14,7 +14,7 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.model.local_model import LocalModel
 from controlstack.models.families import Family
 from controlstack.tests.local.stocked import SIZE, picture

@@ -286,7 +286,7 @@ def test_a_missing_part_is_named_with_the_folder_it_belongs_in(own: Library) -> 
 
 def test_a_chosen_part_that_is_gone_or_wrong_is_a_sentence(own: Library) -> None:
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(Family.SD15, components())))
-    with pytest.raises(ModelNotFound, match=r"'gone\.safetensors' is not in .*vae.* any more\. Put it back"):
+    with pytest.raises(ModelNotFound, match=r"'gone\.safetensors' is not in .*vae.*\. Put it there"):
         load(path, own, parts=Parts(vae="gone.safetensors"))
     write(own, "vae/net.safetensors", stored(hf_text(components()["text_encoder"])))
     with pytest.raises(ModelUnreadable, match=r"net\.safetensors is a text encoder, not a VAE\. Choose a file"):
@@ -332,7 +332,7 @@ def test_tensors_that_are_missing_or_too_many_are_an_error(change: Any, message:
 def test_a_checkpoint_that_is_cut_off_is_a_sentence(own: Library) -> None:
     path = write(own, "checkpoints/short.safetensors", stored(checkpoint(Family.SD15, components())))
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ModelUnreadable, match=r"short\.safetensors is cut off: 1000 of its bytes are missing\."):
+    with pytest.raises(ModelUnreadable, match=r"short\.safetensors is truncated: 1000 bytes are missing\."):
         load(path, own)
 
 
@@ -341,7 +341,7 @@ def test_a_checkpoint_that_is_cut_off_is_a_sentence(own: Library) -> None:
     [
         (
             {"model.diffusion_model.joint_blocks.0.x": (4, 4)},
-            "is of the family SD 3\\. The local engine runs SD 1.5, SDXL",
+            "is of the SD 3 family\\. The local engine runs SD 1.5, SDXL",
         ),
         (
             {"control_model.input_hint_block.0.weight": (4, 4), "control_model.zero_convs.0.0.weight": (4, 4)},
@@ -351,7 +351,7 @@ def test_a_checkpoint_that_is_cut_off_is_a_sentence(own: Library) -> None:
         ({"anything": (4, 4)}, "is a file of unknown kind"),
         (
             {"input_blocks.0.0.weight": (4, 8, 3, 3)},
-            r"has 8 input channels, and a .* has 4\. It was made for another task",
+            r"has 8 input channels, but a .* has 4\. It was made for another task",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.engine.options import Options
 from controlstack.local.engine.run import Run, Step
 from controlstack.local.extras.tiled_diffusion import Tile, tiles_of
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.memory.offload import denoising_bytes
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.schedulers.factory import make_scheduler
@@ -300,13 +300,13 @@ def test_tokens_are_merged_on_each_tile(demo: LocalModel) -> None:
 
 def test_the_notes_say_how_many_tiles_there_were(demo: LocalModel) -> None:
     (note,) = generate(demo, REQUEST, options=Options(tile_size=TILE)).notes
-    assert note == "The model saw the picture in 3 tiles of 64 pixels at every step."
+    assert note == "Every step was predicted in 3 tiles of 64 pixels."
     assert generate(demo, REQUEST, options=Options(tile_size=128)).notes == ()
 
 
 def test_what_cannot_be_done_is_refused_in_words_with_every_other_problem(demo: LocalModel, stocked: Models) -> None:
     with pytest.raises(
-        InvalidRequest, match=r"cannot work in tiles; only SD 1\.5 and SDXL can\. Set tile_size to 0, or"
+        InvalidRequest, match=r"does not support tiled diffusion; only SD 1\.5 and SDXL do\. Set tile_size to 0, or"
     ):
         image(stocked(Family.FLUX_DEV), REQUEST)
     with pytest.raises(InvalidRequest, match=r"tile_size is 100\. It must be a multiple of 64\. Set it to 128, or"):

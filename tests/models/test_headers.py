@@ -48,7 +48,7 @@ def test_an_unchanged_file_is_read_once_and_a_changed_one_again(net_file: Path) 
 def test_a_file_that_is_cut_off_is_a_sentence(net_file: Path, kept: int) -> None:
     net_file.write_bytes(net_file.read_bytes()[:kept])
     with pytest.raises(
-        ModelUnreadable, match=r"net\.safetensors (cannot be read|is cut off).*Download the model again"
+        ModelUnreadable, match=r"net\.safetensors (cannot be read|is truncated).*Download the model again"
     ):
         facts_of(net_file)
 

@@ -16,7 +16,7 @@ from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inputs import net_kind
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.files.controlnet_file import load_net
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.source import DEMO_MODEL
 from controlstack.models.families import FACTS, Family
@@ -203,7 +203,7 @@ def test_a_file_that_cannot_be_read_is_left_out_with_a_warning(folder: Path, cap
     found = search(Family.SD15, folder, width=96, own=DEMO_MODEL / "controlnet").nets()
     assert found[Modality.CANNY].path == DEMO_MODEL / "controlnet" / "canny"
     assert "canny_broken.safetensors cannot be read" in caplog.text
-    assert "It is left out." in caplog.text
+    assert "The file is skipped." in caplog.text
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------
@@ -229,14 +229,14 @@ def test_a_chosen_pickle_is_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (lambda: control_net(Family.SDXL).state_dict(), "is a ControlNet for SDXL, and the model is SD 1.5"),
-        (lambda: unet().state_dict(), "is a diffusion model .* for SD 1.5, which is not a ControlNet"),
-        (lambda: {"lora_controlnet": torch.zeros(1), "x.weight": torch.zeros(1)}, "is a Control-LoRA, which is not"),
+        (lambda: control_net(Family.SDXL).state_dict(), "is a ControlNet for SDXL, but the model is SD 1.5"),
+        (lambda: unet().state_dict(), "is a diffusion model .* for SD 1.5, which .* cannot use as a ControlNet"),
+        (lambda: {"lora_controlnet": torch.zeros(1), "x.weight": torch.zeros(1)}, "is a Control-LoRA, which .* cannot"),
     ],
 )
 def test_a_chosen_file_that_does_not_fit_is_a_sentence(tensors: object, message: str, folder: Path) -> None:
     write(folder, "x.safetensors", tensors())  # type: ignore[operator]
-    with pytest.raises(ModelUnreadable, match=rf"x\.safetensors, chosen for canny, {message}.*Choose another net"):
+    with pytest.raises(ModelUnreadable, match=rf"x\.safetensors {message}.*Choose another ControlNet for canny"):
         search(Family.SD15, folder, chosen={Modality.CANNY: "x.safetensors"}).chosen_nets()
     with pytest.raises(ModelNotFound, match=r"'gone\.safetensors' is not in"):
         search(Family.SD15, folder, chosen={Modality.CANNY: "gone.safetensors"}).nets()
@@ -244,7 +244,7 @@ def test_a_chosen_file_that_does_not_fit_is_a_sentence(tensors: object, message:
 
 def test_a_union_net_that_does_not_know_a_modality_cannot_be_chosen_for_it(folder: Path) -> None:
     write(folder, "union.safetensors", union_net(Family.SDXL, 6).state_dict())
-    with pytest.raises(ModelUnreadable, match="a union net, does not know inpaint"):
+    with pytest.raises(ModelUnreadable, match=r"The union net union\.safetensors does not support inpaint"):
         search(Family.SDXL, folder, chosen={Modality.INPAINT: "union.safetensors"}).nets()
 
 
@@ -256,11 +256,11 @@ def test_a_missing_net_is_said_with_what_was_looked_for_where_and_where_to_get_i
     (folder / "canny_15.pth").write_bytes(b"")
     text = search(Family.SD15, folder).missing(Modality.CANNY)
     assert text == (
-        f"A ControlNet for SD 1.5 with canny in its name was looked for in {folder}; "
-        "canny_15.pth is a pickle, which is opened only when it is chosen; "
-        "canny_xl.safetensors is a ControlNet for SDXL, and the model is SD 1.5. "
-        "One is lllyasviel/control_v11p_sd15_canny on huggingface.co: put it into models/controlnet, or choose a file "
-        "with a ControlNet Models node, or remove it."
+        f"There is no ControlNet for SD 1.5 with canny in its name in {folder}. "
+        "canny_15.pth is a pickle, which is opened only if you choose it. "
+        "canny_xl.safetensors is a ControlNet for SDXL, but the model is SD 1.5. "
+        "Put lllyasviel/control_v11p_sd15_canny from huggingface.co into models/controlnet, choose a file with a "
+        "ControlNet Models node, or remove the control."
     )
 
 
@@ -268,15 +268,15 @@ def test_a_missing_net_is_said_with_what_was_looked_for_where_and_where_to_get_i
 @pytest.mark.parametrize("modality", Modality)
 def test_every_missing_net_has_its_sentence(family: Family, modality: Modality, folder: Path) -> None:
     text = search(family, folder).missing(modality)
-    assert text.startswith(f"A ControlNet for {family.value} with ")
-    assert ("on huggingface.co" in text) == (NETS_OF[modality][0] in NET_SOURCES[family.compatible_family])
+    assert text.startswith(f"There is no ControlNet for {family.value} with ")
+    assert ("from huggingface.co" in text) == (NETS_OF[modality][0] in NET_SOURCES[family.compatible_family])
     assert not set("()?[]*") & set(text.replace(str(folder), ""))
 
 
 def test_the_request_is_refused_with_that_sentence_before_anything_runs(folder: Path) -> None:
     model = tiny_model(Family.SDXL, Library({"controlnet": (folder,)}))
     request = GenerationRequest(controls=(ControlUnit(Modality.CANNY, torch.zeros(1, 64, 64, 3)),))
-    with pytest.raises(InvalidRequest, match=r"looked for in .*One is xinsir/controlnet-union-sdxl-1\.0 on hugging"):
+    with pytest.raises(InvalidRequest, match=r"There is no .*Put xinsir/controlnet-union-sdxl-1\.0 from hugging"):
         generate(model, request)
 
 
@@ -368,7 +368,7 @@ def test_a_net_that_lacks_tensors_is_a_sentence(folder: Path) -> None:
     tensors = dict(control_net(Family.FLUX_DEV).state_dict())
     del tensors["context_embedder.weight"]
     path = write(folder, "flux.safetensors", tensors)
-    with pytest.raises(ModelUnreadable, match=r"flux\.safetensors has no 'context_embedder\.weight'"):
+    with pytest.raises(ModelUnreadable, match=r"flux\.safetensors has no tensor 'context_embedder\.weight'"):
         load_net(path, flux_transformer().config, torch.float32)
 
 
