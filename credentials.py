@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from .api_clients.credentials.command import main
+from .api_clients.credentials.__main__ import main
 
 if __name__ == "__main__":
     sys.exit(main())

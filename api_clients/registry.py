@@ -1,10 +1,15 @@
-"""The one index of remote endpoints. Nodes, settings, matrix and tests derive from it or are checked against it."""
+"""The one index of remote endpoints. Nodes, settings, matrix and tests derive from it or are checked against it.
+
+New endpoints go to the end.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import UnknownChoice
+from .credentials.specs import IMAGE_HOST, CredentialSpec
 from .services.endpoint import Endpoint
 from .services.modelslab.endpoint import ModelsLab, ModelsLabEnterprise
 from .services.qolaba.endpoint import QolabaControlNet, QolabaImageToImage
@@ -17,6 +22,11 @@ ENDPOINTS: tuple[Endpoint[Any], ...] = (
     QolabaControlNet(),
     QolabaImageToImage(),
 )
+
+SPECS: Mapping[str, CredentialSpec] = {
+    spec.service: spec for spec in (*(endpoint.credential_spec for endpoint in ENDPOINTS), IMAGE_HOST)
+}
+"""The credentials that a user can enter, by service."""
 
 
 def find_endpoint(name: str) -> Endpoint[Any]:

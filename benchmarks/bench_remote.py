@@ -136,7 +136,7 @@ def resumed(services: Services, folder: Path) -> None:
     endpoint, environ = find_endpoint("ModelsLab"), dict(services.environment)
     image = torch.linspace(0, 1, 128 * 128 * 3).reshape(1, 128, 128, 3)
     request = GenerationRequest("a lighthouse", width=128, height=128, controls=(ControlUnit(Modality.CANNY, image),))
-    credentials = find_credentials(endpoint.service, "default", folder / "none", environ)
+    credentials = find_credentials(endpoint.credential_spec, "default", folder / "none", environ)
     account, settings = Account(credentials, Journal(folder / "jobs")), Settings(environ=environ)
     remotes = [RemoteRequest(endpoint, replace(request, seed=seed), endpoint.options_type()) for seed in range(RESUMED)]
     for remote in remotes:

@@ -92,18 +92,20 @@ class SchedulerSupport:
     """The schedulers that a request can choose by name."""
     default: SchedulerName | None = None
     """The scheduler of a request that chooses none; None where it is not known."""
-    missing: Mapping[SchedulerName, ProblemKind] = field(default_factory=dict)
+    missing: Mapping[SchedulerName, ProblemKind] = field(default_factory=dict[SchedulerName, ProblemKind])
     """The problem of choosing a scheduler that is not among `names`, where there is a particular reason for it. Its
     template takes `target` and `choices`."""
     karras_sigmas: frozenset[SchedulerName] = frozenset()
     """The schedulers that can use Karras sigmas."""
-    algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(default_factory=dict)
+    algorithm_types: Mapping[SchedulerName, frozenset[AlgorithmType]] = field(
+        default_factory=dict[SchedulerName, frozenset[AlgorithmType]]
+    )
     """The algorithm types of each scheduler that has any."""
-    max_steps: Mapping[SchedulerName, int] = field(default_factory=dict)
+    max_steps: Mapping[SchedulerName, int] = field(default_factory=dict[SchedulerName, int])
     """The most steps of each scheduler that accepts fewer than the target's range of steps."""
     needs_init_image: frozenset[SchedulerName] = frozenset()
     """The schedulers that run only with an init_image and without a mask."""
-    calls: Mapping[SchedulerName, Calls] = field(default_factory=dict)
+    calls: Mapping[SchedulerName, Calls] = field(default_factory=dict[SchedulerName, Calls])
     """How often each scheduler calls the network, where it is not once a step."""
 
 
@@ -129,7 +131,7 @@ class ControlSupport:
     """The modalities that accept a mask even without `masks`, because it is part of the control (inpaint)."""
     remedy: str = "Remove it, or use one of these."
     """What to do about a control of another modality, as a whole sentence."""
-    remedies: Mapping[Modality, str] = field(default_factory=dict)
+    remedies: Mapping[Modality, str] = field(default_factory=dict[Modality, str])
     """What to do about a control of one modality in particular; goes before `remedy`."""
 
 
@@ -180,7 +182,7 @@ class Capabilities:
     target: str
     """The target's name in messages and in the support matrix."""
     prompts: PromptSupport = PromptSupport()
-    ranges: Mapping[str, Range] = field(default_factory=dict)
+    ranges: Mapping[str, Range] = field(default_factory=dict[str, Range])
     """The range of each numeric field of GenerationRequest that the target limits."""
     sizes: tuple[tuple[int, int], ...] = ()
     """The only pairs of width and height, where the target has a fixed list."""

@@ -22,22 +22,8 @@ ControlStackError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from .problems import Problem as NewProblem
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A problem whose sentence is put together from parts. Being replaced by core.problems."""
-
-    field: str
-    value: str
-    limit: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.field} is {self.value}: {self.limit}. {self.remedy}"
+from .problems import Problem
 
 
 class ControlStackError(Exception):
@@ -47,7 +33,7 @@ class ControlStackError(Exception):
 class InvalidRequest(ControlStackError):
     """The target cannot run the request. `problems` lists every reason."""
 
-    def __init__(self, target: str, problems: Sequence[Problem | NewProblem]) -> None:
+    def __init__(self, target: str, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         if len(self.problems) == 1:
             text = f"Invalid input for {target}. {self.problems[0]}"

@@ -34,7 +34,7 @@ class Modality(StrEnum):
     GRAY = "gray", "Gray"
     LOW_QUALITY = "low_quality", "Low Quality"
 
-    title: str
+    title: str  # pyright: ignore[reportIncompatibleMethodOverride]  # hides str.title, which nobody needs here
     thin_lines: bool
 
     def __new__(cls, name: str, title: str = "", thin_lines: bool = False) -> Modality:

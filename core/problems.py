@@ -5,18 +5,21 @@ The editor offers the suggestion and translates the sentence by its code; everyb
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from string import Formatter
 from types import MappingProxyType
+from typing import cast
 
 
 @dataclass(frozen=True)
 class Problem:
     """One reason why a request cannot run.
 
-    `field` is the input that the user has to change and `value` what it is set to. `suggestion` is a value of that
+    `field` is the input that the user has to change and `value` what it is set to. An input of one control, reference
+    or LoRA has its number in the stack, counted from 1: `control 2 (depth) strength`. `suggestion` is a value of that
     input that resolves the problem, None where no single value does. `arguments` are the other words of the sentence.
     """
 
@@ -24,7 +27,7 @@ class Problem:
     field: str
     value: object = None
     suggestion: object = None
-    arguments: Mapping[str, object] = field(default_factory=dict)
+    arguments: Mapping[str, object] = dataclasses.field(default_factory=dict[str, object])
 
     @property
     def code(self) -> str:
@@ -61,5 +64,5 @@ def _text(value: object) -> str:
     if isinstance(value, Enum):
         return _text(value.value)
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_text, value))
+        return ", ".join(_text(item) for item in cast("Sequence[object]", value))
     return str(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from .modality import Modality
 from .scheduler import SchedulerChoice
@@ -53,7 +53,7 @@ def describe(value: object) -> object:
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, tuple):
-        return [describe(item) for item in value]
+        return [describe(item) for item in cast("tuple[object, ...]", value)]
     if is_dataclass(value):
         pairs = ((f.name, getattr(value, f.name)) for f in fields(value))
         return {name: describe(item) for name, item in pairs if item is not None and item != () and item != ""}

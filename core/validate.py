@@ -150,8 +150,8 @@ def _karras_sigmas(request: GenerationRequest, capabilities: Capabilities) -> It
 def _algorithm_type(request: GenerationRequest, capabilities: Capabilities) -> Iterator[Problem]:
     target, schedulers = capabilities.target, capabilities.schedulers
     name, value = request.scheduler.name or schedulers.default, request.scheduler.algorithm_type
-    types = schedulers.algorithm_types.get(name, frozenset()) if name else frozenset()
-    if value is None or value in types:
+    types = schedulers.algorithm_types.get(name) if name else None
+    if value is None or (types and value in types):
         return
     able = _names(name for name in schedulers.algorithm_types if name in schedulers.names)
     if not able:
@@ -219,9 +219,13 @@ def _conflicts(request: GenerationRequest, capabilities: Capabilities) -> Iterat
 
 def _is_used(request: GenerationRequest, name: str) -> bool:
     """Whether a field is set. Controls, references and LoRAs count only with a weight other than 0."""
-    value = getattr(request, name)
-    if isinstance(value, tuple):
-        return bool(acting(value))
+    if name == "controls":
+        return bool(acting(request.controls))
+    if name == "references":
+        return bool(acting(request.references))
+    if name == "loras":
+        return bool(acting(request.loras))
+    value: object = getattr(request, name)
     return value is not None and value != "" and value is not False
 
 

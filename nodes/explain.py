@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ..api_clients.credentials.redaction import REDACTED, Secret
-from ..api_clients.credentials.specs import SPECS
 from ..api_clients.credentials.store import credentials_file
 from ..api_clients.http.transport import service_url
 from ..api_clients.jobs.run import RemoteRequest, image_host_for, preview_body
@@ -117,7 +116,7 @@ def explain_remote(request: GenerationRequest, endpoint: Endpoint[Any], fields: 
     call = endpoint.submit(endpoint.with_webhook(body, ADDRESS_LABEL) if public_address() else body, options)
     query = "&".join(f"{name}={value}" for name, value in call.query.items())
     address = service_url(endpoint.base_url, endpoint.url_variable) + call.path + (f"?{query}" if query else "")
-    shown = endpoint.authorize(call, dict.fromkeys(SPECS[endpoint.service].fields, Secret(REDACTED))).body
+    shown = endpoint.authorize(call, dict.fromkeys(endpoint.credential_spec.fields, Secret(REDACTED))).body
     lines = [
         f"{endpoint.target} can run this request. It would be sent with {call.method} to {address}:",
         *(f"Note: {note}" for note in endpoint.notes(request, options)),

@@ -132,7 +132,7 @@ class RemoteNode(io.ComfyNode):
             lambda: run_job(
                 RemoteRequest(endpoint, request, options),
                 Account(
-                    find_credentials(endpoint.service, profile.strip(), keys),
+                    find_credentials(endpoint.credential_spec, profile.strip(), keys),
                     Journal(journal_file(user_folder())),
                     image_host_for(endpoint, options, keys),
                 ),
@@ -185,7 +185,7 @@ class ControlStackFetchJob(io.ComfyNode):
                 endpoint,
                 job_id,
                 Account(
-                    find_credentials(endpoint.service, profile.strip(), credentials_file(user_folder())),
+                    find_credentials(endpoint.credential_spec, profile.strip(), credentials_file(user_folder())),
                     Journal(journal_file(user_folder())),
                 ),
                 Caller(work.show, work.check_stop),

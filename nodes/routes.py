@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from ..api_clients.credentials.specs import SPECS, in_terminal
+from ..api_clients.credentials.specs import CredentialSpec, in_terminal
 from ..api_clients.credentials.store import (
     ProfileStatus,
     credentials_file,
@@ -25,6 +25,7 @@ from ..api_clients.credentials.store import (
 )
 from ..api_clients.jobs.webhook import ROUTE as WEBHOOK
 from ..api_clients.jobs.webhook import notify
+from ..api_clients.registry import SPECS
 from ..core.errors import CredentialsMissing
 from .comfy import PromptServer, user_folder
 
@@ -43,7 +44,7 @@ def add_routes() -> None:
 async def list_credentials(request: web.Request) -> web.Response:
     """All services with their fields, and all profiles: whether they are set and from where, but never a value."""
     try:
-        profiles = await asyncio.to_thread(list_profiles, credentials_file(user_folder()))
+        profiles = await asyncio.to_thread(list_profiles, SPECS, credentials_file(user_folder()))
     except CredentialsMissing as unreadable:
         return web.json_response({"error": str(unreadable)}, status=500)
     services = [
@@ -63,12 +64,12 @@ async def store_key(request: web.Request) -> web.Response:
     if reason := refusal(request.remote or "", request.headers):
         return web.json_response({"error": reason}, status=403)
     try:
-        service, profile, values = _parse(await _small_json(request))
+        spec, profile, values = _parse(await _small_json(request))
         file = credentials_file(user_folder())
         if values:
-            await asyncio.to_thread(store_credentials, service, profile, values, file)
+            await asyncio.to_thread(store_credentials, spec, profile, values, file)
         else:
-            await asyncio.to_thread(remove_credentials, service, profile, file)
+            await asyncio.to_thread(remove_credentials, spec, profile, file)
     except (CredentialsMissing, ValueError, OSError) as error:
         return web.json_response({"error": str(error)}, status=400)
     return web.json_response({"stored": bool(values)})
@@ -117,7 +118,7 @@ async def _small_json(request: web.Request) -> Any:
         raise ValueError("The request is not JSON.") from None  # the original message may contain a part of the key
 
 
-def _parse(value: Any) -> tuple[str, str, dict[str, str]]:
+def _parse(value: Any) -> tuple[CredentialSpec, str, dict[str, str]]:
     form = 'Send {"service": ..., "profile": ..., "values": {...}}, with strings as values.'
     if not isinstance(value, dict):
         raise ValueError(form)
@@ -128,7 +129,7 @@ def _parse(value: Any) -> tuple[str, str, dict[str, str]]:
         raise ValueError(f"There is no service with that name. The services are {', '.join(SPECS)}.")
     if not all(name in SPECS[service].fields and isinstance(text, str) for name, text in values.items()):
         raise ValueError(f"The fields of {service} are {', '.join(SPECS[service].fields)}, with strings as values.")
-    return service, profile, {name: text.strip() for name, text in values.items()}
+    return SPECS[service], profile, {name: text.strip() for name, text in values.items()}
 
 
 def _profile_json(status: ProfileStatus) -> dict[str, Any]:

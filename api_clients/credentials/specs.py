@@ -16,46 +16,38 @@ COMMAND = f"python -m {PACK.name if IN_COMFYUI else 'controlstack'}.credentials"
 class CredentialSpec:
     """The credentials of one service.
 
-    `title` is the service's name for users and `fields` are the names in the credentials file. Each of `variables`
-    maps every field to an environment variable; the first of them with any variable set is used. `optional` fields may
-    be empty.
+    `service` is the name of its tables in the credentials file, `title` the name shown to users and `fields` are the
+    names in the file. Each of `variables` maps every field to an environment variable; the first of them with any
+    variable set is used. `optional` fields may be empty.
     """
 
+    service: str
     title: str
     fields: tuple[str, ...]
     variables: tuple[Mapping[str, str], ...]
     optional: frozenset[str] = frozenset()
 
 
-SPECS: Mapping[str, CredentialSpec] = {
-    "modelslab": CredentialSpec("ModelsLab", ("api_key",), ({"api_key": "MODELSLAB_API_KEY"},)),
-    "modelslab_enterprise": CredentialSpec(
-        "ModelsLab Enterprise", ("api_key",), ({"api_key": "MODELSLAB_ENTERPRISE_API_KEY"},)
+IMAGE_HOST = CredentialSpec(
+    "image_host",
+    "Image host (S3)",
+    ("bucket", "endpoint_url", "region", "access_key", "secret_key"),
+    (
+        {
+            "bucket": "CONTROLSTACK_IMAGE_HOST_BUCKET",
+            "endpoint_url": "CONTROLSTACK_IMAGE_HOST_ENDPOINT",
+            "region": "CONTROLSTACK_IMAGE_HOST_REGION",
+            "access_key": "CONTROLSTACK_IMAGE_HOST_ACCESS_KEY",
+            "secret_key": "CONTROLSTACK_IMAGE_HOST_SECRET_KEY",
+        },
     ),
-    "scenario": CredentialSpec(
-        "Scenario",
-        ("api_key", "api_secret"),
-        (
-            {"api_key": "SCENARIO_SDK_API_KEY", "api_secret": "SCENARIO_SDK_API_SECRET"},
-            {"api_key": "SCENARIO_API_KEY", "api_secret": "SCENARIO_API_SECRET"},
-        ),
-    ),
-    "qolaba": CredentialSpec("Qolaba", ("api_key",), ({"api_key": "QOLABA_API_KEY"},)),
-    "image_host": CredentialSpec(
-        "Image host (S3)",
-        ("bucket", "endpoint_url", "region", "access_key", "secret_key"),
-        (
-            {
-                "bucket": "CONTROLSTACK_IMAGE_HOST_BUCKET",
-                "endpoint_url": "CONTROLSTACK_IMAGE_HOST_ENDPOINT",
-                "region": "CONTROLSTACK_IMAGE_HOST_REGION",
-                "access_key": "CONTROLSTACK_IMAGE_HOST_ACCESS_KEY",
-                "secret_key": "CONTROLSTACK_IMAGE_HOST_SECRET_KEY",
-            },
-        ),
-        optional=frozenset({"endpoint_url", "region", "access_key", "secret_key"}),
-    ),
-}
+    optional=frozenset({"endpoint_url", "region", "access_key", "secret_key"}),
+)
+
+
+def api_key_spec(service: str, title: str) -> CredentialSpec:
+    """The spec of a service with a single key, in the environment variable `<SERVICE>_API_KEY`."""
+    return CredentialSpec(service, title, ("api_key",), ({"api_key": f"{service.upper()}_API_KEY"},))
 
 
 def where_to_enter(service: str, profile: str = DEFAULT_PROFILE) -> str:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from ...core.errors import CredentialsMissing
 from .redaction import Secret
-from .specs import DEFAULT_PROFILE, SPECS, CredentialSpec, where_to_enter
+from .specs import DEFAULT_PROFILE, CredentialSpec, where_to_enter
 
 Profiles = dict[tuple[str, str], dict[str, str]]
 
@@ -63,73 +63,75 @@ def credentials_file(user_directory: Path) -> Path:
     return user_directory / "__controlstack" / "credentials.toml"
 
 
-def find_credentials(service: str, profile: str, file: Path, environ: Mapping[str, str] | None = None) -> Credentials:
+def find_credentials(
+    spec: CredentialSpec, profile: str, file: Path, environ: Mapping[str, str] | None = None
+) -> Credentials:
     """The credentials in the environment (profile `default` only), otherwise those in the file.
 
     Raises CredentialsMissing, with what to do, where none are set, where one is missing and for values that no key has.
     """
-    found = look_up_credentials(service, profile, file, environ)
+    found = look_up_credentials(spec, profile, file, environ)
     if found is None:
-        spec = SPECS[service]
         names = " and ".join(name for field, name in spec.variables[0].items() if field not in spec.optional)
         variables = f" You can also set {names} in the environment." if profile == DEFAULT_PROFILE else ""
-        missing = f"There is no key for {service}, profile '{profile}'."
-        raise CredentialsMissing(f"{missing} {where_to_enter(service, profile)}{variables}")
+        missing = f"There is no key for {spec.service}, profile '{profile}'."
+        raise CredentialsMissing(f"{missing} {where_to_enter(spec.service, profile)}{variables}")
     return found
 
 
 def look_up_credentials(
-    service: str, profile: str, file: Path, environ: Mapping[str, str] | None = None
+    spec: CredentialSpec, profile: str, file: Path, environ: Mapping[str, str] | None = None
 ) -> Credentials | None:
     """Like `find_credentials`, but None where nothing is set at all."""
-    spec = spec_of(service)
     check_profile(profile)
     environ = os.environ if environ is None else environ
     if profile == DEFAULT_PROFILE:
         for variables in spec.variables:
             values = {field: environ.get(name, "").strip() for field, name in variables.items()}
             if any(values.values()):
-                return _credentials(service, profile, values, variables, "the environment")
-    table = read_profiles(file).get((service, profile))
+                return _credentials(spec, profile, values, variables, "the environment")
+    table = read_profiles(file).get((spec.service, profile))
     if table is None:
         return None
     values = {field: table.get(field, "") for field in spec.fields}
-    return _credentials(service, profile, values, {field: field for field in spec.fields}, str(file))
+    return _credentials(spec, profile, values, {field: field for field in spec.fields}, str(file))
 
 
-def list_profiles(file: Path, environ: Mapping[str, str] | None = None) -> list[ProfileStatus]:
-    """The default profile of every service and every profile of the file."""
+def list_profiles(
+    specs: Mapping[str, CredentialSpec], file: Path, environ: Mapping[str, str] | None = None
+) -> list[ProfileStatus]:
+    """The default profile of every service in `specs`, and all its profiles in the file."""
     stored = read_profiles(file)
-    pairs = {(service, DEFAULT_PROFILE) for service in SPECS} | {pair for pair in stored if pair[0] in SPECS}
+    pairs = {(service, DEFAULT_PROFILE) for service in specs} | {pair for pair in stored if pair[0] in specs}
     found: list[ProfileStatus] = []
     for service, profile in sorted(pairs):
         try:
-            credentials = look_up_credentials(service, profile, file, environ)
+            credentials = look_up_credentials(specs[service], profile, file, environ)
             found.append(ProfileStatus(service, profile, bool(credentials), credentials.origin if credentials else ""))
         except CredentialsMissing as incomplete:
             found.append(ProfileStatus(service, profile, False, str(incomplete)))
     return found
 
 
-def store_credentials(service: str, profile: str, values: Mapping[str, str], file: Path) -> None:
+def store_credentials(spec: CredentialSpec, profile: str, values: Mapping[str, str], file: Path) -> None:
     """Write one profile and replace what it had. The file is replaced as a whole and readable by its owner only.
 
-    Raises ValueError (without the value) for a value that no key has, CredentialsMissing for unknown names.
+    Raises ValueError (without the value) for a value that no key has, CredentialsMissing for a name that no profile
+    has.
     """
-    spec = spec_of(service)
     check_profile(profile)
     for name in spec.fields:
         if fault := _fault(name, values.get(name, ""), name in spec.optional):
             raise ValueError(fault)
     profiles = read_profiles(file)
-    profiles[(service, profile)] = {name: values[name] for name in spec.fields if values.get(name)}
+    profiles[(spec.service, profile)] = {name: values[name] for name in spec.fields if values.get(name)}
     _write(file, profiles)
 
 
-def remove_credentials(service: str, profile: str, file: Path) -> bool:
+def remove_credentials(spec: CredentialSpec, profile: str, file: Path) -> bool:
     """Remove one profile from the file. Returns whether there was one."""
     profiles = read_profiles(file)
-    if profiles.pop((service, profile), None) is None:
+    if profiles.pop((spec.service, profile), None) is None:
         return False
     _write(file, profiles)
     return True
@@ -181,13 +183,6 @@ def _wrong_line(text: str) -> int:
     return next(valid, 0) + 1
 
 
-def spec_of(service: str) -> CredentialSpec:
-    """The spec of a service. Raises CredentialsMissing for an unknown one."""
-    if service not in SPECS:
-        raise CredentialsMissing(f"There is no service '{service}'. Choose one of {', '.join(SPECS)}.")
-    return SPECS[service]
-
-
 def check_profile(profile: str) -> None:
     """Raises CredentialsMissing for a text that is not the name of a profile, without repeating a pasted key."""
     if not _NAME.fullmatch(profile):
@@ -197,15 +192,14 @@ def check_profile(profile: str) -> None:
 
 
 def _credentials(
-    service: str, profile: str, values: Mapping[str, str], names: Mapping[str, str], origin: str
+    spec: CredentialSpec, profile: str, values: Mapping[str, str], names: Mapping[str, str], origin: str
 ) -> Credentials:
     """The credentials with these values by field; `names` is what each field is called at the origin."""
-    optional = spec_of(service).optional
     for field, value in values.items():
-        if fault := _fault(names[field], value, field in optional):
-            where = f"The key for {service}, profile '{profile}', in {origin} cannot be used"
-            raise CredentialsMissing(f"{where}: {fault} {where_to_enter(service, profile)}")
-    return Credentials(service, profile, {field: Secret(value) for field, value in values.items()}, origin)
+        if fault := _fault(names[field], value, field in spec.optional):
+            where = f"The key for {spec.service}, profile '{profile}', in {origin} cannot be used"
+            raise CredentialsMissing(f"{where}: {fault} {where_to_enter(spec.service, profile)}")
+    return Credentials(spec.service, profile, {field: Secret(value) for field, value in values.items()}, origin)
 
 
 def _fault(name: str, value: str, optional: bool) -> str:

@@ -12,11 +12,10 @@ from urllib.parse import urlsplit
 
 from ...core.errors import CredentialsMissing, ServiceError, ServiceUnreachable
 from ..credentials.redaction import Secret
-from ..credentials.specs import DEFAULT_PROFILE, where_to_enter
+from ..credentials.specs import DEFAULT_PROFILE, IMAGE_HOST, where_to_enter
 from ..credentials.store import look_up_credentials
 from .transport import is_loopback_name
 
-SERVICE = "image_host"
 LINK_SECONDS = 2 * 3600
 _UNSET = Secret("")
 
@@ -75,7 +74,7 @@ class S3Host:
             )
         except (failures.NoCredentialsError, failures.PartialCredentialsError):
             raise CredentialsMissing(
-                f"No keys were found for the image host, {bucket}. {where_to_enter(SERVICE)}"
+                f"No keys were found for the image host, {bucket}. {where_to_enter(IMAGE_HOST.service)}"
             ) from None
         except (failures.EndpointConnectionError, failures.HTTPClientError) as error:
             raise ServiceUnreachable(
@@ -121,14 +120,14 @@ def find_image_host(file: Path, environ: Mapping[str, str] | None = None) -> Ima
 
     Raises CredentialsMissing if its settings are incomplete.
     """
-    found = look_up_credentials(SERVICE, DEFAULT_PROFILE, file, environ)
+    found = look_up_credentials(IMAGE_HOST, DEFAULT_PROFILE, file, environ)
     if found is None:
         return None
     secrets = found.secrets
     if bool(secrets["access_key"]) != bool(secrets["secret_key"]):
         raise CredentialsMissing(
             f"Only one of access_key and secret_key is set for the image host. Set both or neither. "
-            f"{where_to_enter(SERVICE)}"
+            f"{where_to_enter(IMAGE_HOST.service)}"
         )
     return S3Host(
         secrets["bucket"].reveal(),

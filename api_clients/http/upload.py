@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 from ...core.errors import ServiceError, ServiceUnreachable
 from ...core.problems import Problem, ProblemKind
-from ..credentials.specs import where_to_enter
-from .image_host import SERVICE as IMAGE_HOST
+from ..credentials.specs import IMAGE_HOST, where_to_enter
 from .image_host import ImageHost
 from .images import Encoded, digest, encode_cached, pixels
 from .messages import Answer, Call, Carrier, ImageSlot
@@ -104,7 +103,7 @@ def upload_problems(slots: Sequence[ImageSlot], target: str, *, has_image_host: 
         elif slot.image is None:
             problems.append(IMAGE_MISSING(slot.key, target=target))
         elif slot.carrier is Carrier.URL and not has_image_host:
-            problems.append(IMAGE_HOST_MISSING(slot.key, target=target, how=where_to_enter(IMAGE_HOST)))
+            problems.append(IMAGE_HOST_MISSING(slot.key, target=target, how=where_to_enter(IMAGE_HOST.service)))
     return problems
 
 

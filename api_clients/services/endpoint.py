@@ -17,6 +17,7 @@ from ...core.problems import Problem
 from ...core.request import GenerationRequest
 from ...core.validate import validate
 from ..credentials.redaction import Secret
+from ..credentials.specs import CredentialSpec
 from ..http.messages import Answer, Call, ImageSlot, Json
 from .options import type_problems
 
@@ -76,19 +77,24 @@ Options = TypeVar("Options")
 class Endpoint(ABC, Generic[Options]):
     """One documented endpoint.
 
-    `service` is the name of its credentials, and `target` the name shown to users. `base_url` is the documented URL,
-    which the environment variable `url_variable` replaces. `options_type` is a frozen dataclass; its fields are the
-    documented request fields that a GenerationRequest does not have (see `options.py`). `tables` are all values that
-    `capabilities` may return.
+    `credential_spec` describes its credentials, and `target` is the name shown to users. `base_url` is the documented
+    URL, which the environment variable `url_variable` replaces. `options_type` is a frozen dataclass; its fields are
+    the documented request fields that a GenerationRequest does not have (see `options.py`). `tables` are all values
+    that `capabilities` may return.
     """
 
-    service: ClassVar[str]
+    credential_spec: ClassVar[CredentialSpec]
     target: ClassVar[str]
     base_url: ClassVar[str]
     url_variable: ClassVar[str]
     pace: ClassVar[Pace]
     tables: ClassVar[tuple[Capabilities, ...]]
     options_type: type[Options]
+
+    @property
+    def service(self) -> str:
+        """The name of its credentials."""
+        return self.credential_spec.service
 
     def bound(self, options: Options) -> Endpoint[Options]:
         """The endpoint with all its calls directed by these options, e.g. to a project, not only the paid one."""

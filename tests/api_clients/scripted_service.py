@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from controlstack.api_clients.credentials.redaction import Secret
+from controlstack.api_clients.credentials.specs import api_key_spec
 from controlstack.api_clients.credentials.store import Credentials
 from controlstack.api_clients.http.messages import Answer, Call, Carrier, ImageSlot
 from controlstack.api_clients.http.transport import Limits
@@ -25,8 +26,9 @@ from controlstack.api_clients.jobs.journal import Entry, Journal
 from controlstack.api_clients.services.answers import refusal
 from controlstack.api_clients.services.endpoint import Endpoint, JobState, Pace, Phase
 from controlstack.core.capabilities import UNLIMITED, Capabilities, ControlSupport, PromptSupport
-from controlstack.core.errors import Problem, ServiceError
+from controlstack.core.errors import ServiceError
 from controlstack.core.modality import Modality
+from controlstack.core.problems import Problem
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.tools.fake_services.loopback_server import LoopbackServer, Reply
 from PIL import Image
@@ -92,7 +94,7 @@ class ToyOptions:
 class Toy(Endpoint[ToyOptions]):
     """Takes one canny control; `{"id", "state", "outputs"}` is all it says."""
 
-    service = "toy"
+    credential_spec = api_key_spec("toy", "Toy")
     target = "Toy"
     base_url = "https://toy.invalid"
     url_variable = "CONTROLSTACK_TOY_URL"

@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients.credentials import command
+from controlstack.api_clients.credentials import __main__ as command
 from controlstack.api_clients.credentials.redaction import Secret, redact, redact_json
-from controlstack.api_clients.credentials.specs import SPECS
 from controlstack.api_clients.credentials.store import (
     credentials_file,
     find_credentials,
@@ -27,8 +26,10 @@ from controlstack.api_clients.credentials.store import (
     remove_credentials,
     store_credentials,
 )
+from controlstack.api_clients.registry import SPECS
 from controlstack.core.errors import CredentialsMissing
 
+QOLABA, SCENARIO = SPECS["qolaba"], SPECS["scenario"]
 KEY, OTHER = "api_0123456789abcdef", "sec_ZYXWVUTSRQ98765"
 
 
@@ -38,47 +39,47 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_environment_comes_before_the_file_and_serves_the_default_profile_only(file: Path) -> None:
-    store_credentials("qolaba", "default", {"api_key": KEY}, file)
-    store_credentials("qolaba", "studio", {"api_key": OTHER}, file)
+    store_credentials(QOLABA, "default", {"api_key": KEY}, file)
+    store_credentials(QOLABA, "studio", {"api_key": OTHER}, file)
     environ = {"QOLABA_API_KEY": "from-the-environment"}
-    assert find_credentials("qolaba", "default", file, environ).reveal() == ("from-the-environment",)
-    assert find_credentials("qolaba", "default", file, {}).reveal() == (KEY,)
-    assert find_credentials("qolaba", "studio", file, environ).reveal() == (OTHER,)
+    assert find_credentials(QOLABA, "default", file, environ).reveal() == ("from-the-environment",)
+    assert find_credentials(QOLABA, "default", file, {}).reveal() == (KEY,)
+    assert find_credentials(QOLABA, "studio", file, environ).reveal() == (OTHER,)
 
 
 @pytest.mark.parametrize("prefix", ["SCENARIO_SDK_API", "SCENARIO_API"])
 def test_scenario_has_two_pairs_of_variables(file: Path, prefix: str) -> None:
     environ = {f"{prefix}_KEY": KEY, f"{prefix}_SECRET": OTHER}
-    assert find_credentials("scenario", "default", file, environ).reveal() == (KEY, OTHER)
+    assert find_credentials(SCENARIO, "default", file, environ).reveal() == (KEY, OTHER)
 
 
 def test_half_a_pair_is_named(file: Path) -> None:
     with pytest.raises(CredentialsMissing, match="SCENARIO_SDK_API_SECRET is not set"):
-        find_credentials("scenario", "default", file, {"SCENARIO_SDK_API_KEY": KEY})
+        find_credentials(SCENARIO, "default", file, {"SCENARIO_SDK_API_KEY": KEY})
 
 
 def test_a_missing_key_says_where_to_put_it(file: Path) -> None:
     with pytest.raises(CredentialsMissing) as caught:
-        find_credentials("scenario", "default", file, {})
+        find_credentials(SCENARIO, "default", file, {})
     text = str(caught.value)
     assert "SCENARIO_SDK_API_KEY and SCENARIO_SDK_API_SECRET" in text
     assert "Enter it in ComfyUI under Settings, ControlStack, or run" in text
     assert "`python -m controlstack.credentials set scenario` in the folder custom_nodes" in text
     with pytest.raises(CredentialsMissing, match="set qolaba --profile studio"):
-        find_credentials("qolaba", "studio", file, {"QOLABA_API_KEY": KEY})
+        find_credentials(QOLABA, "studio", file, {"QOLABA_API_KEY": KEY})
 
 
 def test_a_key_pasted_as_a_profile_is_not_repeated(file: Path) -> None:
     pasted = KEY + "." + OTHER
     with pytest.raises(CredentialsMissing) as caught:
-        find_credentials("qolaba", pasted, file, {})
+        find_credentials(QOLABA, pasted, file, {})
     assert pasted not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", ["two words", "line\nbreak", "caf\u00e9", "tab\t", "x" * 2000, "a:b", ""])
 def test_values_that_no_key_can_have_are_refused_without_showing_them(file: Path, value: str) -> None:
     with pytest.raises(ValueError, match="api_key") as caught:
-        store_credentials("qolaba", "default", {"api_key": value}, file)
+        store_credentials(QOLABA, "default", {"api_key": value}, file)
     assert not value or value not in str(caught.value)
     assert not file.exists()
 
@@ -86,16 +87,16 @@ def test_values_that_no_key_can_have_are_refused_without_showing_them(file: Path
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 def test_the_file_is_readable_by_its_owner_only_and_left_whole(file: Path) -> None:
     for profile in ("default", "studio", "default"):
-        store_credentials("scenario", profile, {"api_key": KEY, "api_secret": OTHER}, file)
+        store_credentials(SCENARIO, profile, {"api_key": KEY, "api_secret": OTHER}, file)
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["credentials.toml"]
-    assert remove_credentials("scenario", "studio", file) and not remove_credentials("scenario", "studio", file)
+    assert remove_credentials(SCENARIO, "studio", file) and not remove_credentials(SCENARIO, "studio", file)
     assert set(read_profiles(file)) == {("scenario", "default")}
 
 
 def test_what_is_written_is_toml(file: Path) -> None:
     tricky = "a\"b\\c'd#e=[f]"
-    store_credentials("qolaba", "default", {"api_key": tricky}, file)
+    store_credentials(QOLABA, "default", {"api_key": tricky}, file)
     assert read_profiles(file) == {("qolaba", "default"): {"api_key": tricky}}
     assert tomllib.loads(file.read_text()) == {"qolaba": {"default": {"api_key": tricky}}}
 
@@ -116,7 +117,7 @@ def test_a_broken_file_is_named_by_line_and_never_quoted(file: Path, text: str) 
     file.parent.mkdir(parents=True)
     file.write_text(text)
     with pytest.raises(CredentialsMissing, match=r"line \d"):
-        find_credentials("qolaba", "default", file, {})
+        find_credentials(QOLABA, "default", file, {})
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_the_line_that_is_wrong_is_named_and_no_key_in_it(file: Path, text: str,
 def test_what_a_user_wrote_beside_the_keys_survives_a_rewrite(file: Path) -> None:
     file.parent.mkdir(parents=True)
     file.write_text("[mine.note]\ntext = 'caf\u00e9 \U0001f600 \\ \"'\n", encoding="utf-8")
-    store_credentials("qolaba", "default", {"api_key": KEY}, file)
+    store_credentials(QOLABA, "default", {"api_key": KEY}, file)
     assert read_profiles(file)["mine", "note"] == {"text": 'caf\u00e9 \U0001f600 \\ "'}
 
 
@@ -174,8 +175,8 @@ def test_redaction_finds_the_key_in_every_dress() -> None:
 
 
 def test_the_list_says_set_or_not_and_nothing_else(file: Path) -> None:
-    store_credentials("qolaba", "studio", {"api_key": KEY}, file)
-    statuses = {(s.service, s.profile): s for s in list_profiles(file, {"SCENARIO_API_KEY": OTHER})}
+    store_credentials(QOLABA, "studio", {"api_key": KEY}, file)
+    statuses = {(s.service, s.profile): s for s in list_profiles(SPECS, file, {"SCENARIO_API_KEY": OTHER})}
     assert {service for service, _ in statuses} == set(SPECS)
     assert statuses["qolaba", "studio"].is_set and not statuses["qolaba", "default"].is_set
     assert not statuses["scenario", "default"].is_set and "SECRET is not set" in statuses["scenario", "default"].origin
@@ -216,7 +217,7 @@ def test_every_error_about_keys_names_the_settings_and_a_command_that_runs_where
     assert subprocess.run([sys.executable, "-m", found[1], "remove", "qolaba"], **run).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["controlstack.credentials", "controlstack.api_clients.credentials.command"])
+@pytest.mark.parametrize("name", ["controlstack.credentials", "controlstack.api_clients.credentials"])
 def test_the_documented_command_runs(tmp_path: Path, name: str) -> None:
     listing = [sys.executable, "-I", "-W", "error", "-m", name, "--user-directory", str(tmp_path), "list"]
     result = subprocess.run(listing, capture_output=True, text=True, check=True)

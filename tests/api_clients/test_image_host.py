@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 from controlstack.api_clients.credentials.redaction import Secret
+from controlstack.api_clients.credentials.specs import IMAGE_HOST
 from controlstack.api_clients.credentials.store import store_credentials
 from controlstack.api_clients.http.image_host import S3Host, find_image_host
 from controlstack.core.errors import ControlStackError, CredentialsMissing, ServiceError, ServiceUnreachable
@@ -134,9 +135,9 @@ def test_the_environment_or_the_file_names_the_bucket(bucket: BucketDouble, tmp_
     found = find_image_host(file, bucket.variables)
     assert found is not None and requests.get(found.put(PNG, "image/png", "png"), timeout=10).content == PNG
     values = {"bucket": NAME, "endpoint_url": bucket.url, "region": REGION}
-    store_credentials("image_host", "default", {**values, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY}, file)
+    store_credentials(IMAGE_HOST, "default", {**values, "access_key": ACCESS_KEY, "secret_key": SECRET_KEY}, file)
     found = find_image_host(file, {})
     assert found is not None and requests.get(found.put(PNG, "image/png", "png"), timeout=10).content == PNG
-    store_credentials("image_host", "default", {**values, "access_key": ACCESS_KEY}, file)
+    store_credentials(IMAGE_HOST, "default", {**values, "access_key": ACCESS_KEY}, file)
     with pytest.raises(CredentialsMissing, match="Set both or neither"):
         find_image_host(file, {})

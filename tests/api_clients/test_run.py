@@ -166,8 +166,7 @@ def test_what_opens_a_signed_link_and_echoed_pictures_are_not_told(toy: Service,
 
 
 def test_every_service_has_its_place_for_a_key() -> None:
-    from controlstack.api_clients.credentials.specs import SPECS
-    from controlstack.api_clients.registry import ENDPOINTS
+    from controlstack.api_clients.registry import ENDPOINTS, SPECS
 
     assert {endpoint.service for endpoint in ENDPOINTS} <= set(SPECS)
 

@@ -82,7 +82,7 @@ class Account:
         return fetch_job(case.endpoint, job_id, account, settings=self.settings())
 
     def credentials(self, case: Case) -> Credentials:
-        return find_credentials(case.endpoint.service, "default", self._file, self.environ)
+        return find_credentials(case.endpoint.credential_spec, "default", self._file, self.environ)
 
     @property
     def entries(self) -> list[Entry]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.api_clients.credentials.specs import SPECS
 from controlstack.api_clients.registry import ENDPOINTS, node_id
 from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS
 from controlstack.tests.server.test_remote_schema import CONTRACTS
@@ -22,7 +21,7 @@ EVERY = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endp
 def test_an_endpoint_has_a_double_that_knows_its_key(endpoint: Any, services: Services) -> None:
     double = services.of(endpoint.service)
     assert double.url_variable == endpoint.url_variable
-    assert any(set(names.values()) <= set(double.variables) for names in SPECS[endpoint.service].variables)
+    assert any(set(names.values()) <= set(double.variables) for names in endpoint.credential_spec.variables)
 
 
 def test_every_endpoint_has_one_case_in_the_order_of_the_registry() -> None:

@@ -24,6 +24,7 @@ from ....core.problems import Problem, ProblemKind
 from ....core.request import GenerationRequest
 from ....core.scheduler import SchedulerName
 from ...credentials.redaction import Secret
+from ...credentials.specs import api_key_spec
 from ...http.messages import Answer, Call, ImageSlot, Json, number, seconds_to_wait
 from ..answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
 from ..checks import acting_controls, acting_loras, acting_references, plain, service_detects
@@ -190,7 +191,7 @@ class _ModelsLab(Endpoint[Options]):
 class ModelsLab(_ModelsLab[ModelsLabOptions]):
     """POST /api/v5/controlnet."""
 
-    service = "modelslab"
+    credential_spec = api_key_spec("modelslab", "ModelsLab")
     target = "ModelsLab"
     options_type = ModelsLabOptions
     families = TABLES
@@ -229,7 +230,7 @@ class ModelsLab(_ModelsLab[ModelsLabOptions]):
 class ModelsLabEnterprise(_ModelsLab[ModelsLabEnterpriseOptions]):
     """POST /api/v1/enterprise/controlnet."""
 
-    service = "modelslab_enterprise"
+    credential_spec = api_key_spec("modelslab_enterprise", "ModelsLab Enterprise")
     target = "ModelsLab Enterprise"
     options_type = ModelsLabEnterpriseOptions
     families = ENTERPRISE_TABLES

@@ -20,6 +20,7 @@ from ....core.problems import Problem
 from ....core.request import GenerationRequest
 from ....core.validate import validate
 from ...credentials.redaction import Secret
+from ...credentials.specs import api_key_spec
 from ...http.messages import Answer, Call, Carrier, ImageSlot, Json, seconds_to_wait
 from ..answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
 from ..checks import acting_controls, acting_references, several_images, web_address
@@ -65,7 +66,7 @@ Options = TypeVar("Options", bound=QolabaOptions)
 class _Qolaba(Endpoint[Options]):
     """What both endpoints share. A subclass adds its apps."""
 
-    service = "qolaba"
+    credential_spec = api_key_spec("qolaba", "Qolaba")
     base_url = "https://qolaba-server-b2b.up.railway.app/api/v1/studio"
     url_variable = "CONTROLSTACK_QOLABA_URL"
     pace = Pace(first=2, shortest=2, longest=5, deadline=600)

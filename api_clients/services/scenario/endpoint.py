@@ -21,6 +21,7 @@ from ....core.errors import ServiceError
 from ....core.problems import Problem
 from ....core.request import GenerationRequest
 from ...credentials.redaction import Secret
+from ...credentials.specs import CredentialSpec
 from ...http.messages import Answer, Call, Carrier, ImageSlot, Json, number, seconds_to_wait
 from ..answers import field, identifier, message, refusal, strings, unclear, words, worth_asking_again
 from ..checks import acting_controls, fitted_control, service_detects
@@ -70,7 +71,15 @@ class Scenario(Endpoint[ScenarioOptions]):
 
     project: str = ""
 
-    service = "scenario"
+    credential_spec = CredentialSpec(
+        "scenario",
+        "Scenario",
+        ("api_key", "api_secret"),
+        (
+            {"api_key": "SCENARIO_SDK_API_KEY", "api_secret": "SCENARIO_SDK_API_SECRET"},
+            {"api_key": "SCENARIO_API_KEY", "api_secret": "SCENARIO_API_SECRET"},
+        ),
+    )
     target = "Scenario"
     base_url = "https://api.cloud.scenario.com/v1"
     url_variable = "CONTROLSTACK_SCENARIO_URL"

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...core.errors import CredentialsMissing
-from .specs import COMMAND, DEFAULT_PROFILE, IN_COMFYUI, PACK, SPECS
-from .store import check_profile, credentials_file, list_profiles, remove_credentials, spec_of, store_credentials
+from ..registry import SPECS
+from .specs import COMMAND, DEFAULT_PROFILE, IN_COMFYUI, PACK, CredentialSpec
+from .store import check_profile, credentials_file, list_profiles, remove_credentials, store_credentials
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     file = credentials_file(options.user_directory)
     try:
         if options.command == "set":
-            _set(options.service, options.profile, file)
+            _set(SPECS[options.service], options.profile, file)
         elif options.command == "remove":
-            removed = remove_credentials(options.service, options.profile, file)
+            removed = remove_credentials(SPECS[options.service], options.profile, file)
             sys.stdout.write(f"{options.service} {options.profile}: {'removed' if removed else 'was not stored'}\n")
         else:
             _list(file)
@@ -45,20 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list(file: Path) -> None:
-    for status in list_profiles(file):
+    for status in list_profiles(SPECS, file):
         where = f" ({status.origin})" if status.origin else ""
         sys.stdout.write(f"{status.service:22}{status.profile:16}{'set' if status.is_set else 'not set'}{where}\n")
 
 
-def _set(service: str, profile: str, file: Path) -> None:
-    spec = spec_of(service)
+def _set(spec: CredentialSpec, profile: str, file: Path) -> None:
     check_profile(profile)
     values: dict[str, str] = {}
     for name in spec.fields:
         optional = " (optional)" if name in spec.optional else ""
-        values[name] = getpass.getpass(f"{service} {profile}, {name}{optional}: ").strip()
-    store_credentials(service, profile, values, file)
-    sys.stdout.write(f"{service} {profile}: stored in {file}\n")
+        values[name] = getpass.getpass(f"{spec.service} {profile}, {name}{optional}: ").strip()
+    store_credentials(spec, profile, values, file)
+    sys.stdout.write(f"{spec.service} {profile}: stored in {file}\n")
 
 
 if __name__ == "__main__":
