@@ -32,8 +32,8 @@ _OVERLAP = 0.25
 
 NO_TILED_DIFFUSION = ProblemKind(
     "no_tiled_diffusion",
-    "{target} does not support tiled diffusion; only SD 1.5 and SDXL do. Set tile_size to {suggestion}, or load another "
-    "model.",
+    "{target} does not support tiled diffusion; only SD 1.5 and SDXL do. Set tile_size to {suggestion}, or load "
+    "another model.",
 )
 BAD_TILE_SIZE = ProblemKind(
     "bad_tile_size",

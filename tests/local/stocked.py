@@ -26,7 +26,7 @@ NET_NAMES = {
 }
 
 
-def picture(seed: int, batch: int = 1, size: int = SIZE) -> Tensor:
+def random_image(seed: int, batch: int = 1, size: int = SIZE) -> Tensor:
     """Smooth noise [batch, size, size, 3] in 0..1."""
     noise = torch.rand(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(noise, (size, size), mode="bilinear").movedim(1, -1)

@@ -28,12 +28,12 @@ from controlstack.tools.demo_scenes import draw_scene
 pytestmark = pytest.mark.slow
 
 SCENES = [draw_scene(HELD_OUT + number, objects=1, person=False) for number in range(3)]
-START = draw_scene(HELD_OUT + 500)  # what DDIMInverse begins with: another picture
+START = draw_scene(HELD_OUT + 500)  # what DDIMInverse starts from: another image
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Edge F1 against the control, and the share of pictures whose shape has the colour of the prompt."""
+    """Edge F1 against the control, and the share of images whose shape has the colour of the prompt."""
 
     control: float
     colour: float
@@ -49,9 +49,9 @@ def figures_of(demo: LocalModel, name: SchedulerName, steps: int) -> Figures:
             steps=steps,
             init_image=to_tensor(START.image) if name is SchedulerName.DDIM_INVERSE else None,
         )
-        picture = picture_of(demo, request)
-        scores.append(edge_f1(picture, scene.canny))
-        hits.append(shape_colour(picture) == scene.palette.colours[0])
+        image = picture_of(demo, request)
+        scores.append(edge_f1(image, scene.canny))
+        hits.append(shape_colour(image) == scene.palette.colours[0])
     return Figures(float(np.mean(scores)), float(np.mean(hits)))
 
 
@@ -70,5 +70,5 @@ def test_control_and_prompt_are_followed_as_with_the_default(
         assert figures.colour >= 0.9 * reference.colour
 
 
-def test_the_node_says_which_methods_want_more() -> None:
+def test_the_tooltip_says_which_schedulers_need_more_steps() -> None:
     assert set(RECOMMENDED_STEPS) | {SchedulerName.LCM, SchedulerName.DDIM_INVERSE} == set(NOTES)

@@ -31,7 +31,7 @@ def tiny_checker(threshold: float, special: float = FLAGS_NONE) -> StableDiffusi
     config.projection_dim = WIDTH
     checker = StableDiffusionSafetyChecker(config).eval()
     with torch.no_grad():
-        # Fresh layers see hardly more of a picture than its mean.
+        # Fresh layers see hardly more of an image than its mean.
         for name, parameter in checker.named_parameters():
             if parameter.ndim > 1 and "embed" not in name:
                 torch.nn.init.normal_(parameter, std=0.5)
