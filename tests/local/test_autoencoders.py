@@ -1,4 +1,4 @@
-"""SDXL's autoencoder leaves the range of fp16: wherever it is called, it computes in fp32 and is itself afterwards."""
+"""SDXL's VAE overflows in fp16, so it computes in fp32 wherever it is called, and has its own dtype afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 pytestmark = pytest.mark.slow
 
-# An SDXL VAE in small: its first layers give numbers that fp16 has not, and the norms behind them bring them back.
+# A tiny SDXL VAE. Its first layers give numbers that overflow in fp16, and the norms after them scale these down again.
 FAR = 2e5
 REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2, guidance_scale=1)
 BEGUN = replace(REQUEST, init_image=random_image(3))
@@ -135,7 +135,7 @@ def test_tiles_are_as_large_as_the_memory_allows(side: int, dtype: torch.dtype, 
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that is too small for any image, and tiles that are small enough for those of tests."""
+    """A device without free memory, and tiles small enough for the images of tests."""
     monkeypatch.setattr(autoencoders, "TILES", (SIZE // 2,))
     monkeypatch.setattr(PlainMemory, "free", lambda self: 1)
 
@@ -145,7 +145,7 @@ def test_images_of_the_training_size_are_tiled_too(monkeypatch: pytest.MonkeyPat
     model = tiny_model(Family.SDXL)
     vae = model.components["vae"]
     own = vae.tile_sample_min_size, vae.tile_latent_min_size
-    assert own[0] == SIZE, "by itself it would take them whole"
+    assert own[0] == SIZE, "without the change it would not tile them"
     calls: list[str] = []
     for name in ("_tiled_encode", "tiled_decode"):
         plain = getattr(vae, name)
@@ -158,7 +158,7 @@ def test_images_of_the_training_size_are_tiled_too(monkeypatch: pytest.MonkeyPat
 
 
 def test_the_decoding_estimate_is_that_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a large image would have the whole model offloaded layer by layer."""
+    """Otherwise a large image would make the whole model be offloaded layer by layer."""
     model = tiny_model(Family.SDXL)
     large = Run(model, replace(REQUEST, width=1024, height=1024), inventory_of(model))
     rooms = []

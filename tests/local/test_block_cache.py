@@ -1,4 +1,4 @@
-"""First-block cache: blocks are left out where a step begins as before, nets act all the same, and no trace is left."""
+"""First-block cache: similar steps skip blocks, ControlNets act in every step, and the model is left unchanged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def made(model: LocalModel, block_cache: float, **changes: Any) -> Generation:
 
 @contextmanager
 def counted(model: LocalModel) -> Iterator[Counter[int]]:
-    """How often each block really computes, by its position."""
+    """The number of calls of each block that were computed."""
     calls: Counter[int] = Counter()
     blocks = [*model.denoiser.transformer_blocks, *model.denoiser.single_transformer_blocks]
     hooks = [
@@ -67,7 +67,7 @@ def parts(model: LocalModel) -> list[tuple[type, set[str], int]]:
 
 
 def inputs(model: LocalModel, seed: int, batch: int = 1, nets: bool = True) -> dict[str, Tensor | list[Tensor]]:
-    """What a transformer is called with at a step, with the residuals of nets, as numbers without meaning."""
+    """Random inputs of a transformer for one step, with residuals of ControlNets."""
     random = torch.Generator().manual_seed(seed)
     config, inner = model.denoiser.config, model.denoiser.inner_dim
     tokens = 16
@@ -149,7 +149,7 @@ def test_without_nets_it_makes_the_image_of_diffusers_own_cache() -> None:
 
 
 def test_a_skipped_step_with_the_same_inputs_gives_the_same_prediction(flux: LocalModel) -> None:
-    """What nets add is not counted twice."""
+    """The residuals of ControlNets are not added twice."""
     given = inputs(flux, 1)
     whole = called(flux, given)
     with counted(flux) as calls, blocks_cached(flux, NEVER):

@@ -1,4 +1,4 @@
-"""How often the network is called: the tables agree with the pipelines for every number of steps and denoise."""
+"""The number of calls of the network in the tables is that of the pipelines, for all steps and denoise values."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FROM_IMAGE = [(task, controlled) for task in (Task.IMAGE_TO_IMAGE, Task.INPAINT)
 
 
 def samplers(family: Family) -> Iterator[tuple[SchedulerName | None, Any]]:
-    """Every scheduler of a family, with the one that a request without a choice gets."""
+    """Every scheduler of a family, and the default one."""
     own = own_scheduler(family)
     config = {**own.config, "_class_name": type(own).__name__}
     for name in (None, *sorted(TABLES[family].schedulers.names - {SchedulerName.DDIM_INVERSE})):
@@ -43,7 +43,7 @@ def samplers(family: Family) -> Iterator[tuple[SchedulerName | None, Any]]:
 
 
 def begin(sampler: Any, family: Family, steps: int) -> int:
-    """As the pipelines set the schedule; gives what they then take for the number of steps."""
+    """Sets the schedule like the pipelines, and returns the number of steps that they then use."""
     if not FACTS[family].flow:
         sampler.set_timesteps(steps, device="cpu")
         return steps

@@ -1,4 +1,4 @@
-"""Every case of docs/local.md on small models: it runs, or it is refused in words, as the page says."""
+"""Every case of docs/local.md on small models runs, or is refused with the reason, as the page says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tasks, masks, windows and LoRAs do to images, seen on the embedded model."""
+"""The effect of tasks, masks, windows and LoRAs on images of the embedded model."""
 
 from __future__ import annotations
 
@@ -200,6 +200,6 @@ def test_a_second_pass_that_is_not_possible_is_an_error_of_upscale(demo: LocalMo
 
 
 def test_an_image_of_one_step_can_be_upscaled_in_a_second_pass(demo: LocalModel) -> None:
-    """Half of one step is none: the second pass takes as many as leave one."""
+    """Denoise 0.5 of one step would be no step, so the second pass takes enough steps to leave one."""
     choice = SchedulerChoice(SchedulerName.LCM)
     assert image(demo, request(0, width=64, height=64, steps=1, scheduler=choice, upscale=True)).shape[1] == 128

@@ -1,4 +1,4 @@
-"""The local engine: what it makes, that it repeats, that it stops, and that it is the plain pipeline underneath."""
+"""The local engine: results are reproducible, equal those of the plain pipeline, and a run can be stopped."""
 
 from __future__ import annotations
 

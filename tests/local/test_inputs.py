@@ -1,4 +1,4 @@
-"""A mask covers the same of its image, whatever size it has and however the image is brought to size."""
+"""A mask covers the same part of its image, whatever its size and however the image is resized."""
 
 from __future__ import annotations
 

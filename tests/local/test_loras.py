@@ -1,4 +1,4 @@
-"""LoRAs: both formats act with their strength, stay loaded, and leave the model as it was."""
+"""LoRAs: both formats act with their strength, stay loaded, and leave the model unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: what is found, what is refused, and that broken files are sentences."""
+"""Loading a model: which files are found, which are refused, and clear errors for broken ones."""
 
 from __future__ import annotations
 

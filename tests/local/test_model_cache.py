@@ -1,4 +1,4 @@
-"""Loaded models stay: going back and forth between two reads neither again."""
+"""Loaded models are cached: switching between two of them reads each once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from controlstack.tests.local.tiny_models import tiny_model
 
 @dataclass
 class Reading:
-    """How often each model was read."""
+    """The number of times each model was read."""
 
     cache: ModelCache
     loads: list[str]

@@ -1,4 +1,4 @@
-"""Networks of files stay with a model for as long as they are likely to be used again, and no longer."""
+"""Networks from files stay in the cache of a model while they are likely to be used again, and no longer."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def test_the_nets_used_last_are_not_read_again(model: LocalModel, monkeypatch: p
         assert len(read) == KEPT_NETWORKS, "four nets in turn are read once each"
         generate(model, request(others[-1]))
         generate(model, request(first))
-        assert len(read) == KEPT_NETWORKS + 1, "the one used last but one stayed"
+        assert len(read) == KEPT_NETWORKS + 1, "the second most recent one stayed"
         generate(model, request(others[0]))
-        assert read[-1] == NETS[others[0]], "the one not used for longest had to go"
+        assert read[-1] == NETS[others[0]], "the least recently used one was evicted"
 
 
 def test_a_request_keeps_all_of_its_nets_however_many_they_are(
@@ -124,7 +124,7 @@ def test_a_net_of_the_current_request_is_not_evicted_for_another_one(
     for modality in modalities[:KEPT_NETWORKS]:
         generate(model, request(modality))
     with reads(monkeypatch) as read:
-        # The new one comes first in the stack, and the one not used for longest behind it.
+        # The new net comes first in the stack, before the least recently used one.
         generate(model, request(modalities[KEPT_NETWORKS], modalities[0]))
     assert read == [NETS[modalities[KEPT_NETWORKS]]]
 

@@ -1,4 +1,4 @@
-"""Offloading: the same result in every mode, parts on the device when they compute, one retry when memory runs out."""
+"""Offloading: the same result in every mode, networks on the device when they compute, one retry if memory runs out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODES = (Offload.NONE, Offload.MODEL, Offload.SEQUENTIAL)
 
 @dataclass
 class SmallMemory(PlainMemory):
-    """A device of `total` bytes, which writes down what it is told; its `device` is the CPU."""
+    """A device of `total` bytes, which records the calls; its `device` is the CPU."""
 
     total: int = 2**40
     loads: list[tuple[list[Any], int]] = field(default_factory=list)

@@ -40,7 +40,7 @@ STARTS: dict[Task, dict[str, Any]] = {
     Task.IMAGE_TO_IMAGE: {"init_image": random_image(3), "denoise": 0.75},
     Task.INPAINT: {"init_image": random_image(3), "denoise": 1.0, "mask": torch.ones(1, SIZE, SIZE)},
 }
-# What a script would write down: the class for each case, with and without nets.
+# The class that a script would use for each case, with and without nets.
 PLAIN = {
     (Family.SD15, Task.TEXT_TO_IMAGE): ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline"),
     (Family.SD15, Task.IMAGE_TO_IMAGE): ("StableDiffusionImg2ImgPipeline", "StableDiffusionControlNetImg2ImgPipeline"),

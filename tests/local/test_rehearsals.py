@@ -1,4 +1,4 @@
-"""What the benchmarks are made of works where nobody looks: without a GPU, with tiny networks."""
+"""The parts of the GPU benchmarks work without a GPU, with tiny networks."""
 
 from __future__ import annotations
 

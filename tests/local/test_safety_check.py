@@ -1,4 +1,4 @@
-"""The safety check: diffusers' own verdict, on the finished images, each by itself, and never a black one."""
+"""The safety check: diffusers' own verdict, on each finished image alone, and no black images."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def made(model: LocalModel, **changes: Any) -> Generation:
 
 
 def verdicts(images: Tensor, threshold: float, special: float = FLAGS_NONE) -> list[bool]:
-    """What diffusers' pipelines do with their images and their checker."""
-    images = VaeImageProcessor.numpy_to_pil(images.numpy())
-    pixels = image_processor()(images, return_tensors="pt").pixel_values
+    """The verdicts that diffusers' pipelines get from the checker."""
+    pil_images = VaeImageProcessor.numpy_to_pil(images.numpy())
+    pixels = image_processor()(pil_images, return_tensors="pt").pixel_values
     return tiny_checker(threshold, special)(clip_input=pixels, images=images.numpy().copy())[1]
 
 
@@ -216,7 +216,7 @@ def test_a_broken_checker_is_an_error_before_anything_runs(with_checker: WithChe
     del tensors["concept_embeds_weights"]
     save_file(tensors, weights, metadata={"format": "pt"})
     steps: list[Step] = []
-    with pytest.raises(ModelUnreadable, match="lack 1 tensors, the first is concept_embeds_weights"):
+    with pytest.raises(ModelUnreadable, match="lack 1 tensors; the first is concept_embeds_weights"):
         generate(model, REQUEST, steps.append, CHECKED)
     shutil.copytree(write_checker(tmp_path / "whole", tiny_checker(FLAGS_ALL)), root / CHECKER, dirs_exist_ok=True)
     (root / CHECKER / "preprocessor_config.json").unlink()

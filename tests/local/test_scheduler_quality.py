@@ -1,4 +1,4 @@
-"""What each scheduler draws with the demo model: it follows the control and the prompt as DPMSolverMultistep does.
+"""Each scheduler follows the control and the prompt on the demo model as well as DPMSolverMultistep does.
 
 Each scheduler gets its `RECOMMENDED_STEPS`, which the node tells the user. LCM loses colors on models that were not
 made for it, which the node says too.

@@ -59,7 +59,7 @@ def signal_of(scheduler: Any, timestep: float) -> float:
 
 
 def exact_network(scheduler: Any, x: Tensor, timestep: float) -> Tensor:
-    """What a network trained without end on the normal data answers."""
+    """The prediction of a perfect network for the normal data."""
     signal = signal_of(scheduler, timestep)
     noise = (x - signal**0.5 * MEAN) * (1 - signal) ** 0.5 / (signal * SPREAD**2 + 1 - signal)
     if scheduler.config.prediction_type == "epsilon":
@@ -74,7 +74,7 @@ def exact_flow(x: Tensor, sigma: float) -> Tensor:
 
 
 def step_options(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
-    """As diffusers' pipelines find out what a step takes."""
+    """The arguments of a step, as diffusers' pipelines look them up."""
     accepted = inspect.signature(scheduler.step).parameters
     return {"generator": generator} if "generator" in accepted else {}
 

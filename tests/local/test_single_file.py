@@ -1,4 +1,4 @@
-"""Single files: every tensor of an original-layout checkpoint arrives, in every packing people have, offline."""
+"""Single files: every tensor of a checkpoint in an original layout is loaded, in every common packing, offline."""
 
 from __future__ import annotations
 
@@ -314,7 +314,7 @@ def test_a_name_does_not_lead_out_of_its_folder(own: Library, tmp_path: Path) ->
         (lambda t: t.pop("model.diffusion_model.out.2.bias"), r"lacks 1 tensors of its UNet2DConditionModel.*conv_out"),
         (
             lambda t: t.update({"model.diffusion_model.extra.weight": torch.zeros(1)}),
-            "does not know, the first is extra",
+            "does not know; the first is extra",
         ),
         (lambda t: t.update({"model.diffusion_model.out.2.bias": torch.zeros(9)}), "of another shape .* conv_out.bias"),
         (lambda t: t.pop("first_stage_model.decoder.conv_out.bias"), "lacks 1 tensors of its AutoencoderKL"),

@@ -1,4 +1,4 @@
-"""A long session: memory does not grow, and what did not change is not computed again."""
+"""A long session: memory does not grow, and unchanged inputs are not computed again."""
 
 from __future__ import annotations
 

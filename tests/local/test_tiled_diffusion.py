@@ -1,4 +1,4 @@
-"""Tiled diffusion: one tile is the plain image, several act where they are, and no seam is left."""
+"""Tiled diffusion: one tile gives the plain image, and several tiles leave no seam."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REFERENCES = (
     ImageReference(random_image(4), scale=0.8, mask=LEFT),
     ImageReference(random_image(5, batch=2), scale=0.5, kind=ReferenceKind.CHARACTER),
 )
-# What a request can ask for, by name; every one of it acts on tiles.
+# The features of a request, by name. Each of them acts on tiles.
 ASKED: dict[str, dict[str, Any]] = {
     "text": {},
     "init_image": START,

@@ -1,4 +1,4 @@
-"""What tiles make of images twice as large as the demo model draws: what is controlled is there, and no seam is."""
+"""Tiled images of twice the training size of the demo model follow their control and have no seams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token merging: acts while it is asked for, by its share, and leaves no trace."""
+"""Token merging acts by its share while it is on, and leaves the model unchanged."""
 
 from __future__ import annotations
 

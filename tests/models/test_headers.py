@@ -1,4 +1,4 @@
-"""Reading headers: only what is declared, once, and every broken file as a sentence."""
+"""Headers are read without weights and once, and every broken file is a clear error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdict over files of every kind people have, by the names and shapes that published files declare."""
+"""Files of every common kind are recognised by the tensor names and shapes of published files."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ _SDXL_CHECKPOINT = {
     **below("conditioner.embedders.1.model.", _CLIP_G),
 }
 
-# what -> its tensors, and what the verdict has to say about them.
+# description -> its tensors, and the expected facts.
 FILES: dict[str, tuple[Shapes, dict]] = {
     "SD 1.5 checkpoint": (
         _SD15_CHECKPOINT,

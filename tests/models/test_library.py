@@ -1,4 +1,4 @@
-"""ComfyUI's model folders: they are walked through when something came or went, and not otherwise."""
+"""ComfyUI's model folders are searched again only if something was added or removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONG_AGO = 10**9
 
 
 class Walks:
-    """Counts the folders that are walked through."""
+    """Counts the folders that are searched."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -84,7 +84,7 @@ def test_a_diffusers_folder_that_loses_its_configuration_is_a_folder_of_files(ro
 
 
 def test_the_listing_of_a_folder_that_changed_just_now_is_not_cached(root: Path, walks: Walks) -> None:
-    """Two changes within a tick of the clock leave one time."""
+    """Two changes within the resolution of timestamps have one time."""
     (root / "new.safetensors").touch()
     just_now = (root.stat().st_atime_ns, root.stat().st_mtime_ns)
     names(root)

@@ -1,4 +1,4 @@
-"""Nets: known by name, fitted by header, read from every layout, and missed in words."""
+"""ControlNets are found by name and header and read from every layout; a missing one is a clear error."""
 
 from __future__ import annotations
 
