@@ -10,7 +10,7 @@ from enum import StrEnum
 class Family(StrEnum):
     """A family of models whose files fit each other.
 
-    Those without an entry in FACTS are recognised, so that an error message can name them, but cannot be run.
+    Those without an entry in FACTS are recognized, so that an error message can name them, but cannot be run.
     """
 
     SD15 = "SD 1.5"

@@ -56,7 +56,7 @@ class Format(StrEnum):
     BF16 = "bf16"
     FP8 = "fp8"
     SCALED_FP8 = "scaled fp8"
-    OTHER = "a quantisation this pack cannot read"
+    OTHER = "a quantization this pack cannot read"
 
 
 class AdapterVariant(StrEnum):

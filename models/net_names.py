@@ -69,7 +69,7 @@ NETS_OF: Mapping[Modality, tuple[NetWord, ...]] = {
 
 # The union nets that take the control type as a number. The numbers are in core/conventions.py.
 UNION_KINDS: Mapping[Family, NetKind] = {Family.SDXL: NetKind.SDXL_UNION, Family.FLUX_DEV: NetKind.FLUX_UNION}
-# FLUX.1-dev-ControlNet-Union-Pro-2.0 takes no number: it recognises these types by itself.
+# FLUX.1-dev-ControlNet-Union-Pro-2.0 takes no number: it recognizes these types by itself.
 UNION_WITHOUT_MODES: Mapping[Family, frozenset[Modality]] = {
     Family.FLUX_DEV: frozenset(
         {Modality.CANNY, Modality.HED, Modality.SOFTEDGE, Modality.DEPTH, Modality.OPENPOSE, Modality.POSE}

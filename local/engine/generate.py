@@ -88,7 +88,7 @@ def generate(
 
 
 def _with_pixelated_previews(on_step: Listener) -> Listener:
-    """Images that are not checked yet must not be recognisable in the previews either."""
+    """Images that are not checked yet must not be recognizable in the previews either."""
     return lambda step: on_step(replace(step, preview=lambda: pixelate(step.preview()[None])[0]))
 
 

@@ -19,6 +19,7 @@ from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.engine.model_cache import stamp
 from controlstack.local.files.assemble import network_class
 from controlstack.local.files.load import load_model
+from controlstack.local.files.request_networks import autoencoder
 from controlstack.local.files.single_file import tokenizers
 from controlstack.local.model.family_configs import CONFIGS, family_configs
 from controlstack.local.model.local_model import LocalModel
@@ -243,8 +244,8 @@ def test_a_chosen_vae_replaces_the_models_own(layout: str, own: Library) -> None
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(Family.SD15, components())))
     model = load(path, own, parts=Parts(vae=name))
     assert equal(other, model.components["vae"])
-    assert equal(other, load(path, own).vae(name))
-    assert not equal(other, load(path, own).vae())
+    assert equal(other, autoencoder(load(path, own), name).module)
+    assert not equal(other, autoencoder(load(path, own)).module)
 
 
 def test_a_chosen_vae_replaces_that_of_a_diffusers_folder(own: Library) -> None:
@@ -268,7 +269,7 @@ def test_chosen_text_encoders_replace_those_of_a_diffusers_folder(own: Library, 
     assert equal(other, model.components["text_encoder"])
     assert equal(parts["text_encoder_2"], model.components["text_encoder_2"])
     write(own, "text_encoders/vae.safetensors", stored(ldm_vae(vae())))
-    with pytest.raises(ModelUnreadable, match=r"vae\.safetensors is a VAE, not a text encoder\. Choose a file"):
+    with pytest.raises(ModelUnreadable, match=r"vae\.safetensors is a VAE, not a text encoder\. Choose a text encoder"):
         load(tmp_path / "model", own, parts=Parts(text_encoders=("vae.safetensors",)))
 
 
@@ -287,7 +288,7 @@ def test_a_chosen_part_that_is_missing_or_wrong_is_a_clear_error(own: Library) -
     with pytest.raises(ModelNotFound, match=r"'gone\.safetensors' is not in .*vae.*\. Put it there"):
         load(path, own, parts=Parts(vae="gone.safetensors"))
     write(own, "vae/net.safetensors", stored(hf_text(components()["text_encoder"])))
-    with pytest.raises(ModelUnreadable, match=r"net\.safetensors is a text encoder, not a VAE\. Choose a file"):
+    with pytest.raises(ModelUnreadable, match=r"net\.safetensors is a text encoder, not a VAE\. Choose a VAE"):
         load(path, own, parts=Parts(vae="net.safetensors"))
     write(
         own,
@@ -323,7 +324,7 @@ def test_a_name_does_not_lead_out_of_its_folder(own: Library, tmp_path: Path) ->
 def test_tensors_that_are_missing_or_too_many_are_an_error(change: Any, message: str, own: Library) -> None:
     tensors = stored(checkpoint(Family.SD15, components()))
     change(tensors)
-    with pytest.raises(ModelUnreadable, match=rf"broken\.safetensors .*{message}.*download it again"):
+    with pytest.raises(ModelUnreadable, match=rf"broken\.safetensors .*{message}.*Download it again"):
         load(write(own, "checkpoints/broken.safetensors", tensors), own)
 
 

@@ -1,4 +1,4 @@
-"""Files of every common kind are recognised by the tensor names and shapes of published files."""
+"""Files of every common kind are recognized by the tensor names and shapes of published files."""
 
 from __future__ import annotations
 

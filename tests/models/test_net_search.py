@@ -189,7 +189,7 @@ def test_a_net_for_the_modality_comes_before_a_union_net_and_that_before_a_simil
     assert search(Family.SDXL, folder).nets()[Modality.BLUR].name == "tile.safetensors"
 
 
-def test_the_flux_union_net_without_modes_is_recognised_by_its_name(folder: Path) -> None:
+def test_the_flux_union_net_without_modes_is_recognized_by_its_name(folder: Path) -> None:
     write(folder, "FLUX.1-dev-ControlNet-Union-Pro-2.0.safetensors", control_net(Family.FLUX_DEV).state_dict())
     found = search(Family.FLUX_DEV, folder).nets()
     assert found[Modality.CANNY].union and found[Modality.CANNY].mode is None
