@@ -103,7 +103,7 @@ class BlockResiduals:
     def spread(cls, residuals: Sequence[Tensor] | None, blocks: int, cycle: bool) -> BlockResiduals | None:
         """The residuals of a net for a transformer with more blocks, as diffusers' transformer would use them.
 
-        Each residual goes to several neighbouring blocks, or, with `cycle`, the residuals take turns (XLabs').
+        Each residual goes to several neighboring blocks, or, with `cycle`, the residuals take turns (XLabs').
         """
         if residuals is None:
             return None
