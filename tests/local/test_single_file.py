@@ -295,7 +295,7 @@ def test_a_chosen_part_that_is_missing_or_wrong_is_a_clear_error(own: Library) -
         "vae/wide.safetensors",
         {"decoder.up.0.block.0.norm1.weight": torch.zeros(4), "decoder.conv_in.weight": torch.zeros(8, 16, 3, 3)},
     )
-    with pytest.raises(ModelUnreadable, match=r"has 16 latent channels, and the model has 4: it belongs to another"):
+    with pytest.raises(ModelUnreadable, match=r"has 16 latent channels, but the model has 4. It belongs to another"):
         load(path, own, parts=Parts(vae="wide.safetensors"))
 
 
