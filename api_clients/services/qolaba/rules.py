@@ -173,7 +173,7 @@ def app_problems(
 
 
 def app_notes(request: GenerationRequest, app: App, starts_elsewhere: bool) -> Iterator[str]:
-    """What the app does otherwise than a user may expect."""
+    """What the app does differently from what a user may expect."""
     if app.retired:
         then = f"Use {app.successor} instead." if app.successor else "It has no successor."
         yield f"Qolaba retired the app {app.app_id} on 2025-04-15. {then}"
