@@ -29,8 +29,7 @@ class Detect(StrEnum):
 class Resize(StrEnum):
     """How a control map is fitted to an output of another aspect ratio.
 
-    `CROP` fills the output and cuts the rest, `FIT` keeps the whole map and pads with black, `STRETCH` changes the aspect
-    ratio.
+    `CROP` fills the output and cuts the rest, `FIT` keeps the whole map and pads with black, `STRETCH` distorts the map.
     """
 
     CROP = "crop"
@@ -140,8 +139,8 @@ class RequestImage(_Value):
 class GenerationRequest(_Value):
     """Everything about a generation except where it runs.
 
-    `width` and `height` are in pixels. `steps` counts denoising steps. `denoise` is the share of `init_image` to replace,
-    0..1. `clip_skip` is the number of the text encoder's last layers to skip.
+    `width` and `height` are in pixels. `steps` counts denoising steps. `denoise` is the share of `init_image` to
+    replace, 0..1. `clip_skip` is the number of the text encoder's last layers to skip.
     """
 
     prompt: str = ""
