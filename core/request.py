@@ -29,7 +29,7 @@ class Detect(StrEnum):
 class Resize(StrEnum):
     """How a control map is fitted to an output of another aspect ratio.
 
-    `CROP` fills the output and cuts the rest, `FIT` keeps the whole map and pads with black, `STRETCH` distorts the map.
+    `CROP` fills the output and cuts the rest, `FIT` keeps the whole map and pads with black, `STRETCH` distorts it.
     """
 
     CROP = "crop"
