@@ -37,9 +37,9 @@ from controlstack.tools.fake_services.contracts import modelslab, qolaba, scenar
 
 EVERY_NODE = pytest.mark.parametrize("node", NODES)
 
-# Fields whose range differs between the capability tables of an endpoint; other tests hold them.
+# Fields whose range differs between the capability tables of an endpoint, or for which the document has none.
 BY_TABLE = {
-    "ControlStackScenario": {"width", "height", "guidance"},
+    "ControlStackScenario": {"width", "height", "guidance", "seed"},
     "ControlStackQolabaImageToImage": {"width", "height"},
 }
 # Where a table of capabilities has a range under another name than the input of a field.
