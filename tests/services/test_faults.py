@@ -560,7 +560,7 @@ def test_an_upload_is_repeated_and_its_failure_costs_nothing(account: Account, s
     assert double.paid == 1 and statuses(account) == [Status.DONE]
 
 
-@pytest.mark.parametrize("case", filter(needs_image_host, CASES), ids=str)
+@pytest.mark.parametrize("case", list(filter(needs_image_host, CASES)), ids=str)
 def test_an_image_host_that_refuses_costs_nothing(account: Account, services: Services, case: Case) -> None:
     account.environ["CONTROLSTACK_IMAGE_HOST_SECRET_KEY"] = "another-secret-0123456789"
     assert "SignatureDoesNotMatch" in fails(account, services, case, ServiceError)
