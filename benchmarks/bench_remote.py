@@ -89,7 +89,7 @@ def processor_seconds(comfy: ComfyServer) -> float:
 def draw_once(double: Double) -> None:
     """Let the double draw one image and return it every time, so that CPU time goes to the nodes and not to it."""
     wish = Wish("a lighthouse", SIDE, SIDE, 1)
-    drawn = draw(double.name, double.colour, wish, double.image_kind)
+    drawn = draw(double.name, double.color, wish, double.image_kind)
     double.draw = lambda *_: drawn
 
 

@@ -31,15 +31,16 @@ class ControlStackError(Exception):
 
 
 class InvalidRequest(ControlStackError):
-    """The target cannot run the request. `problems` lists every reason."""
+    """The target cannot run the request. `problems` holds each reason as a whole sentence."""
 
     def __init__(self, target: str, problems: Sequence[Problem]) -> None:
+        self.target = target
         self.problems = tuple(problems)
         if len(self.problems) == 1:
-            text = f"Invalid input for {target}. {self.problems[0]}"
+            text = f"Invalid input. {self.problems[0]}"
         else:
             lines = "\n".join(f"- {problem}" for problem in self.problems)
-            text = f"Invalid input for {target}, with {len(self.problems)} problems:\n{lines}"
+            text = f"Invalid input. There are {len(self.problems)} problems:\n{lines}"
         super().__init__(text)
 
 
@@ -47,7 +48,7 @@ class UnknownChoice(ControlStackError):
     """An input holds a value that is not among its choices, such as one of another version."""
 
     def __init__(self, field: str, value: object, choices: Sequence[str]) -> None:
-        super().__init__(f"{field} is '{value}': it must be one of {', '.join(choices)}. Choose one of these.")
+        super().__init__(f"{field} is '{value}'. It must be one of {', '.join(choices)}.")
 
 
 class ModelNotFound(ControlStackError):

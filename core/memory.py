@@ -54,7 +54,7 @@ class Memory(Protocol):
     def load(self, modules: Sequence[Managed], room: int = 0) -> None:
         """Move modules to the device and leave `room` bytes free beside them, moving other modules off if necessary.
 
-        Must be called before every use. If they do not fit, it raises an error that `is_out_of_memory` recognises.
+        Must be called before every use. If they do not fit, it raises an error that `is_out_of_memory` recognizes.
         """
         ...
 
@@ -75,7 +75,7 @@ def size_of(module: torch.nn.Module) -> int:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that the device or the computer ran out of memory.
 
-    Only CUDA has an exception class for it; other devices are recognised by their message.
+    Only CUDA has an exception class for it; other devices are recognized by their message.
     """
     import torch
 

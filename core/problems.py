@@ -34,9 +34,17 @@ class Problem:
         """The stable name of the kind of problem."""
         return self.kind.code
 
+    @property
+    def cause(self) -> str:
+        """The first sentence: what is wrong, without what to do about it."""
+        return self._filled(self.kind.template.partition(". ")[0].removesuffix(".") + ".")
+
     def __str__(self) -> str:
+        return self._filled(self.kind.template)
+
+    def _filled(self, template: str) -> str:
         named = {**self.arguments, "field": self.field, "value": self.value, "suggestion": self.suggestion}
-        return self.kind.template.format_map({name: _text(value) for name, value in named.items()})
+        return template.format_map({name: _text(value) for name, value in named.items()})
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ UNSUPPORTED_DENOISE = ProblemKind(
     "unsupported_denoise", "{field} is {value}, but {target} cannot start from an image. Set {field} to {suggestion}."
 )
 DENOISE_TOO_LOW = ProblemKind(
-    "denoise_too_low", "{field} is {value}, which leaves none of the {steps} steps. Set it to {suggestion} or more."
+    "denoise_too_low", "{field} is {value}, so none of the {steps} steps would run. Set it to {suggestion} or more."
 )
 
 # Controls
@@ -145,7 +145,8 @@ UNSUPPORTED_REFERENCES = ProblemKind(
     "unsupported_references", "{target} does not accept reference images. Disconnect {field}."
 )
 UNSUPPORTED_REFERENCE_KIND = ProblemKind(
-    "unsupported_reference_kind", "{field} is {value}, but {target} supports only {choices}. Choose one of these."
+    "unsupported_reference_kind",
+    "{field} is {value}, but {target} supports only {choices}. Change the kind, or disconnect the reference.",
 )
 UNSUPPORTED_REFERENCE_WINDOW = ProblemKind(
     "unsupported_reference_window",
@@ -173,7 +174,7 @@ INVALID_WINDOW = ProblemKind(
 )
 EMPTY_WINDOW = ProblemKind(
     "empty_window",
-    "{field} is {value}, and none of the {calls} network evaluations of the run falls inside it. Widen it.",
+    "{field} is {value}, but none of the {calls} model evaluations of the run falls inside it. Widen the window.",
 )
 
 # Upscaling
@@ -184,17 +185,17 @@ UNSUPPORTED_UPSCALE = ProblemKind(
 # Tensors
 IMAGE_SHAPE = ProblemKind(
     "image_shape",
-    "{field} has the shape [{value}], but an image has the shape [batch, height, width, 1, 3 or 4 channels], none of "
-    "them 0. Check the node that it comes from.",
+    "{field} has the shape [{value}]. An image must have the shape [batch, height, width, channels] with 1, 3 or 4 "
+    "channels, and no dimension may be 0. Check the node that it comes from.",
 )
 MASK_SHAPE = ProblemKind(
     "mask_shape",
-    "{field} has the shape [{value}], but a mask has the shape [batch, height, width], none of them 0. "
+    "{field} has the shape [{value}]. A mask must have the shape [batch, height, width], and no dimension may be 0. "
     "Check the node that it comes from.",
 )
 NOT_FINITE = ProblemKind(
     "not_finite",
-    "{field} contains NaN or infinite values. Check the node that it comes from: the same fault makes images black.",
+    "{field} contains NaN or infinite values. Check the node that it comes from. A VAE in fp16 often causes this.",
 )
 WRONG_BATCH = ProblemKind(
     "wrong_batch",

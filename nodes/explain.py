@@ -31,8 +31,7 @@ REMOTE: dict[str, Endpoint[Any]] = {endpoint.target: endpoint for endpoint in EN
 
 FIELDS_INVALID = ProblemKind(
     "explain_fields_invalid",
-    "{field} is '{value}', but it must be a JSON object with fields of {target}, which are {known}. Correct or clear "
-    "it.",
+    "{field} is '{value}'. It must be a JSON object with only these fields of {target}: {known}. Correct or clear it.",
 )
 
 

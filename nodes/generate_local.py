@@ -65,7 +65,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     default=False,
                     optional=True,
                     tooltip="Run Stable Diffusion's safety checker on the finished images and make those that it flags "
-                    f"unrecognisable. Needs the folder {CHECKER} in models/diffusers.",
+                    f"unrecognizable. Needs the folder {CHECKER} in models/diffusers.",
                 ),
                 io.Int.Input(
                     "tile_size",

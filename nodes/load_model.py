@@ -36,7 +36,7 @@ AUTOMATIC = "automatic"
 MODEL_FOLDERS = ("checkpoints", "diffusers", "diffusion_models")
 
 FP8_NOT_SUPPORTED = ProblemKind(
-    "fp8_not_supported", "precision is {value}, and Apple's GPUs have no 8-bit numbers. Set precision to {suggestion}."
+    "fp8_not_supported", "precision is {value}, but Apple GPUs do not support fp8. Set precision to {suggestion}."
 )
 
 
@@ -227,8 +227,8 @@ def _source(library: Library, model_name: str, parts: Parts) -> ModelSource:
     if path := _model_paths(library).get(model_name):
         return source_of(path, library, parts)
     raise ModelNotFound(
-        f"model_name is '{model_name}', which is no longer among ComfyUI's models. Put it back into "
-        f"{library.places(*MODEL_FOLDERS)} or choose another."
+        f"model_name is '{model_name}', but ComfyUI has no model of this name. Put it into "
+        f"{library.places(*MODEL_FOLDERS)}, or choose another model."
     )
 
 

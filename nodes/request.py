@@ -48,7 +48,7 @@ class ControlStackReference(io.ComfyNode):
                     "kind",
                     options=ReferenceKind,
                     default=ReferenceKind.STYLE,
-                    tooltip="What to take from the image. style: colours and mood. character: the figure. face: the "
+                    tooltip="What to take from the image. style: colors and mood. character: the figure. face: the "
                     "face.",
                 ),
                 *window_inputs("reference"),
@@ -202,7 +202,11 @@ class ControlStackRequest(io.ComfyNode):
                     "height", default=512, min=64, max=8192, step=8, tooltip="Height in pixels, a multiple of 8."
                 ),
                 io.Int.Input(
-                    "steps", default=21, min=1, max=1000, tooltip="Denoising steps. Every target accepts 21 and 31."
+                    "steps",
+                    default=21,
+                    min=1,
+                    max=1000,
+                    tooltip="Number of denoising steps. The maximum depends on the target.",
                 ),
                 io.Float.Input(
                     "guidance_scale",
@@ -211,8 +215,7 @@ class ControlStackRequest(io.ComfyNode):
                     max=30.0,
                     step=0.1,
                     tooltip="How closely to follow the prompt. Use 7.5 for SD 1.5, 5 for SDXL, 3.5 for FLUX. 1 turns "
-                    "guidance "
-                    "and the negative prompt off.",
+                    "guidance and the negative prompt off.",
                 ),
                 io.Int.Input(
                     "seed",

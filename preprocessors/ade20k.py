@@ -1,4 +1,4 @@
-"""The colours of the 150 classes of the ADE20K scene parsing benchmark."""
+"""The colors of the 150 classes of the ADE20K scene parsing benchmark."""
 
 from __future__ import annotations
 

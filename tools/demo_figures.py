@@ -22,11 +22,11 @@ from ..local.engine.generate import generate
 from ..local.files.load import load_model
 from ..local.model.local_model import LocalModel
 from ..local.model.source import DEMO_MODEL, source_of
-from .demo_scenes import BACKGROUNDS, COLOURS, SHAPES, SIZE, SKIN, Scene, draw_scene, edges
+from .demo_scenes import BACKGROUNDS, COLORS, SHAPES, SIZE, SKIN, Scene, draw_scene, edges
 
 HELD_OUT = 500_000  # training scenes begin at 1,000,000
 TABLE_START, TABLE_END = "<!-- figures -->", "<!-- end of figures -->"
-PALETTE = {**COLOURS, **BACKGROUNDS, "skin": SKIN}
+PALETTE = {**COLORS, **BACKGROUNDS, "skin": SKIN}
 
 
 def request_for(scene: Scene, seed: int, prompt: str | None = None) -> GenerationRequest:
@@ -68,7 +68,7 @@ def edge_f1(picture: np.ndarray, control_map: np.ndarray, tolerance: int = 2) ->
 
 
 def foreground(picture: np.ndarray) -> np.ndarray:
-    """Where the picture differs from its background, which is the median colour of its border."""
+    """Where the picture differs from its background, which is the median color of its border."""
     border = np.concatenate([picture[:3].reshape(-1, 3), picture[-3:].reshape(-1, 3), picture[:, 0], picture[:, -1]])
     distance = np.abs(picture.astype(int) - np.median(border, axis=0)).max(axis=-1)
     return distance > 45
@@ -81,20 +81,20 @@ def overlap(picture: np.ndarray, area: np.ndarray) -> float:
 
 
 def nearest_names(picture: np.ndarray) -> np.ndarray:
-    """For each pixel the number of the palette colour nearest to it."""
-    colours = np.array(list(PALETTE.values()), int)
-    return ((picture.reshape(-1, 1, 3).astype(int) - colours) ** 2).sum(-1).argmin(-1).reshape(picture.shape[:2])
+    """For each pixel the number of the palette color nearest to it."""
+    colors = np.array(list(PALETTE.values()), int)
+    return ((picture.reshape(-1, 1, 3).astype(int) - colors) ** 2).sum(-1).argmin(-1).reshape(picture.shape[:2])
 
 
-def shape_colour(picture: np.ndarray) -> str:
-    """The object colour that most of the foreground has, or '' where there is no foreground."""
+def shape_color(picture: np.ndarray) -> str:
+    """The object color that most of the foreground has, or '' where there is no foreground."""
     names = nearest_names(picture)[foreground(picture)]
-    counts = np.bincount(names, minlength=len(PALETTE))[: len(COLOURS)]
-    return list(COLOURS)[int(counts.argmax())] if counts.any() else ""
+    counts = np.bincount(names, minlength=len(PALETTE))[: len(COLORS)]
+    return list(COLORS)[int(counts.argmax())] if counts.any() else ""
 
 
 def palette_distance(picture: np.ndarray, reference: np.ndarray) -> float:
-    """Half the L1 distance of two colour histograms over the palette: 0 is equal, 1 has nothing in common."""
+    """Half the L1 distance of two color histograms over the palette: 0 is equal, 1 has nothing in common."""
     shares = [
         np.bincount(nearest_names(p).ravel(), minlength=len(PALETTE)) / p[..., 0].size for p in (picture, reference)
     ]
@@ -138,15 +138,15 @@ class DemoFigures:
         }
 
     def prompt(self) -> float:
-        """Share of single-shape prompts whose named colour is the shape's dominant colour."""
+        """Share of single-shape prompts whose named color is the shape's dominant color."""
         hits = []
         for i in range(self.count):
             rng = np.random.default_rng(HELD_OUT + i)
-            colour, shape, background = (str(rng.choice(list(names))) for names in (COLOURS, SHAPES, BACKGROUNDS))
-            article = "an" if colour[0] in "aeiou" else "a"
-            prompt = f"{article} {colour} {shape} on a {background} background"
+            color, shape, background = (str(rng.choice(list(names))) for names in (COLORS, SHAPES, BACKGROUNDS))
+            article = "an" if color[0] in "aeiou" else "a"
+            prompt = f"{article} {color} {shape} on a {background} background"
             picture = picture_of(self.model, request_for(draw_scene(HELD_OUT + i), i, prompt))
-            hits.append(shape_colour(picture) == colour)
+            hits.append(shape_color(picture) == color)
         return _mean(float(hit) for hit in hits)
 
     def reference(self) -> dict[str, float]:
@@ -154,7 +154,7 @@ class DemoFigures:
         distances: dict[str, list[float]] = {"without": [], "with": []}
         for i, s in self._scenes():
             reference = draw_scene(HELD_OUT + 100_000 + i)
-            request = request_for(s, i, s.colourless_caption.partition(" on a ")[0])
+            request = request_for(s, i, s.colorless_caption.partition(" on a ")[0])
             unit = ImageReference(to_tensor(reference.image), scale=1.0)
             for name, asked in (("without", request), ("with", replace(request, references=(unit,)))):
                 distances[name].append(palette_distance(picture_of(self.model, asked), reference.image))

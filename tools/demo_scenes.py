@@ -14,7 +14,7 @@ import numpy as np
 
 SIZE = 128
 
-COLOURS = {
+COLORS = {
     "red": (220, 40, 40),
     "green": (40, 160, 60),
     "blue": (45, 95, 235),
@@ -37,13 +37,13 @@ POSES = {"standing": (70, 100), "with arms up": (-80, -40), "with arms out": (-1
 SKIN = (235, 185, 140)
 RELATIONS = ("left of", "right of", "above", "below")
 
-# OpenPose body order (COCO-18) and colours, as the SD1.5 openpose ControlNet was trained on:
+# OpenPose body order (COCO-18) and colors, as the SD1.5 openpose ControlNet was trained on:
 # https://github.com/lllyasviel/ControlNet/blob/main/annotator/openpose/util.py
 LIMBS = (
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
     (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
-LIMB_COLOURS = (
+LIMB_COLORS = (
     (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0), (0, 255, 0),
     (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255), (0, 0, 255), (85, 0, 255),
     (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
@@ -52,10 +52,10 @@ LIMB_COLOURS = (
 
 @dataclass(frozen=True)
 class Palette:
-    """The colours of one scene: a background name and three object colour names."""
+    """The colors of one scene: a background name and three object color names."""
 
     background: str
-    colours: tuple[str, str, str]
+    colors: tuple[str, str, str]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Scene:
 
     image: np.ndarray
     caption: str
-    colourless_caption: str
+    colorless_caption: str
     palette: Palette
     canny: np.ndarray
     depth: np.ndarray
@@ -78,7 +78,7 @@ def draw_scene(
 ) -> Scene:
     """Draw the scene of `seed`; the optional arguments fix a part of it instead of drawing lots."""
     rng = random.Random(seed)
-    drawn_palette = Palette(rng.choice(list(BACKGROUNDS)), tuple(rng.sample(list(COLOURS), 3)))
+    drawn_palette = Palette(rng.choice(list(BACKGROUNDS)), tuple(rng.sample(list(COLORS), 3)))
     palette = palette or drawn_palette
     drawn_count = rng.choices((1, 2, 3), (45, 40, 15))[0]
     count = objects or drawn_count
@@ -96,10 +96,10 @@ def draw_scene(
 
     near = sorted(rng.uniform(0.3, 1.0) for _ in range(count))
     for index, (x, y) in enumerate(_places(rng, count)):
-        colour = palette.colours[index]
+        color = palette.colors[index]
         if has_person and index == 0:
             joints, unit, pose, x, y = _person(rng, x, y)
-            layers = _person_layers(joints, unit, np.array(COLOURS[colour], np.float32))
+            layers = _person_layers(joints, unit, np.array(COLORS[color], np.float32))
             skeleton = draw_skeleton(joints)
             thing = "person"
             words = f" {pose}" if rng.random() < 0.8 else ""
@@ -109,7 +109,7 @@ def draw_scene(
             big = rng.random() < 0.5
             radius = rng.uniform(21, 29) if big else rng.uniform(13, 18)
             turn = rng.uniform(-25, 25)
-            layers = [(_shape(thing, x, y, radius, turn), np.array(COLOURS[colour], np.float32))]
+            layers = [(_shape(thing, x, y, radius, turn), np.array(COLORS[color], np.float32))]
             words = ""
             before = rng.choice(("", "big " if big else "small "))
         mask = np.zeros((SIZE, SIZE), np.float32)
@@ -119,15 +119,15 @@ def draw_scene(
         depth += (90 + 165 * near[index] - depth) * mask
         silhouette = np.maximum(silhouette, mask)
         person_mask = np.maximum(person_mask * (1 - mask), mask if thing == "person" else 0 * mask)
-        coloured, plain = f"{before}{colour} {thing}{words}", f"{before}{thing}{words}"
-        phrases.append((_with_article(coloured), _with_article(plain), x, y))
+        colored, plain = f"{before}{color} {thing}{words}", f"{before}{thing}{words}"
+        phrases.append((_with_article(colored), _with_article(plain), x, y))
 
     image = np.clip(canvas, 0, 255).astype(np.uint8)
-    caption, colourless = _caption(rng, phrases, palette.background)
+    caption, colorless = _caption(rng, phrases, palette.background)
     return Scene(
         image=image,
         caption=caption,
-        colourless_caption=colourless,
+        colorless_caption=colorless,
         palette=palette,
         canny=_as_rgb(edges(image)),
         depth=_as_rgb(np.clip(depth, 0, 255).astype(np.uint8)),
@@ -145,14 +145,14 @@ def edges(image: np.ndarray) -> np.ndarray:
 def draw_skeleton(joints: np.ndarray) -> np.ndarray:
     """An OpenPose body map (uint8 [128, 128, 3]) of 18 joints given as (x, y) pixels."""
     canvas = np.zeros((SIZE, SIZE, 3), np.uint8)
-    for (start, end), colour in zip(LIMBS, LIMB_COLOURS, strict=False):
+    for (start, end), color in zip(LIMBS, LIMB_COLORS, strict=False):
         a, b = joints[start], joints[end]
         (x, y), length = (a + b) / 2, np.hypot(*(a - b))
         angle = np.degrees(np.arctan2(a[1] - b[1], a[0] - b[0]))
         outline = cv2.ellipse2Poly((int(x), int(y)), (int(length / 2), 2), int(angle), 0, 360, 6)
-        cv2.fillConvexPoly(canvas, outline, [int(value * 0.6) for value in colour])
-    for joint, colour in zip(joints, LIMB_COLOURS, strict=True):
-        cv2.circle(canvas, (int(joint[0]), int(joint[1])), 2, colour, -1)
+        cv2.fillConvexPoly(canvas, outline, [int(value * 0.6) for value in color])
+    for joint, color in zip(joints, LIMB_COLORS, strict=True):
+        cv2.circle(canvas, (int(joint[0]), int(joint[1])), 2, color, -1)
     return canvas
 
 
@@ -169,14 +169,14 @@ def _shape(kind: str, x: float, y: float, radius: float, turn: float) -> np.ndar
     """Coverage 0..1 of an antialiased shape."""
     scale = 4
     mask = np.zeros((SIZE * scale, SIZE * scale), np.uint8)
-    centre, size = (round(x * scale), round(y * scale)), round(radius * scale)
+    center, size = (round(x * scale), round(y * scale)), round(radius * scale)
     if kind == "circle":
-        cv2.circle(mask, centre, size, 255, -1)
+        cv2.circle(mask, center, size, 255, -1)
     elif kind == "ring":
-        cv2.circle(mask, centre, size, 255, -1)
-        cv2.circle(mask, centre, round(size * 0.5), 0, -1)
+        cv2.circle(mask, center, size, 255, -1)
+        cv2.circle(mask, center, round(size * 0.5), 0, -1)
     else:
-        outline = np.array(centre) + _OUTLINES[kind](turn) * size
+        outline = np.array(center) + _OUTLINES[kind](turn) * size
         cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 255)
     return _coverage(mask)
 
@@ -200,7 +200,7 @@ _OUTLINES = {
 
 
 def _person(rng: random.Random, x: float, y: float) -> tuple[np.ndarray, float, str, float, float]:
-    """Joints (x, y) [18, 2] of a person near (x, y), its unit of length, its pose word and its true centre."""
+    """Joints (x, y) [18, 2] of a person near (x, y), its unit of length, its pose word and its true center."""
     height = SIZE * rng.uniform(0.55, 0.88)
     unit = height / 8
     x = min(max(x, SIZE * 0.24), SIZE * 0.76)
@@ -263,7 +263,7 @@ def _with_article(words: str) -> str:
 
 
 def _caption(rng: random.Random, phrases: list[tuple[str, str, float, float]], background: str) -> tuple[str, str]:
-    """The caption and the same caption without a colour in it."""
+    """The caption and the same caption without a color in it."""
     order = rng.sample(phrases, len(phrases))
     tail = f" on a {background} background" if rng.random() < 0.85 else ""
     relation = None

@@ -122,7 +122,7 @@ def main(folders_with_weights: Sequence[Path] = ()) -> None:
     drawn = [tile for tile, modality in zip(reduced, (None, *Modality), strict=True) if modality in DRAWN_IN_COLORS]
     sheet = draw_sheet(reduced)
     palette = Image.new("P", (1, 1))
-    # The colours of thin limbs are too rare to get a place of their own among all others.
+    # The colors of thin limbs are too rare to get a place of their own among all others.
     rare = _palette(draw_sheet(drawn), RARE_COLORS, Image.Quantize.MAXCOVERAGE)
     palette.putpalette([255, 255, 255, *_palette(sheet, COLORS - RARE_COLORS - 1), *rare])
     sheet.quantize(palette=palette, dither=Image.Dither.NONE).save(SHEET, optimize=True)
@@ -132,7 +132,7 @@ def main(folders_with_weights: Sequence[Path] = ()) -> None:
 
 
 def _palette(picture: Image.Image, count: int, method: Image.Quantize = Image.Quantize.MEDIANCUT) -> list[int]:
-    """Red, green and blue of `count` colours that suit a picture."""
+    """Red, green and blue of `count` colors that suit a picture."""
     chosen = picture.quantize(count, method).getpalette() or []
     return (chosen + [0] * 3 * count)[: 3 * count]
 

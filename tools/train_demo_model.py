@@ -53,7 +53,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTROLS = ("canny", "depth", "openpose")
 TRAINING_SEEDS = 1_000_000  # scenes below this seed are held out for the figures
 IP_TOKENS = 4
-VAE_CROP = 64  # the autoencoder sees only neighbourhoods, so crops teach it as much as whole pictures
+VAE_CROP = 64  # the autoencoder sees only neighborhoods, so crops teach it as much as whole pictures
 REFERENCE_SIZE = 64
 NOISE_SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -64,7 +64,7 @@ NOISE_SCHEDULE = {
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 WORDS = (
     "a an and on of with arms up out standing background left right above below big small person "
-    + " ".join((*demo_scenes.COLOURS, *demo_scenes.BACKGROUNDS, *demo_scenes.SHAPES))
+    + " ".join((*demo_scenes.COLORS, *demo_scenes.BACKGROUNDS, *demo_scenes.SHAPES))
 ).split()
 
 # stage: (steps, batch size, peak learning rate)
@@ -216,7 +216,7 @@ def _training_example(index: int) -> dict[str, np.ndarray | str]:
             reference.image, (REFERENCE_SIZE,) * 2, interpolation=demo_scenes.cv2.INTER_AREA
         ),
         "caption": scene.caption,
-        "colourless_caption": scene.colourless_caption,
+        "colorless_caption": scene.colorless_caption,
     }
 
 
@@ -234,7 +234,7 @@ class Examples:
             key: torch.tensor(tokenizer([row[key] for row in rows], padding="max_length", max_length=77).input_ids).to(
                 device
             )
-            for key in ("caption", "colourless_caption")
+            for key in ("caption", "colorless_caption")
         }
         self.no_tokens = torch.tensor(tokenizer("", padding="max_length", max_length=77).input_ids).to(device)
 
@@ -377,11 +377,11 @@ def train_vae(trainer: Trainer, steps: int, batch: int, peak: float) -> None:
             examples.images(rows.integers(len(examples), size=batch))[:, :, y : y + VAE_CROP, x : x + VAE_CROP] * 2 - 1
         )
         codes = vae.encoder(images)
-        # Noise on the codes makes neighbouring codes mean similar pictures, which is what diffusion needs of them.
+        # Noise on the codes makes neighboring codes mean similar pictures, which is what diffusion needs of them.
         result = vae.decoder(codes + 0.05 * torch.randn(codes.shape, generator=chance).to(codes)).float()
         slopes = sum((result.diff(dim=axis) - images.diff(dim=axis)).abs().mean() for axis in (-1, -2))
         spread = (codes.float().square().mean() - 1).clamp(min=0)
-        # The square makes wrong colours count, which the absolute error alone forgives small shapes for long.
+        # The square makes wrong colors count, which the absolute error alone forgives small shapes for long.
         missed = result - images
         return missed.abs().mean() + 2 * missed.square().mean() + 0.5 * slopes + 1e-3 * spread
 
@@ -485,7 +485,7 @@ def train_ip_adapter(trainer: Trainer, steps: int, batch: int, peak: float) -> N
         picked = rows.integers(len(examples), size=batch)
         noised, times, noise = task.draw(picked, chance)
         with torch.no_grad():
-            words = text_encoder(examples.prompts(picked, 0.5, chance, "colourless_caption")).last_hidden_state
+            words = text_encoder(examples.prompts(picked, 0.5, chance, "colorless_caption")).last_hidden_state
         style = image_encoder((examples.images(picked, "reference") - mean) / std).image_embeds
         style = style * torch.rand(batch, 1, generator=chance).gt(0.1).to(style)
         predicted = unet(noised, times, words, added_cond_kwargs={"image_embeds": [style[:, None]]}).sample

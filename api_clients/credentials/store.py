@@ -74,7 +74,7 @@ def find_credentials(
     if found is None:
         names = " and ".join(name for field, name in spec.variables[0].items() if field not in spec.optional)
         variables = f" You can also set {names} in the environment." if profile == DEFAULT_PROFILE else ""
-        missing = f"There is no key for {spec.service}, profile '{profile}'."
+        missing = f"There is no key for {spec.title} (profile '{profile}')."
         raise CredentialsMissing(f"{missing} {where_to_enter(spec.service, profile)}{variables}")
     return found
 

@@ -55,7 +55,7 @@ def poll(context: JobContext, job: Job) -> JobState:
         raise JobUnfinished(f"{failure} {how_to_wait(context, job)}") from None
     except ServiceError as error:
         unaffected = (
-            f"This says nothing about job {job.id} itself."
+            f"This does not mean that job {job.id} failed."
             if job.number is None
             else f"The job itself ({job.id}, already paid for) is not affected."
         )

@@ -221,7 +221,7 @@ def _resume(context: JobContext, found: Entry, expected_images: int, mode: RunMo
         return None
     if entry.status is Status.UNKNOWN:
         raise OutcomeUnknown(
-            f"{entry.message} That was in an earlier run. {how_to_buy_again(context)}{_hidden_job(context, entry)}"
+            f"{entry.message} This happened in an earlier run. {how_to_buy_again(context)}{_hidden_job(context, entry)}"
         )
     job = Job.from_entry(entry, expected_images)
     if entry.status is Status.DONE:
@@ -243,7 +243,7 @@ def _check_stale(context: JobContext, job: Job, hours: float) -> None:
     try:
         state = poll(context, job)
     except ServiceError as error:
-        raise ServiceError(f"{error} After such a long time it may be lost. {how_to_buy_again(context)}") from None
+        raise ServiceError(f"{error} The job may be lost after such a long time. {how_to_buy_again(context)}") from None
     if not state.phase.final:
         raise JobUnfinished(
             f"Job {job.id} of this request is still {state.phase.value} at {context.endpoint.target} after "

@@ -42,8 +42,7 @@ class Depth(PredictionMethod):
         if not bool(predictions.isfinite().all()):
             raise GenerationFailed(
                 f"The network '{self.name}' returned NaN or infinite depths. Its file may be damaged. Move it "
-                f"elsewhere "
-                f"and run again, or choose another method."
+                f"elsewhere and run again, or choose another method."
             )
         maps = predictions.new_empty(predictions.shape)
         for index, prediction in enumerate(predictions):

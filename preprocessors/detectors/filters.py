@@ -119,4 +119,4 @@ def _compress(frame: Tensor, quality: int) -> Tensor:
 BLUR = Detector(Modality.BLUR, "The image out of focus.", (Blur(),))
 GRAY = Detector(Modality.GRAY, "The image in shades of gray.", (Gray(),))
 TILE = Detector(Modality.TILE, "The image itself, or a coarser version of it.", (Tile(),))
-LOW_QUALITY = Detector(Modality.LOW_QUALITY, "The image blurred, noisy and full of JPEG artefacts.", (LowQuality(),))
+LOW_QUALITY = Detector(Modality.LOW_QUALITY, "The image blurred, noisy and full of JPEG artifacts.", (LowQuality(),))

@@ -31,7 +31,7 @@ class RealisticLineart(NetworkMethod):
     )
     multiple = 4
     bytes_per_pixel = 1400
-    half = True  # every convolution is normalised, so that no value exceeds the range of float16
+    half = True  # every convolution is normalized, so that no value exceeds the range of float16
 
     @staticmethod
     def build(*files: Path) -> nn.Module:
@@ -72,8 +72,8 @@ class AnimeLineart(NetworkMethod):
     def build(*files: Path) -> nn.Module:
         from torch.nn import InstanceNorm2d
 
-        normalise = partial(InstanceNorm2d, affine=False, track_running_stats=False)
-        network = network_class("lineart_anime", "UnetGenerator")(3, 1, 8, 64, norm_layer=normalise)
+        normalize = partial(InstanceNorm2d, affine=False, track_running_stats=False)
+        network = network_class("lineart_anime", "UnetGenerator")(3, 1, 8, 64, norm_layer=normalize)
         state = read_state(files[0])
         load_state(network, {name.replace("module.", ""): tensor for name, tensor in state.items()}, files[0])
         return network

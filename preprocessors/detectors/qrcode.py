@@ -23,14 +23,12 @@ _PATCH = 8  # pixels of a diffusion model's latent: smaller modules rarely survi
 TEXT_TOO_LONG = ProblemKind(
     "qr_code_text_length",
     "text has {value} characters. A QR code of error correction {level} cannot hold it ({reason}). Shorten the "
-    "text, or "
-    "set error_correction to a lower level.",
+    "text, or set error_correction to a lower level.",
 )
 IMAGE_TOO_SMALL = ProblemKind(
     "qr_code_image_size",
     "image is {value}. The QR code of {modules}x{modules} modules needs at least {pixels}x{pixels} pixels with its "
-    "quiet "
-    "zone. Use an image of {recommended}x{recommended} or more, or shorten the text.",
+    "quiet zone. Use an image of {recommended}x{recommended} or more, or shorten the text.",
 )
 
 
@@ -50,7 +48,7 @@ class QRCode(Method):
         ChoiceParameter(
             "background",
             ("white", "gray"),
-            "Colour around the border. gray lets the model paint freely there.",
+            "Color around the border. gray lets the model paint freely there.",
         ),
     )
 

@@ -72,7 +72,7 @@ def _stroke(edges: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(thin, (0, 0), _SIGMA * pen) > _STROKE_THRESHOLD / pen
 
 
-# A pixel is on a ridge if neither of its two neighbours along one of these lines exceeds it.
+# A pixel is on a ridge if neither of its two neighbors along one of these lines exceeds it.
 _LINES = (
     ((0, 0, 0), (1, 1, 1), (0, 0, 0)),
     ((0, 1, 0), (0, 1, 0), (0, 1, 0)),

@@ -1,4 +1,4 @@
-"""Segmentation maps: one flat colour per class, or per connected region."""
+"""Segmentation maps: one flat color per class, or per connected region."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ADE20K, PER_REGION = "ade20k", "per region"
 PALETTE = ChoiceParameter(
     "colors",
     (ADE20K, PER_REGION),
-    "ade20k: the colour of the class, e.g. cyan for sky, as ControlNet 1.1 expects. per region: a random colour "
+    "ade20k: the color of the class, e.g. cyan for sky, as ControlNet 1.1 expects. per region: a random color "
     "for each "
     "connected region, chosen by seed, as Segment Anything shows them and the SDXL union nets expect.",
 )
@@ -58,7 +58,7 @@ class SceneParsing(PredictionMethod):
 
 
 def region_colors(classes: Tensor, random: torch.Generator) -> Tensor:
-    """A random colour for each connected region of one class: [height, width, 3] for class numbers [height, width]."""
+    """A random color for each connected region of one class: [height, width, 3] for class numbers [height, width]."""
     import cv2
     import numpy as np
     import torch
@@ -69,7 +69,7 @@ def region_colors(classes: Tensor, random: torch.Generator) -> Tensor:
         found, labels = cv2.connectedComponents((classes == number).numpy().astype(np.uint8), connectivity=8)
         regions += np.where(labels > 0, labels + count, 0)
         count += found - 1
-    # No colour is black: black means that nothing was found.
+    # No color is black: black means that nothing was found.
     return (torch.rand(count + 1, 3, generator=random) * 0.9 + 0.1)[torch.from_numpy(regions).long()]
 
 
@@ -175,6 +175,6 @@ class SegFormer(SceneParsing):
 
 SEGMENTATION = Detector(
     Modality.SEGMENTATION,
-    "A flat colour for each class (sky, wall, person...), or for each connected region.",
+    "A flat color for each class (sky, wall, person...), or for each connected region.",
     (UperNet(), OneFormer(), SegFormer()),
 )

@@ -1,4 +1,4 @@
-"""The colours and textures of the image without its layout."""
+"""The colors and textures of the image without its layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Shuffle(Method):
     """Warp the image by a random smooth flow, as for the training of ControlNet 1.1 Shuffle.
 
     There the flow is cubic noise with a node every 256 pixels of an image of 512. Here its values are also made uniform
-    in -1..1, so that all columns and rows of the image get the same share of the map, which preserves the colours.
+    in -1..1, so that all columns and rows of the image get the same share of the map, which preserves the colors.
     """
 
     parameters = (
@@ -70,5 +70,5 @@ def _uniform(field: Tensor) -> Tensor:
 
 
 SHUFFLE = Detector(
-    Modality.SHUFFLE, "The colours and textures of the image, warped until its layout is gone.", (Shuffle(),)
+    Modality.SHUFFLE, "The colors and textures of the image, warped until its layout is gone.", (Shuffle(),)
 )

@@ -1,4 +1,4 @@
-"""Faces as coloured contours, by MediaPipe's face landmarker (the Tasks API, mediapipe 0.10 and later)."""
+"""Faces as colored contours, by MediaPipe's face landmarker (the Tasks API, mediapipe 0.10 and later)."""
 
 from __future__ import annotations
 
@@ -149,6 +149,6 @@ def _open(file: Path, max_faces: int, min_confidence: float) -> _Landmarker:
 
 FACE_DETECTOR = Detector(
     Modality.FACE_DETECTOR,
-    "The contours of faces, eyes, eyebrows and lips, each in its own colour.",
+    "The contours of faces, eyes, eyebrows and lips, each in its own color.",
     (FaceLandmarks(),),
 )

@@ -216,5 +216,5 @@ def _scaled(points: Sequence[Keypoint | None], x: float, y: float) -> Keypoints:
 
 
 OPENPOSE = Detector(
-    Modality.OPENPOSE, "The body skeletons of all people in the image, in the colours of OpenPose.", (OpenPose(),)
+    Modality.OPENPOSE, "The body skeletons of all people in the image, in the colors of OpenPose.", (OpenPose(),)
 )

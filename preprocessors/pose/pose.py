@@ -92,6 +92,6 @@ def find_people(image: np.ndarray, detector: OnnxNetwork, pose: OnnxNetwork) -> 
 
 POSE = Detector(
     Modality.POSE,
-    "The skeletons of all people in the image with hands and face, in the colours of OpenPose.",
+    "The skeletons of all people in the image with hands and face, in the colors of OpenPose.",
     (DwPose(),),
 )

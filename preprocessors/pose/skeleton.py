@@ -1,6 +1,6 @@
 """People as keypoints, and the drawing of them that pose ControlNets were trained on.
 
-The order of keypoints, the limbs and the colours are those of OpenPose (COCO, 18 body keypoints), as ControlNet 1.1 and
+The order of keypoints, the limbs and the colors are those of OpenPose (COCO, 18 body keypoints), as ControlNet 1.1 and
 DWPose draw them.
 """
 
@@ -22,7 +22,7 @@ RIGHT_EYE, LEFT_EYE, RIGHT_EAR, LEFT_EAR = range(14, 18)
 BODY_POINTS = 18
 HAND_POINTS = 21
 
-# Limb number i has the colour of keypoint number i.
+# Limb number i has the color of keypoint number i.
 LIMBS = (
     (NECK, RIGHT_SHOULDER),
     (NECK, LEFT_SHOULDER),

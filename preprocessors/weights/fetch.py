@@ -225,9 +225,7 @@ def _verify(download: _Download, partial: Path, stated: str) -> None:
     if digest.hexdigest() != expected.lower():
         partial.unlink()
         raise ModelUnreadable(
-            f"The download of {download.url} is not {download.target.name}: its checksum is {digest.hexdigest()} "
-            f"instead "
-            f"of {expected}. It was deleted. Run again. If the error stays, the file was changed at its source or "
-            f"on the "
-            f"way."
+            f"The file downloaded from {download.url} is not {download.target.name}: its checksum is "
+            f"{digest.hexdigest()} instead of {expected}. The file was deleted. Run again. "
+            f"If the error stays, the file at the source has changed."
         )

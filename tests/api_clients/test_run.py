@@ -315,7 +315,7 @@ def test_force_new_that_is_not_taken_still_warns_of_an_earlier_unknown_outcome(t
     toy.on("/generate", replace(QUEUED, fault=Fault.RESET), Reply({"error": "no credits"}, 402))
     fails(OutcomeUnknown, toy, journal)
     fails(ServiceError, toy, journal, force_new=True)
-    assert "That was in an earlier run. Nothing was sent this time" in fails(OutcomeUnknown, toy, journal)
+    assert "This happened in an earlier run. Nothing was sent this time" in fails(OutcomeUnknown, toy, journal)
     assert toy.paid == 2
 
 
@@ -371,7 +371,7 @@ def test_a_done_job_that_the_service_does_not_tell_of_stays_done_and_is_not_boug
     toy.on("/a.png", Reply(b"expired", 410))
     toy.on("/jobs/7", Reply({"error": "no"}, status))
     message = fails(ServiceError, toy, journal)
-    assert "job 7 itself" in message and "gave no new one" in message and "force_new" in message
+    assert "does not mean that job 7 failed" in message and "gave no new one" in message and "force_new" in message
     with pytest.raises(ServiceError):
         fetch(toy, journal)
     fails(ServiceError, toy, journal)
@@ -559,7 +559,7 @@ def test_a_broken_connection_is_not_repeated_then_or_later(toy: Service, journal
     message = fails(OutcomeUnknown, toy, journal)
     assert "may have been accepted and charged" in message and "bill at Toy" in message and "force_new" in message
     assert toy.paid == 1 and entries(journal)[0].status is Status.UNKNOWN
-    assert "That was in an earlier run. Nothing was sent this time" in fails(OutcomeUnknown, toy, journal)
+    assert "This happened in an earlier run. Nothing was sent this time" in fails(OutcomeUnknown, toy, journal)
     assert toy.paid == 1
     assert go(toy, journal, force_new=True).images and toy.paid == 2
 
@@ -749,7 +749,7 @@ def test_success_without_a_picture_is_an_error(toy: Service, journal: Journal) -
     assert toy.paid == 1 and entries(journal)[0].status is Status.FAILED
 
 
-def test_a_wait_that_the_service_asks_for_is_honoured(toy: Service, journal: Journal) -> None:
+def test_a_wait_that_the_service_asks_for_is_honored(toy: Service, journal: Journal) -> None:
     toy.on("/generate", Reply({"id": 7, "state": "queued", "wait": 25}))
     toy.on("/jobs/7", done(toy, "/a.png"))
     chosen = settings(toy)
@@ -757,7 +757,7 @@ def test_a_wait_that_the_service_asks_for_is_honoured(toy: Service, journal: Jou
     assert isinstance(chosen.clock, QuickClock) and chosen.clock.slept == pytest.approx(25, abs=0.5)
 
 
-def test_a_picture_of_one_colour_is_remarked_on(toy: Service, journal: Journal) -> None:
+def test_a_picture_of_one_color_is_remarked_on(toy: Service, journal: Journal) -> None:
     from PIL import Image
 
     path = journal.file.with_name("black.png")

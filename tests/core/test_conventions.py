@@ -216,8 +216,8 @@ def test_flux_gets_gray_as_gray(kind: NetKind) -> None:
 
 
 def test_a_flux_net_of_unknown_habits_gets_what_it_is_given() -> None:
-    coloured = torch.rand(1, 48, 64, 3)
-    assert adapted(ControlUnit(Modality.GRAY, coloured), NetKind.FLUX) is coloured
+    colored = torch.rand(1, 48, 64, 3)
+    assert adapted(ControlUnit(Modality.GRAY, colored), NetKind.FLUX) is colored
 
 
 def test_what_pixels_cannot_give_is_reported() -> None:

@@ -12,6 +12,7 @@ TOO_HIGH = ProblemKind(
 def test_a_problem_reads_as_a_sentence_and_keeps_its_values() -> None:
     problem = TOO_HIGH("steps", 60, 50, target="A service", maximum=50)
     assert str(problem) == "steps is 60, but A service accepts at most 50. Set it to 50."
+    assert problem.cause == "steps is 60, but A service accepts at most 50."
     assert (problem.code, problem.field, problem.value, problem.suggestion) == ("too_high", "steps", 60, 50)
 
 

@@ -140,14 +140,14 @@ ONE_PROBLEM: dict[str, tuple[dict[str, Any], tuple[str, str, object], str]] = {
     "empty window": (
         {"controls": (replace(CANNY, start=0.50, end=0.52),), "steps": 21},
         ("empty_window", "control 1 (canny) window", "0 to 1"),
-        "control 1 (canny) window is 0.5 to 0.52, and none of the 21 network evaluations of the run falls inside it. "
-        "Widen it.",
+        "control 1 (canny) window is 0.5 to 0.52, but none of the 21 model evaluations of the run falls inside it. "
+        "Widen the window.",
     ),
     "channels": (
         {"controls": (replace(CANNY, image=torch.rand(1, 8, 8, 2)),)},
         ("image_shape", "control 1 image", None),
-        "control 1 image has the shape [1, 8, 8, 2], but an image has the shape [batch, height, width, 1, 3 or 4 "
-        "channels], none of them 0. Check the node that it comes from.",
+        "control 1 image has the shape [1, 8, 8, 2]. An image must have the shape [batch, height, width, channels] "
+        "with 1, 3 or 4 channels, and no dimension may be 0. Check the node that it comes from.",
     ),
     "steps of a scheduler": (
         {"scheduler": SchedulerChoice(SchedulerName.DDIM), "steps": 41},
@@ -178,13 +178,13 @@ ONE_PROBLEM: dict[str, tuple[dict[str, Any], tuple[str, str, object], str]] = {
         {"controls": (replace(CANNY, image=IMAGE * float("nan")),)},
         ("not_finite", "control 1 image", None),
         "control 1 image contains NaN or infinite values. "
-        "Check the node that it comes from: the same fault makes images black.",
+        "Check the node that it comes from. A VAE in fp16 often causes this.",
     ),
     "no pixels": (
         {"controls": (replace(CANNY, image=torch.rand(0, 8, 8, 3)),)},
         ("image_shape", "control 1 image", None),
-        "control 1 image has the shape [0, 8, 8, 3], but an image has the shape [batch, height, width, 1, 3 or 4 "
-        "channels], none of them 0. Check the node that it comes from.",
+        "control 1 image has the shape [0, 8, 8, 3]. An image must have the shape [batch, height, width, channels] "
+        "with 1, 3 or 4 channels, and no dimension may be 0. Check the node that it comes from.",
     ),
     "batch": (
         {"controls": (replace(CANNY, image=torch.rand(3, 8, 8, 3)),), "batch_size": 2},
@@ -194,7 +194,7 @@ ONE_PROBLEM: dict[str, tuple[dict[str, Any], tuple[str, str, object], str]] = {
     "reference kind": (
         {"references": (replace(STYLE, kind=ReferenceKind.FACE),)},
         ("unsupported_reference_kind", "reference 1 kind", "style"),
-        "reference 1 kind is face, but Test Target supports only style. Choose one of these.",
+        "reference 1 kind is face, but Test Target supports only style. Change the kind, or disconnect the reference.",
     ),
     "reference scale": (
         {"references": (replace(STYLE, scale=1.5),)},
@@ -322,7 +322,7 @@ LATENT = replace(
         ({"negative_prompt": "blurred"}, ("Test Target does not support negative prompts. Clear negative_prompt.",)),
         (
             {"init_image": IMAGE, "denoise": 0.01},
-            ("denoise is 0.01", "leaves none of the 21 steps", "Set it to 0.05 or more."),
+            ("denoise is 0.01", "so none of the 21 steps would run", "Set it to 0.05 or more."),
         ),
         (
             {"scheduler": SchedulerChoice(SchedulerName.DDIM)},
@@ -338,7 +338,7 @@ LATENT = replace(
         ),
         (
             {"init_image": IMAGE, "denoise": 0.2, "references": (replace(STYLE, end=0.1),)},
-            ("reference 1 window is 0 to 0.1", "none of the 4 network evaluations", "Widen it."),
+            ("reference 1 window is 0 to 0.1", "none of the 4 model evaluations", "Widen the window."),
         ),
     ],
 )
@@ -403,7 +403,7 @@ def test_all_problems_are_raised_at_once() -> None:
     problems = validate(bad, TARGET)
     assert len(problems) == 4
     text = str(InvalidRequest(TARGET.target, problems))
-    assert text.startswith("Invalid input for Test Target, with 4 problems:")
+    assert text.startswith("Invalid input. There are 4 problems:")
     assert text.count("\n- ") == 4
 
 

@@ -1,4 +1,4 @@
-"""The embedded model does what its card says: control controls, the prompt colours, the reference gives its palette.
+"""The embedded model does what its card says: control controls, the prompt colors, the reference gives its palette.
 
 The figures it reached are on the card, assets/demo_model/README.md; the bounds here leave them some room.
 """
@@ -34,7 +34,7 @@ def test_openpose_control_puts_the_body_on_the_skeleton(figures: DemoFigures) ->
     assert figures.openpose(0.0) <= 0.30
 
 
-def test_the_named_colour_is_the_colour_of_the_shape(figures: DemoFigures) -> None:
+def test_the_named_color_is_the_color_of_the_shape(figures: DemoFigures) -> None:
     assert figures.prompt() >= 0.80
 
 

@@ -114,7 +114,7 @@ def test_a_longer_window_takes_more_of_the_reference(demo: LocalModel) -> None:
         for number in range(3):
             reference = draw_scene(600_000 + number).image
             unit = ImageReference(to_tensor(reference), scale=1.0, end=end)
-            picture = image(demo, request(number, prompt=SCENES[number].colourless_caption, references=(unit,)))
+            picture = image(demo, request(number, prompt=SCENES[number].colorless_caption, references=(unit,)))
             total += palette_distance(uint8(picture).numpy(), reference)
         distances.append(total)
     assert distances[1] < 0.85 * distances[0]
@@ -160,7 +160,7 @@ def reddening(demo: LocalModel, tmp_path: Path) -> Callable[[], LocalModel]:
     return lambda: replace(demo, library=Library({"loras": [tmp_path]}))
 
 
-def test_a_lora_shifts_the_colours_it_was_made_to_shift(demo: LocalModel, reddening: Callable[[], LocalModel]) -> None:
+def test_a_lora_shifts_the_colors_it_was_made_to_shift(demo: LocalModel, reddening: Callable[[], LocalModel]) -> None:
     model = reddening()
     before = image(demo, request(0))
     redness = []

@@ -69,7 +69,7 @@ def nearness(image: Tensor) -> float:
     return low
 
 
-def colours(image: Tensor) -> int:
+def colors(image: Tensor) -> int:
     return len(torch.unique(image.flatten(0, -2), dim=0))
 
 
@@ -87,7 +87,7 @@ def test_a_flagged_image_keeps_its_colors_and_loses_what_it_shows(with_checker: 
     before = generate(model, replace(REQUEST, height=96)).images
     assert result.flagged == (0,)
     assert result.images.shape == before.shape
-    assert 1 < colours(result.images[0]) <= SQUARES**2
+    assert 1 < colors(result.images[0]) <= SQUARES**2
     assert (result.images.mean((1, 2)) - before.mean((1, 2))).abs().max() < 0.02
     assert result.images.max() > 0.1, "not black"
     assert result.notes == (
@@ -139,10 +139,10 @@ def test_previews_show_nothing_before_the_check(with_checker: WithChecker) -> No
     generate(model, request, note)
     generate(model, request, note, CHECKED)
     open_previews, hidden = previews[:2], previews[2:]
-    assert all(colours(preview) > SQUARES**2 for preview in open_previews)
+    assert all(colors(preview) > SQUARES**2 for preview in open_previews)
     for preview, shown in zip(hidden, open_previews, strict=True):
         assert preview.dtype == shown.dtype
-        assert colours(preview) <= SQUARES**2
+        assert colors(preview) <= SQUARES**2
         assert torch.equal(preview, pixelate(shown[None])[0])
 
 
@@ -151,7 +151,7 @@ def test_any_size_can_be_pixelated(size: tuple[int, int]) -> None:
     images = torch.rand(2, *size, 3)
     result = pixelate(images)
     assert result.shape == images.shape
-    assert all(colours(image) <= SQUARES**2 for image in result)
+    assert all(colors(image) <= SQUARES**2 for image in result)
 
 
 def test_the_models_own_checker_comes_first(with_checker: WithChecker, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from controlstack.tools.demo_figures import (
     edge_f1,
     picture_of,
     request_for,
-    shape_colour,
+    shape_color,
     to_tensor,
 )
 from controlstack.tools.demo_scenes import draw_scene
@@ -33,10 +33,10 @@ START = draw_scene(HELD_OUT + 500)  # what DDIMInverse begins with: another pict
 
 @dataclass(frozen=True)
 class Figures:
-    """Edge F1 against the control, and the share of pictures whose shape has the colour of the prompt."""
+    """Edge F1 against the control, and the share of pictures whose shape has the color of the prompt."""
 
     control: float
-    colour: float
+    color: float
 
 
 def figures_of(demo: LocalModel, name: SchedulerName, steps: int) -> Figures:
@@ -51,7 +51,7 @@ def figures_of(demo: LocalModel, name: SchedulerName, steps: int) -> Figures:
         )
         picture = picture_of(demo, request)
         scores.append(edge_f1(picture, scene.canny))
-        hits.append(shape_colour(picture) == scene.palette.colours[0])
+        hits.append(shape_color(picture) == scene.palette.colors[0])
     return Figures(float(np.mean(scores)), float(np.mean(hits)))
 
 
@@ -67,7 +67,7 @@ def test_control_and_prompt_are_followed_as_with_the_default(
     figures = figures_of(demo, name, RECOMMENDED_STEPS.get(name, 21))
     assert figures.control >= 0.9 * reference.control
     if name is not SchedulerName.LCM:
-        assert figures.colour >= 0.9 * reference.colour
+        assert figures.color >= 0.9 * reference.color
 
 
 def test_the_node_says_which_methods_want_more() -> None:

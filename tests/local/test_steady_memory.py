@@ -26,8 +26,8 @@ CANNY = ControlUnit(Modality.CANNY, torch.from_numpy(SCENE.canny).float()[None] 
 STYLE = ImageReference(torch.from_numpy(draw_scene(8).image).float()[None] / 255)
 # Each of the three differs from the others in its prompt; the reference is always the same.
 REQUESTS = [
-    GenerationRequest(f"a {colour} star", width=128, height=128, steps=2, controls=(CANNY,), references=(STYLE,))
-    for colour in ("red", "blue", "green")
+    GenerationRequest(f"a {color} star", width=128, height=128, steps=2, controls=(CANNY,), references=(STYLE,))
+    for color in ("red", "blue", "green")
 ]
 
 

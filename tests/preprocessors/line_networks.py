@@ -62,8 +62,8 @@ def _generator() -> nn.Module:
 
 
 def _anime() -> nn.Module:
-    normalise = partial(nn.InstanceNorm2d, affine=False, track_running_stats=False)
-    return network_class("lineart_anime", "UnetGenerator")(3, 1, 8, 64, norm_layer=normalise)
+    normalize = partial(nn.InstanceNorm2d, affine=False, track_running_stats=False)
+    return network_class("lineart_anime", "UnetGenerator")(3, 1, 8, 64, norm_layer=normalize)
 
 
 def _of(module: str, name: str) -> Callable[[], nn.Module]:

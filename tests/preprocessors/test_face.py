@@ -82,7 +82,7 @@ def test_openpose_s_shoulders_are_where_mediapipe_s_body_landmarker_sees_them(
         assert distance < 40, (part, distance)
 
 
-def test_a_mirrored_face_keeps_its_colours_on_its_own_sides(astronaut: torch.Tensor, host: PlainHost) -> None:
+def test_a_mirrored_face_keeps_its_colors_on_its_own_sides(astronaut: torch.Tensor, host: PlainHost) -> None:
     map_ = draw(astronaut.flip(2), host)[0]
     assert abs(middle_of(map_, LEFT_IRIS)[0] - (511 - 203)) < 6
     assert abs(middle_of(map_, RIGHT_IRIS)[0] - (511 - 246)) < 6

@@ -1,4 +1,4 @@
-"""Every method that draws lines with a network: published behaviour, any image, no second load, stoppable."""
+"""Every method that draws lines with a network: published behavior, any image, no second load, stoppable."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_safe_maps_have_the_three_shades_of_controlnet_1_1() -> None:
 
 
 @pytest.mark.parametrize("name", ["hed", "pidinet", "teed"])
-def test_safe_quantises_the_map_at_the_images_size(name: str, host: PlainHost) -> None:
+def test_safe_quantizes_the_map_at_the_images_size(name: str, host: PlainHost) -> None:
     map_ = detect(LINE_NETWORKS[name], photo(1, 40, 56), host, safe=True, resolution=24)
     assert set(map_.unique().tolist()) <= {0, 0.5, 1}
 

@@ -97,7 +97,7 @@ class Facing(nn.Module):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (57, 31), (64, 96)])
-def test_normalbae_shows_directions_as_colours(size: tuple[int, int], host: PlainHost) -> None:
+def test_normalbae_shows_directions_as_colors(size: tuple[int, int], host: PlainHost) -> None:
     method = with_network(NormalBae, Facing(1.0, 0.0, -1.0))
     map_ = Detector(NORMAL.modality, "", (method,)).detect(torch.rand(3, *size, 3), host, {"resolution": 64})
     assert map_.shape == (3, *size, 3)

@@ -84,7 +84,7 @@ def test_the_astronaut_s_joints_are_where_they_are(trained: OpenPose, astronaut:
     assert body[LEFT_HIP] is None, "the image ends above her hips"
 
 
-def test_the_map_shows_them_in_their_colours(trained: OpenPose, astronaut: torch.Tensor, host: PlainHost) -> None:
+def test_the_map_shows_them_in_their_colors(trained: OpenPose, astronaut: torch.Tensor, host: PlainHost) -> None:
     (body,) = trained.bodies(astronaut.movedim(-1, 1), host, 0)[0]
     map_ = draw(trained, astronaut, host)[0]
     for part in ASTRONAUT:
@@ -185,7 +185,7 @@ def test_a_face_is_looked_for_around_the_nose() -> None:
 
 
 class Brightest(nn.Module):
-    """Takes each third of the colours' sum for a joint: every map is hot where the image is bright."""
+    """Takes each third of the colors' sum for a joint: every map is hot where the image is bright."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

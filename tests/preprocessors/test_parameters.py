@@ -38,7 +38,7 @@ def test_what_is_not_declared_is_left_out() -> None:
 
 
 def test_an_unknown_word_names_the_choices() -> None:
-    with pytest.raises(UnknownChoice, match="kind is 'rough': it must be one of fine, coarse"):
+    with pytest.raises(UnknownChoice, match=r"kind is 'rough'\. It must be one of fine, coarse"):
         resolve(DECLARED, {"kind": "rough"})
 
 

@@ -1,7 +1,7 @@
 """Whole bodies: the way from an image through two nets and back to the image, and the files they come in.
 
 No package carries DWPose's weights. Its nets are stood in for by two that do their task on painted images: a person
-is a dark figure on which every keypoint is a dot of a colour of its own.
+is a dark figure on which every keypoint is a dot of a color of its own.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class SeesFigures:
 
 
 class SeesDots:
-    """RTMPose's answer for painted people: how near every half pixel is to the dot of each keypoint's colour."""
+    """RTMPose's answer for painted people: how near every half pixel is to the dot of each keypoint's color."""
 
     def run(self, values: np.ndarray) -> Sequence[np.ndarray]:
         assert values.shape == (1, 3, POSE_HEIGHT, POSE_WIDTH) and values.dtype == np.float32

@@ -1,4 +1,4 @@
-"""Segmentation maps are flat colours of a published table, of the classes that the library itself finds."""
+"""Segmentation maps are flat colors of a published table, of the classes that the library itself finds."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class Halves(SceneParsing):
         return one_hot(numbers, 150).movedim(-1, 1).float()
 
 
-def test_the_colours_are_the_published_ones() -> None:
+def test_the_colors_are_the_published_ones() -> None:
     assert len(COLORS) == 3 * 150
     assert PALETTE[[WALL, SKY, PERSON, 149]].tolist() == [[120, 120, 120], [6, 230, 230], [150, 5, 61], [92, 0, 255]]
 
 
 @pytest.mark.parametrize("size", [(8, 8), (61, 97), (200, 128)])
-def test_a_map_has_colours_of_the_table_and_nothing_between(size: tuple[int, int], host: PlainHost) -> None:
+def test_a_map_has_colors_of_the_table_and_nothing_between(size: tuple[int, int], host: PlainHost) -> None:
     maps = segment(with_network(Halves, nn.Identity()), torch.rand(3, *size, 3), host)
     height, width = size
     assert {tuple(color) for color in (maps * 255).round().long().view(-1, 3).tolist()} == {
@@ -80,7 +80,7 @@ def test_a_map_has_colours_of_the_table_and_nothing_between(size: tuple[int, int
         assert torch.equal((map_[height - 1, width - 1] * 255).round().long(), PALETTE[PERSON])
 
 
-def test_areas_of_one_class_that_do_not_touch_have_colours_of_their_own() -> None:
+def test_areas_of_one_class_that_do_not_touch_have_colors_of_their_own() -> None:
     numbers = torch.zeros(40, 60, dtype=torch.long)
     numbers[5:15, 5:15] = PERSON
     numbers[5:15, 30:40] = PERSON
@@ -91,7 +91,7 @@ def test_areas_of_one_class_that_do_not_touch_have_colours_of_their_own() -> Non
     assert map_.amin() >= 0.1, "black is where nothing was found"
 
 
-def test_region_colours_repeat_with_the_seed_and_change_with_it(host: PlainHost) -> None:
+def test_region_colors_repeat_with_the_seed_and_change_with_it(host: PlainHost) -> None:
     method, image = with_network(Halves, nn.Identity()), torch.rand(2, 64, 64, 3)
     first, again, other = (segment(method, image, host, colors="per region", seed=seed) for seed in (3, 3, 4))
     assert torch.equal(first, again)

@@ -1,4 +1,4 @@
-"""Content shuffle keeps the colours, loses the layout, and repeats."""
+"""Content shuffle keeps the colors, loses the layout, and repeats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def histogram(image: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("grain", [0.1, 0.5])
 @pytest.mark.parametrize("seed", [0, 1, 2**32 - 1])
-def test_the_colours_stay_in_proportion(photo: torch.Tensor, host: PlainHost, seed: int, grain: float) -> None:
+def test_the_colors_stay_in_proportion(photo: torch.Tensor, host: PlainHost, seed: int, grain: float) -> None:
     shuffled = SHUFFLE.detect(photo, host, {"seed": seed, "grain": grain})
     apart = (histogram(shuffled) - histogram(photo)).abs().sum(1) / 2
     assert apart.max() < 0.25, "share of pixels whose level would have to change"
@@ -24,7 +24,7 @@ def test_the_colours_stay_in_proportion(photo: torch.Tensor, host: PlainHost, se
 
 
 def test_every_column_and_row_keeps_its_share(host: PlainHost) -> None:
-    """So an image whose colour is its column has exactly its own histogram again, up to interpolation."""
+    """So an image whose color is its column has exactly its own histogram again, up to interpolation."""
     ramp = torch.linspace(0, 1, 128)
     image = torch.stack([ramp.expand(96, 128), ramp[:96, None].expand(96, 128), torch.zeros(96, 128)], -1)[None]
     shuffled = SHUFFLE.detect(image, host, {"seed": 5})

@@ -1,4 +1,4 @@
-"""Skeletons are drawn as the pose nets know them: OpenPose's colours, limbs that grow with the image."""
+"""Skeletons are drawn as the pose nets know them: OpenPose's colors, limbs that grow with the image."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_hand_goes_from_the_wrist_through_every_finger_in_a_rainbow() -> None:
     assert hues == [(255, 0, 0), (204, 255, 0), (0, 255, 102), (0, 102, 255), (204, 0, 255)]
 
 
-def test_a_limb_has_the_colour_of_its_kind_and_joints_their_own() -> None:
+def test_a_limb_has_the_color_of_its_kind_and_joints_their_own() -> None:
     map_ = draw_people([Person(body_of({NECK: (256, 256), RIGHT_SHOULDER: (100, 256), NOSE: (256, 100)}))], 512, 512)
     assert tuple(map_[256, 256]) == BODY_COLORS[NECK]
     assert tuple(map_[100, 256]) == BODY_COLORS[NOSE]

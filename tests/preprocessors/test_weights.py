@@ -170,7 +170,7 @@ def test_what_arrived_whole_before_is_taken_as_it_is(
 @pytest.mark.parametrize("weights", [NET, replace(NET, sha256=""), CONFIG], ids=["pinned", "stated", "small"])
 def test_other_bytes_than_promised_are_refused_and_not_kept(hub: HubDouble, host: PlainHost, weights: Weights) -> None:
     hub.corrupt = True
-    with pytest.raises(ModelUnreadable, match=r"its checksum is \w+ instead of \w+\. It was deleted"):
+    with pytest.raises(ModelUnreadable, match=r"its checksum is \w+ instead of \w+\. The file was deleted"):
         obtain(weights, host)
     assert not list(host.weight_folders[0].rglob("*.*"))
     hub.corrupt = False

@@ -134,8 +134,8 @@ def test_inpaint_without_a_mask_is_refused_before_anything_runs(comfy: ComfyServ
     ("node", "sentence"),
     [
         (control("QRCode", text="x" * 600), "image is 128x128. The QR code of"),
-        (control("QRCode", text="hello", background="pink"), "background is 'pink': it must be one of white, gray."),
-        (control("Scribble", method="crayon"), "method is 'crayon': it must be one of hed, pidinet, xdog."),
+        (control("QRCode", text="hello", background="pink"), "background is 'pink'. It must be one of white, gray."),
+        (control("Scribble", method="crayon"), "method is 'crayon'. It must be one of hed, pidinet, xdog."),
         (control("Shuffle", seed=["5", 0]), "seed is -4. It must be a number from 0 to 4294967295."),
     ],
 )

@@ -63,10 +63,10 @@ def test_numbers_outside_their_range_are_refused_with_the_field(
         ("21", {"2": {"detect": "service"}}, "control 1 (canny) detect is service, but"),
         ("21", {"10": {"denoise": 0.5}}, "denoise is 0.5, but no init_image is connected."),
         ("21", {"10": {"mask": ["1", 1]}}, "mask is connected without an init_image."),
-        ("2", {"2": {"detect": "guess"}}, "detect is 'guess': it must be one of local, service, none."),
-        ("2", {"2": {"resize": "bend"}}, "resize is 'bend': it must be one of crop, fit, stretch."),
-        ("20", {"20": {"precision": "fp99"}}, "precision is 'fp99': it must be one of auto, fp32, fp16, bf16, fp8."),
-        ("20", {"20": {"model_name": "gone"}}, "model_name is 'gone', which is no longer among ComfyUI's models."),
+        ("2", {"2": {"detect": "guess"}}, "detect is 'guess'. It must be one of local, service, none."),
+        ("2", {"2": {"resize": "bend"}}, "resize is 'bend'. It must be one of crop, fit, stretch."),
+        ("20", {"20": {"precision": "fp99"}}, "precision is 'fp99'. It must be one of auto, fp32, fp16, bf16, fp8."),
+        ("20", {"20": {"model_name": "gone"}}, "model_name is 'gone', but ComfyUI has no model of this name."),
     ],
 )
 def test_a_mistake_is_one_sentence_at_its_node(
@@ -87,7 +87,7 @@ def test_all_problems_are_told_at_once(comfy: ComfyServer) -> None:
     graph = canny_graph(104, width=100, height=20 * 8 + 4)
     graph["2"]["inputs"]["detect"] = "service"
     message = failure(comfy.run(graph), "21")
-    assert "with 3 problems" in message
+    assert "There are 3 problems" in message
 
 
 def test_a_corrupt_model_is_a_sentence_with_its_path(comfy: ComfyServer) -> None:

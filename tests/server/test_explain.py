@@ -102,7 +102,7 @@ def test_fields_that_are_none_are_a_sentence(comfy: ComfyServer, fields: str) ->
     graph = request_graph(404)
     graph["30"] = node("ControlStackExplain", request=["10", 0], target="Scenario", fields=fields)
     message = failure(comfy.run(graph), "30")
-    assert "it must be a JSON object with fields of Scenario, which are modelId, model_family," in message
+    assert "It must be a JSON object with only these fields of Scenario: modelId, model_family," in message
 
 
 def test_a_local_target_is_asked_anew_at_every_run(comfy: ComfyServer) -> None:

@@ -136,7 +136,7 @@ def test_a_network_is_loaded_whole_or_not_at_all(found: dict[str, dict[str, Any]
 def test_automatic_precision_is_what_comfyui_says_works_on_the_device(found: dict[str, dict[str, Any]]) -> None:
     fp32, fp16, bf16 = "torch.float32", "torch.float16", "torch.bfloat16"
     refusal = found["precision"].pop("fp8")
-    assert "precision is fp8, and Apple's GPUs have no 8-bit numbers. Set precision to auto." in refusal
+    assert "precision is fp8, but Apple GPUs do not support fp8. Set precision to auto." in refusal
     assert found["precision"] == {
         "cpu": [fp32, fp32],
         "macOS 13": [fp16, fp32],

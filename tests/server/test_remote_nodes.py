@@ -70,7 +70,7 @@ def test_the_same_graph_again_is_not_bought_again_unless_forced(
 def test_all_problems_are_told_before_anything_is_sent(remote_comfy: ComfyServer, services: Services) -> None:
     graph = remote_graph("ControlStackScenario", 3, {"width": 100, "height": 512, "prompt": ""}, modelId="sd-xl")
     message = failure(remote_comfy.run(graph), "20")
-    assert message.startswith("Invalid input for Scenario, with 2 problems:")
+    assert message.startswith("Invalid input. There are 2 problems:")
     assert not services.scenario.seen
 
 
@@ -86,7 +86,7 @@ def test_a_value_that_its_combo_does_not_have_is_refused(remote_comfy: ComfyServ
 
 def test_a_profile_without_a_key_says_how_to_store_one(remote_comfy: ComfyServer, services: Services) -> None:
     message = failure(remote_comfy.run(remote_graph("ControlStackScenario", 5, profile="second")), "20")
-    assert message.startswith("There is no key for scenario, profile 'second'.")
+    assert message.startswith("There is no key for Scenario (profile 'second').")
     assert "python -m controlstack.credentials set scenario --profile second" in message
     assert not services.scenario.seen
 
@@ -226,7 +226,7 @@ def test_remote_nodes_of_one_graph_wait_side_by_side(remote_comfy: ComfyServer, 
     assert len({info(result, str(22 + 10 * number))["job_id"] for number in range(5)}) == 5
 
 
-def test_a_node_that_fails_does_not_cost_its_neighbours_their_jobs(
+def test_a_node_that_fails_does_not_cost_its_neighbors_their_jobs(
     remote_comfy: ComfyServer, services: Services
 ) -> None:
     services.scenario.latency = 3

@@ -35,7 +35,7 @@ from controlstack.tests.api_clients.scripted_service import QUICK, resolver
 from controlstack.tests.services import cases
 from controlstack.tests.services.cases import CASES, Account, Case
 from controlstack.tools.fake_services.double import Double, Step
-from controlstack.tools.fake_services.drawing import one_colour
+from controlstack.tools.fake_services.drawing import one_color
 from controlstack.tools.fake_services.loopback_server import AS_USUAL, Fault, Reply
 from controlstack.tools.fake_services.running import Services, double_class
 
@@ -129,7 +129,9 @@ def test_a_paid_call_without_a_clear_answer_is_sent_once_and_never_repeated(
     assert case.endpoint.target in message
     assert (double.paid, double.charged) == (1, lost.charged)
     assert statuses(account) == [Status.UNKNOWN]
-    assert "That was in an earlier run. Nothing was sent this time" in fails(account, services, case, OutcomeUnknown)
+    assert "This happened in an earlier run. Nothing was sent this time" in fails(
+        account, services, case, OutcomeUnknown
+    )
     assert double.paid == 1
     assert account.run(case, force_new=True).images and double.paid == 2
 
@@ -453,7 +455,7 @@ BAD_RESULTS = (
     BadResult("half sent", Reply(AS_USUAL, fault=Fault.HALF), ServiceUnreachable, "could not be downloaded"),
     BadResult("reset", Reply(AS_USUAL, fault=Fault.RESET), ServiceUnreachable, "could not be downloaded"),
     BadResult("silence", Reply(AS_USUAL, fault=Fault.SILENT), ServiceUnreachable, "could not be downloaded"),
-    BadResult("cut off", Reply(one_colour(64, 64)[:-20]), ResultRefused, "truncated"),
+    BadResult("cut off", Reply(one_color(64, 64)[:-20]), ResultRefused, "truncated"),
     BadResult("a web page", Reply(b"<!doctype html><p>log in", headers=HTML), ResultRefused, "web page"),
     BadResult("nonsense", Reply(b"\x00\x01\x02" * 50), ResultRefused, "not a PNG, JPEG or WebP"),
     BadResult("1 GB promised", Reply(b"x", fault=Fault.PROMISE), ResultRefused, "1024 MiB"),
@@ -535,7 +537,7 @@ def test_results_that_are_gone_for_good_are_never_bought_again_unasked(
 
 @EVERY
 def test_a_picture_that_a_filter_replaced_is_remarked_on(account: Account, services: Services, case: Case) -> None:
-    double_of(services, case).plan(Step.RESULT, Reply(one_colour(256, 256)))
+    double_of(services, case).plan(Step.RESULT, Reply(one_color(256, 256)))
     assert any("single color" in note for note in account.run(case).info["notes"])
 
 

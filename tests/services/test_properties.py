@@ -12,7 +12,7 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, ImageReference, ReferenceKind
 from controlstack.tests.api_clients.payload_cases import GOOD, MASK, PICTURE, QUICK, any_of, wild_options, wild_requests
 from controlstack.tests.services.cases import CASES, Account, Case
-from controlstack.tools.fake_services.drawing import one_colour
+from controlstack.tools.fake_services.drawing import one_color
 from controlstack.tools.fake_services.running import Services
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
@@ -65,7 +65,7 @@ def test_any_request_is_refused_here_or_taken_there(
     assume(not contradicts_itself(options))
     request = replace(base, prompt=prompt) if base.prompt else base
     double, account = services.of(case.endpoint.service), Account(services.environment, tmp_path)
-    double.draw = lambda service, colour, wish, kind: [one_colour(8, 8, kind)] * wish.count
+    double.draw = lambda service, color, wish, kind: [one_color(8, 8, kind)] * wish.count
     arrived, charged = len(double.seen), double.charged
     free = getattr(options, "estimate_only", False)
     try:

@@ -1,4 +1,4 @@
-"""The doubles for anyone who wants to try the remote nodes without a key: `python dev.py fake-services`."""
+"""Stand-ins for the services, to try the remote nodes without a key: `python dev.py fake-services`."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ _LATENCY = 4.0
 
 
 def instructions(services: Services) -> str:
-    """What to do with them."""
+    """How to use the stand-ins, as printed in the terminal."""
     variables = services.environment.items()
     names = ", ".join(double.name for double in services.doubles)
     controls = ", ".join(double.url + CONTROL for double in services.doubles)
     return "\n".join(
         [
-            f"{names} are played on this machine, with a bucket for pictures (Ctrl-C stops).",
-            "Their pictures are drawings in each one's colour; the keys are fake and open nothing else.",
+            f"Stand-ins for {names} and an image host run on this machine (Ctrl-C stops them).",
+            "They draw simple images. The keys are fake and work only here.",
             "",
-            "Set this where ComfyUI is started, then start it. In bash, zsh:",
+            "Set these variables in the terminal in which you start ComfyUI. bash or zsh:",
             *(f"  export {name}={value}" for name, value in variables),
-            "In Windows' PowerShell:",
+            "PowerShell:",
             *(f"  $env:{name} = '{value}'" for name, value in variables),
-            "In Windows' cmd:",
+            "cmd:",
             *(f"  set {name}={value}" for name, value in variables),
             "",
-            f"To see what they were asked, or to upset them: {controls}",
+            f"To see the requests that they received, or to plan errors: {controls}",
             """  curl -d '{"plan": {"poll": ["failed job"]}}' """ + services.modelslab.url + CONTROL,
         ]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """The command. Returns its exit status."""
     parser = argparse.ArgumentParser(prog="dev.py fake-services", description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--port", type=int, default=PORT, help="the first of several ports in a row")
     parser.add_argument("--latency", type=float, default=_LATENCY, help="seconds that a job takes")
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(instructions(services), flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
-                time.sleep(1)  # shorter than for ever: Windows hears a Ctrl-C between two sleeps only
+                time.sleep(1)  # short, because Windows handles Ctrl-C only between two sleeps
     return 0
 
 

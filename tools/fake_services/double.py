@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from .drawing import Colour, Wish, draw
+from .drawing import Color, Wish, draw
 from .loopback_server import AS_USUAL, Fault, LoopbackServer, Reply, Seen
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -109,7 +109,7 @@ class Double(LoopbackServer):
     """
 
     name: ClassVar[str]
-    colour: ClassVar[Colour]
+    color: ClassVar[Color]
     url_variable: ClassVar[str]
     prefix: ClassVar[str] = ""
     variables: ClassVar[Mapping[str, str]]
@@ -119,7 +119,7 @@ class Double(LoopbackServer):
     contracts: ClassVar[Mapping[str, Sequence[type[BaseModel]]]]
     tested_with: ClassVar[Mapping[str, str]] = {}
     image_kind: ClassVar[str] = "PNG"
-    draw: Callable[[str, Colour, Wish, str], list[bytes]] = staticmethod(draw)
+    draw: Callable[[str, Color, Wish, str], list[bytes]] = staticmethod(draw)
 
     def __init__(self, port: int = 0) -> None:
         self._state = threading.RLock()
@@ -192,7 +192,7 @@ class Double(LoopbackServer):
     def accept(self, number: str, body: BaseModel, wish: Wish) -> Job:
         """Make a job and begin to draw its pictures."""
         with self._state:
-            files = self._artist.submit(self.draw, self.name, self.colour, wish, self.image_kind)
+            files = self._artist.submit(self.draw, self.name, self.color, wish, self.image_kind)
             job = self.jobs[number] = Job(number, body.model_dump(exclude_unset=True), time.monotonic(), files)
             return job
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 _SHADES = 5
 _TEXT_SHARE = 24  # lines of text fill a picture's height
@@ -28,22 +28,22 @@ class Wish:
     picture: bytes | None = None
 
 
-def draw(service: str, colour: Colour, wish: Wish, kind: str) -> list[bytes]:
-    """`count` image files of the `kind` PNG, JPEG or WEBP: the picture in the service's colour, its words below."""
-    return [_file(_drawing(service, colour, wish, index), kind) for index in range(wish.count)]
+def draw(service: str, color: Color, wish: Wish, kind: str) -> list[bytes]:
+    """`count` image files of the `kind` PNG, JPEG or WEBP: the picture in the service's color, its words below."""
+    return [_file(_drawing(service, color, wish, index), kind) for index in range(wish.count)]
 
 
-def one_colour(width: int, height: int, kind: str = "PNG") -> bytes:
+def one_color(width: int, height: int, kind: str = "PNG") -> bytes:
     """What a safety filter puts in a picture's place."""
     return _file(Image.new("RGB", (width, height)), kind)
 
 
-def _drawing(service: str, colour: Colour, wish: Wish, index: int) -> Image.Image:
+def _drawing(service: str, color: Color, wish: Wish, index: int) -> Image.Image:
     size = wish.width, wish.height
     gray = _shapes(size) if wish.picture is None else _picture(wish.picture, size)
-    dark, light = tuple(part // 5 for part in colour), (250, 248, 240)
+    dark, light = tuple(part // 5 for part in color), (250, 248, 240)
     turned = (wish.seed + index) % _SHADES
-    middle = tuple(min(255, part + 12 * turned) for part in colour)
+    middle = tuple(min(255, part + 12 * turned) for part in color)
     picture = ImageOps.colorize(gray, black=dark, white=light, mid=middle)
     pen = ImageDraw.Draw(picture)
     high = max(wish.height // _TEXT_SHARE, 9)

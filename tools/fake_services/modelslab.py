@@ -45,7 +45,7 @@ def _error(status: int, step: Step, says: str, **body: Any) -> ErrorShape:
 
 class ModelsLabDouble(Double):
     name = "ModelsLab"
-    colour = (214, 92, 60)
+    color = (214, 92, 60)
     url_variable = "CONTROLSTACK_MODELSLAB_URL"
     variables = {"MODELSLAB_API_KEY": KEY, "MODELSLAB_ENTERPRISE_API_KEY": ENTERPRISE_KEY}
 

@@ -40,7 +40,7 @@ def _failure(error: str, data: Any, step: Step = Step.POLL, status: int = 200, s
 
 class QolabaDouble(Double):
     name = "Qolaba"
-    colour = (58, 160, 110)
+    color = (58, 160, 110)
     url_variable = "CONTROLSTACK_QOLABA_URL"
     prefix = "/api/v1/studio"
     variables = {"QOLABA_API_KEY": KEY}

@@ -48,7 +48,7 @@ def _error(status: int, says: str, step: Step = Step.SUBMIT, **body: Any) -> Err
 
 class ScenarioDouble(Double):
     name = "Scenario"
-    colour = (76, 120, 214)
+    color = (76, 120, 214)
     url_variable = "CONTROLSTACK_SCENARIO_URL"
     prefix = "/v1"
     variables = {"SCENARIO_SDK_API_KEY": KEY, "SCENARIO_SDK_API_SECRET": SECRET}

@@ -9,9 +9,9 @@ app.registerExtension({
     {
       id: "ControlStack.Keys",
       category: ["ControlStack", "Services", "Keys"],
-      name: "Keys of the services",
-      tooltip: "Kept on the machine that runs ComfyUI, in a file that its server hands to nobody.",
-      type: keysPanel, // draws itself and never calls the setter: ComfyUI stores nothing of it
+      name: "API keys of the services",
+      tooltip: "Keys are stored in a file on the machine that runs ComfyUI. They never leave it except to the service.",
+      type: keysPanel, // draws itself and never calls the setter, so ComfyUI stores nothing
       defaultValue: null,
     },
   ],

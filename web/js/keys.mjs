@@ -1,4 +1,4 @@
-// Which keys are set, and a form to store one. The server tells no values, and what is typed here is kept nowhere else.
+// Shows which keys are set, with a form to store a key. The server never returns a key, and this page keeps none.
 
 import { api } from "../../../scripts/api.js";
 
@@ -26,7 +26,7 @@ function rows(service, panel) {
     const state = profile.set ? `set (${profile.from})` : profile.problem || "not set";
     const actions = element("span");
     if (profile.from === "environment") {
-      // It goes before a stored one of the same profile, so only another profile makes sense.
+      // It takes precedence over a stored key of the same profile, so only another profile makes sense.
       actions.append(button("Add...", () => openForm(service, "", panel)));
     } else {
       actions.append(button(profile.set ? "Replace..." : "Set...", () => openForm(service, profile.profile, panel)));
@@ -70,8 +70,8 @@ function openForm(service, profileName, panel) {
   };
   form.append(
     text(`Key for ${service.title}`, "font-weight:bold"),
-    labelled("profile", profile),
-    ...fields.map(([field, box]) => labelled(field.name + (field.optional ? " (may stay empty)" : ""), box)),
+    labeled("profile (the name by which nodes select this key)", profile),
+    ...fields.map(([field, box]) => labeled(field.name + (field.optional ? " (optional)" : ""), box)),
     problem,
     button("Store", store),
     button("Cancel", close),
@@ -88,14 +88,14 @@ function openForm(service, profileName, panel) {
   dialog.showModal();
 }
 
-/** GET, or POST of `body`; `{error}` where that fails. */
+/** The answer to a GET, or to a POST of `body`; `{error}` if the server cannot be reached. */
 async function ask(body) {
   const post = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   try {
     const answer = await api.fetchApi(ROUTE, body ? post : {});
     return await answer.json();
   } catch (error) {
-    return { error: `The server did not answer: ${error.message}` };
+    return { error: `ComfyUI did not answer (${error.message}). Check that it is running, then open this page again.` };
   }
 }
 
@@ -119,7 +119,7 @@ function input(type, value, name) {
   return element("input", { type, value, name, autocomplete: type === "password" ? "new-password" : "off" });
 }
 
-function labelled(label, box) {
+function labeled(label, box) {
   const whole = element("label");
   whole.style.cssText = "display:grid;gap:2px";
   whole.append(text(label), box);

@@ -282,7 +282,7 @@ def notes(request: GenerationRequest, options: SharedOptions) -> Iterator[str]:
     controls = acting_controls(request)
     scale = conditioning_scale(controls, options) if controls else 0.0
     if scale > _USUAL_SCALE:
-        yield f"A control strength of {scale:g} is unusual: the documents recommend 0.5 to 1."
+        yield f"A control strength of {scale:g} is unusual: the documentation recommends 0.5 to 1."
     if request.seed >= SEEDS and not options.random_seed:
         yield f"The seed is sent as {request.seed % SEEDS}, its lower 32 bits: the service has no larger seeds."
     if steps(request, options) not in _DOCUMENTED_STEPS:

@@ -200,7 +200,7 @@ class SharedOptions:
 
     model_id: str = option(
         "realistic-vision-51",
-        "The base model: a public one or one that you trained. The documents have no default; this is their example.",
+        "The base model: a public one or one that you trained. The documentation has no default; this is its example.",
     )
     model_family: str = option(
         AUTO,
@@ -228,8 +228,8 @@ class SharedOptions:
     guess_mode: bool = option(False, "Let the model guess what the control image shows, for requests without a prompt.")
     num_inference_steps: str = option(
         STEPS_AS_REQUESTED,
-        "as requested: send the steps of the request. The documents allow only 21 and 31, but their own examples and "
-        "other programs send other numbers.",
+        "as requested: send the steps of the request. The documentation allows only 21 and 31, but its own examples "
+        "and other programs send other numbers.",
         choices=(STEPS_AS_REQUESTED, "21", "31"),
     )
     use_karras_sigmas: bool = option(

@@ -58,10 +58,10 @@ _PHASES: Mapping[str, Phase] = {
     "canceled": Phase.CANCELED,
     "cancelled": Phase.CANCELED,
 }
-_LEGACY = "This endpoint is deprecated. Scenario may no longer offer it, or not for this model."
+_LEGACY = "This endpoint is deprecated. Scenario may no longer offer it, at least for this model."
 _ELSEWHERE = (
-    "It may belong to another key or project: the same request with its projectId and force_new off finds it, Fetch "
-    "Job only where this computer sent it in the last 30 days."
+    "The job may belong to another key or project. For another project, queue its request again with that projectId "
+    "and force_new off; Fetch Job finds such a job only if this computer sent it in the last 30 days."
 )
 
 
@@ -108,7 +108,7 @@ class Scenario(Endpoint[ScenarioOptions]):
                 "Set model_family if you know it. Otherwise the service ends controls half-way if it is Flux dev."
             )
         if kind is Family.FLUX_DEV and request.negative_prompt.strip():
-            found.append("According to the documents, Flux models ignore the negative prompt on this endpoint.")
+            found.append("According to the documentation, Flux models ignore the negative prompt on this endpoint.")
         return found
 
     def image_slots(self, request: GenerationRequest, options: ScenarioOptions) -> list[ImageSlot]:
@@ -193,7 +193,7 @@ class Scenario(Endpoint[ScenarioOptions]):
             return _state(answer, job)
         said = message(answer, _REASONS)
         if answer.status == 404:
-            known = f"It may belong to another key, or to another project than {self.project}."
+            known = f"The job may belong to another key, or to another project than {self.project}."
             raise ServiceError(f"{refusal(self.target, answer, said)} {known if self.project else _ELSEWHERE}")
         if 400 <= answer.status < 500 and not worth_asking_again(answer):
             raise refusal(self.target, answer, said)

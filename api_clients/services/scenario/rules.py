@@ -63,19 +63,19 @@ ONE_MODALITY_FOR_FLUX = ProblemKind(
     "scenario_one_modality_for_flux", "modality is '{value}'. A Flux model accepts one name. Keep one of them."
 )
 PRESET_NOT_ALONE = ProblemKind(
-    "scenario_preset_not_alone", "modality is '{value}'. A preset must be the only name. Keep the preset alone."
+    "scenario_preset_not_alone", "modality is '{value}'. A preset cannot be combined with other names. Remove them."
 )
 TOO_MANY_MODALITIES = ProblemKind(
     "scenario_too_many_modalities", "modality is '{value}'. Scenario accepts at most {most} names. Keep {most} of them."
 )
 CONTROLS_WITH_MODALITY = ProblemKind(
     "scenario_controls_with_modality",
-    "{value} controls are connected and modality is set. With modality, one control provides the image. Keep one "
-    "control, or clear modality.",
+    "{value} controls are connected and modality is set. When modality is set, one control provides the image. Keep "
+    "one control, or clear modality.",
 )
 STRENGTH_WITH_MODALITY = ProblemKind(
     "scenario_strength_with_modality",
-    "strength is {value} and modality is set. With modality, the weights are part of its text. Set strength to "
+    "strength is {value} and modality is set. When modality is set, it contains the weights. Set strength to "
     "{suggestion}, or clear modality.",
 )
 REPEATED_MODALITY = ProblemKind(

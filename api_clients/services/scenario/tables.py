@@ -196,7 +196,7 @@ class ScenarioOptions:
 
     modelId: str = option(
         "flux.1-dev",
-        "The model: a public one or one that you trained (model_...). The documents have no default.",
+        "The model: a public one or one that you trained (model_...). The documentation has no default.",
     )
     model_family: str = option(
         AUTO,
@@ -231,7 +231,7 @@ class ScenarioOptions:
     )
     control_field: str = option(
         "image",
-        "Not sent. Which field carries the control image. The documents contradict each other; the service's own "
+        "Not sent. Which field carries the control image. The documentation contradicts itself; the service's own "
         "program sends image. The Id fields upload the image first.",
         choices=("image", "imageId", "controlImage", "controlImageId"),
     )
