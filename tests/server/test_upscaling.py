@@ -99,7 +99,7 @@ def test_without_upscale_in_the_request_no_model_is_used_or_even_read(run: Run) 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("gone.pth", "'gone.pth' is not in {folder} any more. Put it back there or choose another file."),
+        ("gone.pth", "'gone.pth' is not in {folder}. Put it there, or choose another file."),
         ("repairs.safetensors", "repairs.safetensors (RealESRGAN Compact, 1x, 3 to 3 channels) does not enlarge"),
         ("gray.safetensors", "gray.safetensors (RealESRGAN Compact, 2x, 1 to 1 channels) does not enlarge"),
         ("another_thing.safetensors", "another_thing.safetensors is not an upscale model of a kind known here."),
