@@ -62,7 +62,7 @@ UPSCALE_DENOISE = 0.5
 UPSCALE_IMPOSSIBLE = ProblemKind(
     "upscale_impossible",
     "upscale is {value}, but the second pass at {width}x{height} with denoise {denoise} is not possible. {reasons} "
-    "Switch upscale off, choose an upscale_model, or make the image smaller.",
+    "Switch upscale off, or choose an upscale_model.",
 )
 
 
@@ -138,7 +138,7 @@ def _ensure_second_pass_possible(run: Run) -> None:
             width=request.width,
             height=request.height,
             denoise=request.denoise,
-            reasons=" ".join(map(str, found)),
+            reasons=" ".join(problem.cause for problem in found),
         )
         raise InvalidRequest(run.model.name, [problem])
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 TILE_STEP = 64
 # Pixels of an image per latent, along a side.
 _PIXELS = 8
-# Neighbouring tiles overlap by at least this share of their side.
+# Neighboring tiles overlap by at least this share of their side.
 _OVERLAP = 0.25
 
 NO_TILED_DIFFUSION = ProblemKind(

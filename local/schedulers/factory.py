@@ -102,11 +102,11 @@ RECOMMENDED_STEPS: Mapping[SchedulerName, int] = {
     SchedulerName.KARRAS_VE: 31,
     SchedulerName.KDPM2_ANCESTRAL: 31,
 }
-# What a user should know before choosing a scheduler; shown in the node's tooltip.
+# What a scheduler needs for a good image, as shown in the tooltip of the Scheduler node.
 NOTES: Mapping[SchedulerName, str] = {
-    **{name: f"needs about {steps} steps" for name, steps in RECOMMENDED_STEPS.items()},
-    SchedulerName.LCM: "is for LCM models and LCM LoRAs with 4 to 8 steps; other models lose colors",
-    SchedulerName.DDIM_INVERSE: "inverts init_image to noise and samples from there, so it needs an init_image",
+    **{name: f"about {steps} steps" for name, steps in RECOMMENDED_STEPS.items()},
+    SchedulerName.LCM: "an LCM model or LCM LoRA, and 4 to 8 steps",
+    SchedulerName.DDIM_INVERSE: "an init_image, which it inverts to noise",
 }
 
 # Schedulers whose diffusers class cannot run a latent diffusion model: the class in this folder that replaces it.

@@ -259,7 +259,7 @@ def test_each_flux_net_gives_its_residuals_to_the_blocks_it_was_made_for() -> No
         alone = [net(**inputs, controlnet_cond=hint) for net, hint in zip(nets, hints, strict=True)]
     (a, single_a), (b, single_b), (c, none) = alone
     assert none is None
-    # With two residuals for three blocks, InstantX's first one goes to two neighbours; XLabs' take turns.
+    # With two residuals for three blocks, InstantX's first one goes to two neighbors; XLabs' take turns.
     for block, (x, y, z) in zip(double, [(a[0], b[0], c[0]), (a[1], b[0], c[1]), (a[2], b[1], c[0])], strict=True):
         assert torch.equal(block, x + y + z)
     assert [torch.equal(block, single_a[0] + single_b[0]) for block in single] == [True, True]
