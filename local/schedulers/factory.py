@@ -167,7 +167,7 @@ def make_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> 
     model_class = str(model_config["_class_name"])
     if model_class.startswith("FlowMatch"):
         return _make_flow_scheduler(choice, model_config)
-    if choice.name in _REPLACEMENTS:
+    if choice.name is not None and choice.name in _REPLACEMENTS:
         scheduler_class = _pack_classes()[_REPLACEMENTS[choice.name]]
     else:
         scheduler_class = getattr(diffusers, choice.name.value if choice.name else model_class)

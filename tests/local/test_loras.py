@@ -142,7 +142,7 @@ def test_missing_files_are_reported_before_anything_runs(fresh: Models, tmp_path
         f"lora 2 is 'gone.safetensors', which is not in {tmp_path}. Put the file there, or choose another one.",
         "vae is 'nope.safetensors', which is not in models/vae. Put the file there, or choose another one.",
     ]
-    with pytest.raises(InvalidRequest, match="with 3 problems"):
+    with pytest.raises(InvalidRequest, match="There are 3 problems"):
         generate(model, request)
     assert problems(model, replace(REQUEST, loras=wanted[:1]), inventory_of(model)) == []
 
