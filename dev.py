@@ -147,7 +147,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     fake_options = commands.add_parser(
         "fake-services", help="run stand-ins for the services, to try the remote nodes without a key"
     )
-    fake_options.add_argument("--port", type=int, default=9301, help="the first of four ports in a row")
+    fake_options.add_argument("--port", type=int, default=9301, help="the first of several ports in a row")
     test_options = commands.add_parser("test", help="set up, then run every test; arguments after -- go to pytest")
     test_options.add_argument(
         "--fast",

@@ -17,6 +17,7 @@ from controlstack.core.memory import PlainMemory
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.engine.generate import generate
+from controlstack.local.files import request_networks
 from controlstack.local.files.load import load_model
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.source import DEMO_MODEL, source_of
@@ -72,7 +73,7 @@ def measure_a_second_run(model: LocalModel) -> None:
     with (
         patch.object(StableDiffusionControlNetPipeline, "__call__", timed),
         patch.object(encoder, "forward", side_effect=AssertionError("the prompt was encoded again")),
-        patch("controlstack.local.files.networks.load_net", side_effect=AssertionError("a net was loaded again")),
+        patch.object(request_networks, "load_net", side_effect=AssertionError("a net was loaded again")),
     ):
         for seed in range(2, 2 + ROUNDS):
             whole = seconds(lambda seed=seed: generate(model, replace(request, seed=seed)))

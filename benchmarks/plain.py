@@ -11,7 +11,7 @@ import torch
 from controlstack.core.request import GenerationRequest
 from controlstack.core.scheduler import SchedulerChoice
 from controlstack.local.engine.inventory import Inventory, inventory_of
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.schedulers.factory import make_scheduler
 from controlstack.models.families import Family

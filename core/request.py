@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Detect(StrEnum):
-    """Who makes the control map from the picture."""
+    """Where the control map is computed. NONE: the image already is a control map."""
 
     LOCAL = "local"
     SERVICE = "service"
@@ -27,9 +27,9 @@ class Detect(StrEnum):
 
 
 class Resize(StrEnum):
-    """How a map whose shape differs from the picture's is brought to its size.
+    """How a control map is fitted to an output of another aspect ratio.
 
-    `CROP` fills and cuts the overhang, `FIT` keeps everything and pads with black, `STRETCH` changes the proportions.
+    `CROP` fills the output and cuts the rest, `FIT` keeps the whole map and pads with black, `STRETCH` distorts it.
     """
 
     CROP = "crop"
@@ -38,7 +38,7 @@ class Resize(StrEnum):
 
 
 class ReferenceKind(StrEnum):
-    """What a reference image gives to the result."""
+    """What to take from a reference image."""
 
     STYLE = "style"
     CHARACTER = "character"
@@ -46,7 +46,7 @@ class ReferenceKind(StrEnum):
 
 
 def describe(value: object) -> object:
-    """The value as plain JSON data: images as their shape, enums as their value, what is not set left out."""
+    """The value as plain JSON data: images as their shapes, enums as their values, without unset fields."""
     shape = getattr(value, "shape", None)
     if shape is not None:
         return f"<image {'x'.join(str(n) for n in shape)}>"
@@ -71,7 +71,7 @@ class _Value:
 class ControlUnit(_Value):
     """One ControlNet in a stack.
 
-    `image` is the control map, except with `detect` SERVICE, where it is the picture the service makes its map from.
+    `image` is the control map. With `detect` SERVICE it is the image from which the service computes the map.
     `strength` is 0..2, `start` and `end` are shares of the steps in 0..1, `mask` limits the control to an area.
     """
 
@@ -87,7 +87,7 @@ class ControlUnit(_Value):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageReference(_Value):
-    """Images (a batch) whose look an IP-Adapter carries over; `scale` is 0..1, `start` and `end` as in ControlUnit."""
+    """A batch of images that guide an IP-Adapter. `scale` is 0..1, `start` and `end` are as in ControlUnit."""
 
     image: Tensor
     scale: float = 0.9
@@ -115,7 +115,7 @@ Weighted = TypeVar("Weighted", ControlUnit, ImageReference, Lora)
 
 
 def acting(units: Iterable[Weighted]) -> list[tuple[int, Weighted]]:
-    """Those that are there, each with its number in the stack, from 1 on: strength or scale 0 leaves one out."""
+    """The units whose strength or scale is not 0, each with its number in the stack, counted from 1."""
     return [
         (number, unit)
         for number, unit in enumerate(units, 1)
@@ -125,7 +125,7 @@ def acting(units: Iterable[Weighted]) -> list[tuple[int, Weighted]]:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RequestImage(_Value):
-    """An image or a mask of a request, with the name of its field as messages write it."""
+    """An image or a mask of a request, with the field's name as it appears in messages."""
 
     field: str
     tensor: Tensor
@@ -139,8 +139,8 @@ class RequestImage(_Value):
 class GenerationRequest(_Value):
     """Everything about a generation except where it runs.
 
-    `width` and `height` are pixels, `steps` denoising steps, `denoise` the share of noise (0..1) put on `init_image`,
-    `clip_skip` the number of last text-encoder layers left out.
+    `width` and `height` are in pixels. `steps` counts denoising steps. `denoise` is the share of `init_image` to
+    replace, 0..1. `clip_skip` is the number of the text encoder's last layers to skip.
     """
 
     prompt: str = ""
@@ -163,7 +163,7 @@ class GenerationRequest(_Value):
     upscale: bool = False
 
     def images(self) -> Iterator[RequestImage]:
-        """Every image and mask that takes part."""
+        """Every image and mask that is used."""
         if self.init_image is not None:
             yield RequestImage("init_image", self.init_image)
         if self.mask is not None:

@@ -1,1 +1,1 @@
-"""What a model file is, before anything is loaded: headers, families, and which file fits which model."""
+"""Model files before they are loaded: headers, families, folders, and which file fits which model."""

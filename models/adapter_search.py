@@ -1,4 +1,4 @@
-"""Finding the IP-Adapters that fit a model, and the image encoders that feed them."""
+"""Finds the IP-Adapters that fit a model, and the image encoders that they need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 KNOWN_ENCODER_MISSING = ProblemKind(
     "known_image_encoder_missing",
     "{field} uses the IP-Adapter {value}, which needs an image encoder with features {width} wide. There is none in "
-    "{places}. Put {source} of huggingface.co there, or disconnect the reference.",
+    "{places}. Put {source} from huggingface.co there, or disconnect the reference.",
 )
 ENCODER_MISSING = ProblemKind(
     "image_encoder_missing",
@@ -31,20 +31,24 @@ ENCODER_MISSING = ProblemKind(
 
 @dataclass(frozen=True)
 class Adapter:
-    """An IP-Adapter file. `hidden` where it reads what the image encoder knows of every patch, not its summary."""
+    """An IP-Adapter file.
+
+    With `hidden` it takes the image encoder's hidden state of every patch, otherwise the projected embedding of the
+    whole image. `image_width` is the width of these features.
+    """
 
     path: Path
     hidden: bool
     image_width: int
 
     def reads(self, hidden_width: int, projected_width: int) -> bool:
-        """Whether it can read an image encoder of these widths."""
+        """Whether it takes the features of an image encoder with these widths."""
         return self.image_width == (hidden_width if self.hidden else projected_width)
 
 
-# Which build of an adapter serves a kind of reference, the best first; and whether it was made for faces, which only
-# its name says.
-_SERVES: Mapping[ReferenceKind, tuple[tuple[AdapterVariant, bool], ...]] = {
+# Which variants of an IP-Adapter serve a kind of reference, the best first, and whether it must be one for faces, which
+# only its name tells.
+_VARIANTS: Mapping[ReferenceKind, tuple[tuple[AdapterVariant, bool], ...]] = {
     ReferenceKind.STYLE: ((AdapterVariant.PLAIN, False), (AdapterVariant.PLUS, False)),
     ReferenceKind.CHARACTER: ((AdapterVariant.PLUS, False),),
     ReferenceKind.FACE: ((AdapterVariant.PLUS, True), (AdapterVariant.FULL, True)),
@@ -53,29 +57,29 @@ _FACE = re.compile(r"face", re.IGNORECASE)
 
 
 def find_adapters(
-    own: Path, library: Library, width: int, fed: Callable[[Adapter], bool]
+    own: Path, library: Library, width: int, has_encoder: Callable[[Adapter], bool]
 ) -> dict[ReferenceKind, Adapter]:
     """The adapter for each kind of reference, for a denoiser that attends to text features of this width.
 
-    One that is `fed`, whose image encoder is there, comes before those that are not. Then come those in `own`, a folder
-    of the model itself, named after their kind; of several the shortest name is taken. A file that cannot be read is
-    left out with a warning.
+    Adapters whose image encoder is available (`has_encoder`) come first. Among these, files in `own`, the model's own
+    folder, where they are named after the kind, come before those in the library, and shorter names before longer ones.
+    A file that cannot be read is skipped with a warning.
     """
     found: dict[ReferenceKind, Adapter] = {}
     files = sorted(library.files("ipadapter"), key=lambda file: (len(Path(file.name).name), file.name))
     readable = (file.path for file in files if not is_pickle(file.path))
     known = [(path, facts) for path in readable if (facts := _facts(path)) and _fits(facts, width)]
-    for kind, builds in _SERVES.items():
+    for kind, variants in _VARIANTS.items():
         named = own / f"{kind.value}.safetensors"
         fitting = [_adapter(named, facts)] if named.is_file() and (facts := _facts(named)) else []
         fitting += [
             _adapter(path, facts)
-            for variant, face in builds
+            for variant, for_faces in variants
             for path, facts in known
-            if facts.variant is variant and bool(_FACE.search(path.name)) is face
+            if facts.variant is variant and bool(_FACE.search(path.name)) is for_faces
         ]
         if fitting:
-            found[kind] = next(filter(fed, fitting), fitting[0])
+            found[kind] = next(filter(has_encoder, fitting), fitting[0])
     return found
 
 
@@ -91,12 +95,12 @@ def _facts(path: Path) -> FileFacts | None:
     try:
         return facts_of(path)
     except (ModelUnreadable, ModelNotFound) as error:
-        log.warning("%s It is left out.", error)
+        log.warning("%s The file is skipped.", error)
         return None
 
 
 def find_image_encoder(library: Library, adapter: Adapter) -> Path | None:
-    """The image encoder in `clip_vision` that makes what the adapter reads."""
+    """The first image encoder in `clip_vision` whose features the adapter takes, or None."""
     return next(
         (path for path, facts in _image_encoders(library) if adapter.reads(facts.width, facts.image_width)), None
     )

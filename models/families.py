@@ -8,7 +8,10 @@ from enum import StrEnum
 
 
 class Family(StrEnum):
-    """A family of models whose files fit each other. Those without facts below are recognised, and refused by name."""
+    """A family of models whose files fit each other.
+
+    Those without an entry in FACTS are recognized, so that an error message can name them, but cannot be run.
+    """
 
     SD15 = "SD 1.5"
     SD2 = "SD 2"

@@ -1,4 +1,4 @@
-"""Reading what a weights file declares - names, shapes, number formats - without reading its weights."""
+"""Reads what a weights file declares (names, shapes, number formats) without reading its weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Header:
-    """The tensors of a file or of all files of a diffusers folder, by name, and the file's own notes."""
+    """The tensors of a file or of all files of a diffusers folder, by name, and the metadata."""
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ def _read_safetensors(path: Path, size: int) -> Header:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if not 2 <= length <= min(size - 8, _LONGEST_HEADER):
-                raise ValueError("its header is cut off or not one")
+                raise ValueError("its header is truncated or invalid")
             content = json.loads(file.read(length))
         metadata = content.pop("__metadata__", None) or {}
         tensors = {name: Tensor(entry["dtype"], tuple(entry["shape"])) for name, entry in content.items()}
@@ -69,7 +69,7 @@ def _read_safetensors(path: Path, size: int) -> Header:
         raise unreadable(path, error) from error
     if 8 + length + end > size:
         missing = 8 + length + end - size
-        raise ModelUnreadable(f"{path} is cut off: {missing} of its bytes are missing. Download the model again.")
+        raise ModelUnreadable(f"{path} is truncated: {missing} bytes are missing. Download the model again.")
     return Header(tensors, metadata)
 
 

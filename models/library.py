@@ -24,11 +24,11 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class Library:
-    """Where models lie.
+    """The folders with model files.
 
     `folders` are ComfyUI's model folders by their names there (`controlnet`, `loras`, ...). `clip_tokenizer` and
-    `t5_tokenizer` are folders with the tokenizers that single files do not carry, `configs` one with the configurations
-    of the families, where it is not the pack's own.
+    `t5_tokenizer` are folders with the tokenizers, which single files do not contain. `configs` is the folder with the
+    configurations of the families, or None for the pack's own.
     """
 
     folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Library:
     configs: Path | None = None
 
     def files(self, folder: str) -> Iterator[ModelFile]:
-        """Everything in a ComfyUI folder and below, as it lies on the disk now, sorted; the first of a name wins."""
+        """All models below a ComfyUI folder now, sorted by name. If two have the same name, the first one wins."""
         seen: set[str] = set()
         for root in self.folders.get(folder, ()):
             for file in _listed(root):
@@ -49,9 +49,7 @@ class Library:
         """The file or diffusers folder of that name. Raises ModelNotFound."""
         if path := self._path(folder, name):
             return path
-        raise ModelNotFound(
-            f"'{name}' is not in {self.places(folder)} any more. Put it back there or choose another file."
-        )
+        raise ModelNotFound(f"'{name}' is not in {self.places(folder)}. Put it there, or choose another file.")
 
     def has(self, folder: str, name: str) -> bool:
         """Whether `find` finds it."""
@@ -60,13 +58,13 @@ class Library:
     def _path(self, folder: str, name: str) -> Path | None:
         for root in self.folders.get(folder, ()):
             path = root / name
-            # A name comes from a saved graph: it must not lead out of the folder.
+            # Names come from saved graphs, so they must not lead out of the folder.
             if ".." not in Path(name).parts and not Path(name).is_absolute() and path.exists():
                 return path
         return None
 
     def places(self, *folders: str) -> str:
-        """The folders in words, for messages."""
+        """The folders as text for messages."""
         roots = [str(root) for folder in folders for root in self.folders.get(folder, ())]
         return ", ".join(roots) or " or ".join(f"models/{folder}" for folder in folders)
 
@@ -85,64 +83,69 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Listing:
-    """The weights files and diffusers folders anywhere below a folder, and when each folder on the way last changed.
+    """The weights files and diffusers folders below a folder, and the modification time of each folder on the way.
 
-    ComfyUI keeps its lists of files by the same sign, but they do not tell a diffusers folder from its parts.
+    ComfyUI caches its lists of files in the same way, but these do not distinguish a diffusers folder from its parts.
     """
 
     files: tuple[ModelFile, ...]
-    changes: tuple[tuple[Path, int], ...]
+    modified: tuple[tuple[Path, int], ...]
 
     @classmethod
     def of(cls, root: Path) -> _Listing:
         files: list[ModelFile] = []
-        changes = {root: _changed(root)}
+        modified = {root: _modified(root)}
         for folder, children, names in os.walk(root, followlinks=True):
             here = Path(folder)
             whole = "model_index.json" in names or (
                 "config.json" in names and any(map(FOLDER_WEIGHTS.fullmatch, names))
             )
-            if whole and here != root:  # of what was downloaded right into ComfyUI's folder, the weights are files
-                children.clear()  # the parts of a diffusers folder are not seen
+            # A config.json directly in ComfyUI's folder does not make that folder one model.
+            if whole and here != root:
+                children.clear()  # the parts of a diffusers folder are not models
                 files.append(ModelFile(here.relative_to(root).as_posix(), here))
                 continue
-            changes |= {here / child: _changed(here / child) for child in children}  # before they are looked into
+            # Taken before the subfolders are read, so that a change in between is not missed.
+            modified |= {here / child: _modified(here / child) for child in children}
             weights = (here / name for name in names if name.lower().endswith(SAFETENSORS + PICKLES))
             files += [ModelFile(path.relative_to(root).as_posix(), path) for path in weights]
-        return cls(tuple(sorted(files, key=lambda file: file.name.lower())), tuple(changes.items()))
+        return cls(tuple(sorted(files, key=lambda file: file.name.lower())), tuple(modified.items()))
 
-    def holds(self) -> bool:
-        """Whether nothing came or went since."""
-        return all(_changed(folder) == before for folder, before in self.changes)
+    def is_current(self) -> bool:
+        """Whether no file or folder was added or removed since."""
+        return all(_modified(folder) == before for folder, before in self.modified)
 
-    def settled(self, now: int) -> bool:
-        """Whether a further change is sure to be seen: not within the tick of a clock, which is 2 s on FAT."""
-        return all(now - before > 2 * _SECOND for _, before in self.changes)
+    def is_reliable(self, now: int) -> bool:
+        """Whether a later change will alter a time. Within the resolution of timestamps (2 s on FAT) it might not."""
+        return all(now - before > 2 * _SECOND for _, before in self.modified)
 
 
 _SECOND = 10**9
+# Not a `core.cache.Cache`: whether a listing is current depends on the subfolders that it found, and one that is not
+# reliable yet must not be kept. There is one small entry for each model folder of ComfyUI.
 _LISTINGS: dict[Path, _Listing] = {}
 
 
 def _listed(root: Path) -> tuple[ModelFile, ...]:
-    """What lies below a folder; it is walked through again only when something came or went.
+    """The models below a folder. The folder is searched again only if something was added or removed.
 
-    ComfyUI asks for the nodes' choices several times in every run, and each generation for all nets and adapters.
+    ComfyUI asks for the choices of the nodes several times in every run, and each generation needs all ControlNets and
+    IP-Adapters.
     """
     known = _LISTINGS.get(root)
-    if known is not None and known.holds():
+    if known is not None and known.is_current():
         return known.files
     now = time.time_ns()
     listing = _Listing.of(root)
-    if listing.settled(now):
+    if listing.is_reliable(now):
         _LISTINGS[root] = listing
     else:
         _LISTINGS.pop(root, None)
     return listing.files
 
 
-def _changed(folder: Path) -> int:
-    """When something last came into a folder or went, in nanoseconds since 1970; 0 where there is no such folder."""
+def _modified(folder: Path) -> int:
+    """The modification time of a folder in nanoseconds since 1970, or 0 if it does not exist."""
     try:
         return folder.stat().st_mtime_ns
     except OSError:

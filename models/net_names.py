@@ -1,7 +1,7 @@
-"""The names of published ControlNets, as data: which word stands for which control, and where to get a net.
+"""The names of published ControlNets, as data: which word stands for which modality, and where to download a net.
 
-Adding a net is a word in a row. What a file really is, its header says; the name only tells what it controls, which no
-header does.
+To support another net, add a word to a row. What kind of network a file contains is read from its header; which
+modality it controls is only in its name.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from .families import Family
 
 
 class NetWord(Enum):
-    """What a net's name speaks of, with the spellings in use: regular expressions for whole words.
+    """What a ControlNet is for, according to its name. The values are regular expressions for the spellings in use.
 
-    Names are read in lower case, cut into words at capitals, digits and signs, and joined by `_`.
+    Before matching, a name is split into words at capitals, digits and punctuation, which are joined in lower case by
+    `_`.
     """
 
     CANNY = ("canny",)
@@ -38,11 +39,12 @@ class NetWord(Enum):
     BLUR = ("blur",)
     GRAY = ("gr[ae]y(_?scale)?", "recolor", "brightness", "luminance")
     LOW_QUALITY = ("low_?quality", "lq", "upscaler")
-    # Nets for what is no modality here: with such a word in its name a net is not one for another word either.
+    # Uses that are not modalities of this pack. A net with such a word in its name is not used for another word either.
     OTHER = ("ip_2_p", "pix_2_pix", "hands?", "reference", "outpaint(ing)?", "any_?test")
 
 
-# The nets of a modality: made for it first. Those behind it are made for something alike and come after a union net.
+# The nets that serve a modality. The first word is for nets made for it. The others are for similar nets, which are
+# used if there is no union net.
 NETS_OF: Mapping[Modality, tuple[NetWord, ...]] = {
     Modality.CANNY: (NetWord.CANNY,),
     Modality.DEPTH: (NetWord.DEPTH,),
@@ -65,9 +67,9 @@ NETS_OF: Mapping[Modality, tuple[NetWord, ...]] = {
     Modality.LOW_QUALITY: (NetWord.LOW_QUALITY, NetWord.TILE),
 }
 
-# The union nets that are told by a number what they see; core/conventions.py has the numbers.
+# The union nets that take the control type as a number. The numbers are in core/conventions.py.
 UNION_KINDS: Mapping[Family, NetKind] = {Family.SDXL: NetKind.SDXL_UNION, Family.FLUX_DEV: NetKind.FLUX_UNION}
-# FLUX.1-dev-ControlNet-Union-Pro-2.0 has no modes: it sees by itself which of these it is given.
+# FLUX.1-dev-ControlNet-Union-Pro-2.0 takes no number: it recognizes these types by itself.
 UNION_WITHOUT_MODES: Mapping[Family, frozenset[Modality]] = {
     Family.FLUX_DEV: frozenset(
         {Modality.CANNY, Modality.HED, Modality.SOFTEDGE, Modality.DEPTH, Modality.OPENPOSE, Modality.POSE}
@@ -76,7 +78,7 @@ UNION_WITHOUT_MODES: Mapping[Family, frozenset[Modality]] = {
 }
 
 
-def _known_to(family: Family) -> list[NetWord]:
+def _words_of_union(family: Family) -> list[NetWord]:
     kind = UNION_KINDS[family]
     return [words[0] for modality, words in NETS_OF.items() if union_mode(kind, modality) is not None]
 
@@ -84,7 +86,7 @@ def _known_to(family: Family) -> list[NetWord]:
 _SD15 = "lllyasviel/control_v11"
 _XINSIR = "xinsir/controlnet-union-sdxl-1.0"
 _SHAKKER = "Shakker-Labs/FLUX.1-dev-ControlNet-Union-Pro"
-# Repositories on huggingface.co that hold a net.
+# Repositories on huggingface.co with a net for the word.
 NET_SOURCES: Mapping[Family, Mapping[NetWord, str]] = {
     Family.SD15: {
         NetWord.CANNY: f"{_SD15}p_sd15_canny",
@@ -105,35 +107,35 @@ NET_SOURCES: Mapping[Family, Mapping[NetWord, str]] = {
     },
     Family.SDXL: {
         NetWord.QRCODE: "monster-labs/control_v1p_sdxl_qrcode_monster",
-        **dict.fromkeys(_known_to(Family.SDXL), _XINSIR),
+        **dict.fromkeys(_words_of_union(Family.SDXL), _XINSIR),
     },
     Family.FLUX_DEV: {
-        **dict.fromkeys(_known_to(Family.FLUX_DEV), _SHAKKER),
+        **dict.fromkeys(_words_of_union(Family.FLUX_DEV), _SHAKKER),
         **{NETS_OF[modality][0]: f"{_SHAKKER}-2.0" for modality in UNION_WITHOUT_MODES[Family.FLUX_DEV]},
     },
 }
 
 
 def published(family: Family) -> frozenset[Modality]:
-    """The modalities there are published nets for, as far as this table knows; those found on the disk count too."""
+    """The modalities that have a published net in the table above. Nets on the disk may serve more."""
     words = NET_SOURCES[family.compatible_family].keys()
     return frozenset(modality for modality, served_by in NETS_OF.items() if words & set(served_by))
 
 
 def words_of(name: str) -> frozenset[NetWord]:
-    """What the name of a file or folder speaks of: `control_v11p_sd15_canny` of canny, `model` of nothing."""
+    """The words in the name of a file or folder: CANNY for `control_v11p_sd15_canny`, none for `model`."""
     parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", name)
     text = f"_{'_'.join(part.lower() for part in parts)}_"
     return frozenset(word for word in NetWord if any(re.search(f"_{spelling}_", text) for spelling in word.value))
 
 
 def word_of(path_name: str) -> NetWord | None:
-    """The one thing that a net speaks of by its own name or, where that says nothing, by its folder's."""
-    for part in reversed(_without_ending(path_name)):
+    """The word in a net's own name, or else in that of its folder. None if there is no word, or more than one."""
+    for part in reversed(_path_parts(path_name)):
         if words := words_of(part):
             return next(iter(words)) if len(words) == 1 else None
     return None
 
 
-def _without_ending(path_name: str) -> Sequence[str]:
+def _path_parts(path_name: str) -> Sequence[str]:
     return re.sub(r"\.(safetensors|sft|ckpt|pth?|bin)$", "", path_name, flags=re.IGNORECASE).split("/")

@@ -1,4 +1,4 @@
-"""Finding the net for a modality: what its name says it controls, and what its header says it fits."""
+"""Finds the ControlNet for each modality: a file is chosen by its name and by what its header says it fits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from ..core.conventions import union_mode
@@ -21,10 +22,18 @@ log = logging.getLogger(__name__)
 
 _NETS = (Kind.CONTROLNET, Kind.UNION)
 
+_NO_NET = "There is no ControlNet for {family} with {spellings} in its name in {places}."
+_NO_NET_NOR_UNION = "There is no ControlNet for {family} with {spellings} in its name, and no union net, in {places}."
+_GET_NET = "Put one into models/controlnet, choose a file with a ControlNet Models node, or remove the control."
+_GET_PUBLISHED_NET = (
+    "Put {source} from huggingface.co into models/controlnet, choose a file with a ControlNet Models node, or remove "
+    "the control."
+)
+
 
 @dataclass(frozen=True)
 class Net:
-    """A ControlNet that serves a modality. `mode` is the number under which a union net knows it, else None."""
+    """A ControlNet that serves a modality. `mode` is the control type number of a union net that takes one."""
 
     name: str
     path: Path
@@ -35,10 +44,10 @@ class Net:
 
 @dataclass(frozen=True)
 class NetSearch:
-    """Where nets are looked for and what they must fit: a family, and the width of the text features it attends to.
+    """A search for the ControlNets that fit a model of a family with text features of this `width`.
 
-    `own` is the net folder of a diffusers model, which comes before the library's. `chosen` names a file of the library
-    per modality, before any search.
+    `own` is the ControlNet folder of a diffusers model, which is searched before the library. `chosen` is the file of
+    the library that the user chose for a modality, which is used instead of searching.
     """
 
     family: Family
@@ -48,40 +57,43 @@ class NetSearch:
     chosen: Mapping[Modality, str] = field(default_factory=dict)
 
     def nets(self) -> dict[Modality, Net]:
-        """The net of each modality that has one, as it lies on the disk now.
+        """The net of each modality that has one on the disk now.
 
-        One made for the modality comes first, then a union net, then one made for something alike; of several the one
-        with the shortest name. A file that cannot be read is left out with a warning. Raises ModelUnreadable or
-        ModelNotFound for a chosen file that cannot serve.
+        Nets made for the modality come first, then union nets, then nets for a similar modality; of several, the one
+        with the shortest name is used. A file that cannot be read is skipped with a warning. Raises ModelUnreadable or
+        ModelNotFound for a chosen file that cannot be used.
         """
         candidates = [*self._fitting(self._own_files()), *self._fitting(self.library.files("controlnet"))]
         found = {modality: net for modality in Modality if (net := self._best(modality, candidates))}
         return {**found, **self.chosen_nets()}
 
     def chosen_nets(self) -> dict[Modality, Net]:
-        """The nets that were chosen by name. Raises ModelUnreadable or ModelNotFound where one cannot serve."""
+        """The nets that were chosen by name. Raises ModelUnreadable or ModelNotFound if one cannot be used."""
         return {modality: self._chosen(modality, name) for modality, name in self.chosen.items()}
 
     def remedies(self) -> Mapping[Modality, str]:
-        """What `missing` says, by modality."""
+        """The text of `missing` for each modality."""
         return _Remedies(self)
 
     def missing(self, modality: Modality) -> str:
-        """Why there is no net for a modality: what was looked for, where, and where to get one."""
+        """Sentences on why there is no net for a modality, and what to do: where to get one, or remove the control."""
         word = NETS_OF[modality][0]
-        spelt = " or ".join(_plain(spelling) for spelling in word.value)
-        text = f"A ControlNet for {self.family.value} with {spelt} in its name"
-        if self.family.compatible_family in UNION_KINDS and self._union_mode(modality) is not None:
-            text += ", or a union net,"
-        text += f" was looked for in {self._places()}"
-        alike = [f"{file.name} {reason}" for file, reason in self._rejected(word)]
-        text += f"; {'; '.join(alike)}. " if alike else ". "
-        source = NET_SOURCES.get(self.family.compatible_family, {}).get(word)
-        where = f"One is {source} on huggingface.co: put it" if source else "Put one"
-        return f"{text}{where} into models/controlnet, or choose a file with a ControlNet Models node, or remove it."
+        family = self.family.compatible_family
+        has_union = family in UNION_KINDS and self._union_mode(modality) is not None
+        source = NET_SOURCES.get(family, {}).get(word)
+        sentences = (
+            (_NO_NET_NOR_UNION if has_union else _NO_NET).format(
+                family=self.family.value,
+                spellings=" or ".join(_plain(spelling) for spelling in word.value),
+                places=self._places(),
+            ),
+            *self._rejected(word),
+            _GET_PUBLISHED_NET.format(source=source) if source else _GET_NET,
+        )
+        return " ".join(sentences)
 
     def _own_files(self) -> Iterable[ModelFile]:
-        """The model's own nets: a folder for each, or one of which it is the folder."""
+        """The model's own nets: one folder for each, or a single net directly in the folder."""
         if self.own is None:
             return ()
         if (self.own / "config.json").is_file():
@@ -91,40 +103,38 @@ class NetSearch:
     def _fitting(self, files: Iterable[ModelFile]) -> list[tuple[ModelFile, FileFacts]]:
         fitting = []
         for file in files:
-            # A pickle is opened only when it was chosen.
+            # A pickle is opened only if the user chose it.
             if all(map(is_pickle, weight_files(file.path))):
                 continue
             try:
                 facts = facts_of(file.path)
             except (ModelUnreadable, ModelNotFound) as error:
-                log.warning("%s It is left out.", error)
+                log.warning("%s The file is skipped.", error)
                 continue
-            if not self._misfit(facts):
+            if not self._mismatch(file.name, facts):
                 fitting.append((file, facts))
         return sorted(fitting, key=lambda pair: len(pair[0].name.rsplit("/", 1)[-1]))
 
-    def _misfit(self, facts: FileFacts) -> str:
-        """Why a file cannot be a net of the model, as the end of a sentence; "" for one that can."""
+    def _mismatch(self, name: str, facts: FileFacts) -> str:
+        """A sentence on why a file cannot be a net of the model, or "" if it can."""
         if facts.kind not in _NETS:
-            return f"is a {facts}, which is not a ControlNet this engine runs"
+            return f"{name} is {facts.with_article}, which the local engine cannot use as a ControlNet."
         if facts.family is None or facts.family.compatible_family is not self.family.compatible_family:
-            return f"is a {facts}, and the model is {self.family.value}"
+            return f"{name} is {facts.with_article}, but the model is {self.family.value}."
         if facts.width and self.width and facts.width != self.width:
-            return f"reads text features {facts.width} wide, and the model's are {self.width} wide"
+            return f"{name} takes text features {facts.width} wide, but those of the model are {self.width} wide."
         return ""
 
     def _best(self, modality: Modality, candidates: Sequence[tuple[ModelFile, FileFacts]]) -> Net | None:
-        own, *alike = NETS_OF[modality]
-        plain = [(word_of(file.name), file) for file, facts in candidates if facts.kind is Kind.CONTROLNET]
-        for word in (own, None, *alike):
-            if word is None:
-                unions = (self._as_union(modality, file, facts) for file, facts in candidates)
-                net = next((net for net in unions if net), None)
-            else:
-                net = next((Net(file.name, file.path, modality) for said, file in plain if said is word), None)
-            if net:
-                return net
-        return None
+        own, *similar = NETS_OF[modality]
+        single = [(word_of(file.name), file) for file, facts in candidates if facts.kind is Kind.CONTROLNET]
+
+        def named(wanted: NetWord) -> Iterator[Net]:
+            return (Net(file.name, file.path, modality) for word, file in single if word is wanted)
+
+        unions = (self._as_union(modality, file, facts) for file, facts in candidates)
+        in_order = chain(named(own), (net for net in unions if net), *map(named, similar))
+        return next(in_order, None)
 
     def _as_union(self, modality: Modality, file: ModelFile, facts: FileFacts) -> Net | None:
         if facts.kind is Kind.UNION:
@@ -142,27 +152,31 @@ class NetSearch:
     def _chosen(self, modality: Modality, name: str) -> Net:
         path = self.library.find("controlnet", name)
         facts = facts_of(path)
-        if reason := self._misfit(facts):
-            raise ModelUnreadable(f"{name}, chosen for {modality.value}, {reason}. Choose another net.")
+        if mismatch := self._mismatch(name, facts):
+            raise ModelUnreadable(f"{mismatch} Choose another ControlNet for {modality.value}.")
         net = self._as_union(modality, ModelFile(name, path), facts)
         if facts.kind is not Kind.UNION:
             return net or Net(name, path, modality)
         if net is None:
-            raise ModelUnreadable(f"{name}, a union net, does not know {modality.value}. Choose another net.")
+            raise ModelUnreadable(
+                f"The union net {name} does not support {modality.value}. Choose another ControlNet for it."
+            )
         return net
 
-    def _rejected(self, word: NetWord) -> Iterator[tuple[ModelFile, str]]:
+    def _rejected(self, word: NetWord) -> Iterator[str]:
+        """A sentence for each file that has the word in its name, but cannot be used."""
         for file in self.library.files("controlnet"):
-            if word_of(file.name) is word:
-                if is_pickle(file.path):
-                    yield file, "is a pickle, which is opened only when it is chosen"
-                else:
-                    try:
-                        reason = self._misfit(facts_of(file.path))
-                    except (ModelUnreadable, ModelNotFound):
-                        reason = "cannot be read"
-                    if reason:
-                        yield file, reason
+            if word_of(file.name) is not word:
+                continue
+            if is_pickle(file.path):
+                yield f"{file.name} is a pickle, which is opened only if you choose it."
+                continue
+            try:
+                mismatch = self._mismatch(file.name, facts_of(file.path))
+            except (ModelUnreadable, ModelNotFound):
+                mismatch = f"{file.name} cannot be read."
+            if mismatch:
+                yield mismatch
 
     def _places(self) -> str:
         return f"{self.own} and {self.library.places('controlnet')}" if self.own else self.library.places("controlnet")
@@ -170,7 +184,7 @@ class NetSearch:
 
 @dataclass(frozen=True)
 class _Remedies(Mapping[Modality, str]):
-    """What can be done about a missing net, worked out when it is asked for."""
+    """The text of `NetSearch.missing` by modality, made when it is looked up."""
 
     search: NetSearch
 
@@ -185,5 +199,5 @@ class _Remedies(Mapping[Modality, str]):
 
 
 def _plain(spelling: str) -> str:
-    """A spelling without the signs of regular expressions."""
+    """A regular expression for a spelling as a plain word."""
     return re.sub(r"\(([^|)]*)[^)]*\)|\[(.)[^]]*]", r"\1\2", spelling).replace("_?", "").replace("?", "")

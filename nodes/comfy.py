@@ -64,7 +64,7 @@ def device() -> torch.device:
 
 
 def offer_samples(samples: Path) -> None:
-    """Put the sample pictures of the example graphs among ComfyUI's inputs, where LoadImage finds them."""
+    """Copy the sample images of the example graphs into ComfyUI's input folder, where LoadImage finds them."""
     inputs = Path(folder_paths.get_input_directory())
     for sample in samples.glob("controlstack_*"):
         if not (inputs / sample.name).exists():
@@ -130,7 +130,7 @@ _nodes_with_text: set[str] = set()
 def show_text(node_id: str, text: str) -> None:
     """Show a text on a node, in the browser that queued the graph. Any thread may call this.
 
-    The editor keeps it over later runs; an empty text takes it away.
+    The editor keeps the text over later runs. An empty text removes it.
     """
     if text or node_id in _nodes_with_text:
         PromptServer.instance.send_progress_text(text, node_id, PromptServer.instance.client_id)
@@ -138,9 +138,9 @@ def show_text(node_id: str, text: str) -> None:
 
 
 def show_progress(node_id: str, share: float) -> None:
-    """Move the bar of a node, 0 to 1. To be called in the thread that runs the graph.
+    """Move the progress bar of a node, 0 to 1. Call it in the thread that runs the graph.
 
-    Unlike ProgressBar this does not take the interrupt flag down.
+    Unlike ProgressBar, it does not clear the interrupt flag.
     """
     get_progress_state().update_progress(node_id, share, 1.0)
 
@@ -159,10 +159,10 @@ def report_steps(node_id: str) -> Callable[[Step], None]:
         if step.number < step.total and now - last < _SECONDS_BETWEEN_UPDATES:
             return
         last = now
-        picture = Image.fromarray(step.preview().numpy())
-        scale = min(8.0, _PREVIEW_SIZE / max(picture.size))
-        size = (round(picture.width * scale), round(picture.height * scale))
-        enlarged = picture.resize(size, Image.Resampling.BICUBIC)
+        image = Image.fromarray(step.preview().numpy())
+        scale = min(8.0, _PREVIEW_SIZE / max(image.size))
+        size = (round(image.width * scale), round(image.height * scale))
+        enlarged = image.resize(size, Image.Resampling.BICUBIC)
         bar.update_absolute(step.number, step.total, ("JPEG", enlarged, _PREVIEW_SIZE))
         show_text(node_id, f"step {step.number} of {step.total}, {ceil(step.seconds_left)} s left")
 

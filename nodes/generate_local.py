@@ -75,7 +75,7 @@ class ControlStackGenerateLocal(io.ComfyNode):
                     step=TILE_STEP,
                     optional=True,
                     tooltip="For large images: run the UNet on overlapping tiles of this many pixels, so that it needs "
-                    "memory for one tile only. Best is the size it was trained on (512 for SD 1.5, 1024 for SDXL). "
+                    "memory for one tile only. Use the size that it was trained on (512 for SD 1.5, 1024 for SDXL). "
                     "0 = off. SD 1.5 and SDXL only.",
                 ),
             ],

@@ -131,6 +131,13 @@ class ControlStackLora(io.ComfyNode):
         return io.NodeOutput((*loras, Lora(name, remote, strength)))
 
 
+def _scheduler_needs() -> str:
+    """What schedulers need for a good image, each with the schedulers that need it."""
+    needs = dict.fromkeys(NOTES.values())
+    named = {need: ", ".join(name.value for name in NOTES if NOTES[name] == need) for need in needs}
+    return "; ".join(f"{need} ({names})" for need, names in named.items())
+
+
 class ControlStackScheduler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -145,9 +152,8 @@ class ControlStackScheduler(io.ComfyNode):
                     "scheduler",
                     options=[_DEFAULT, *(name.value for name in SchedulerName)],
                     default=_DEFAULT,
-                    tooltip="default = what the model or the service uses by itself. On this machine "
-                    + "; ".join(f"{name.value} {note}" for name, note in NOTES.items())
-                    + ".",
+                    tooltip="default: what the model or the service uses by itself. Needed on this machine: "
+                    f"{_scheduler_needs()}.",
                 ),
                 io.Boolean.Input(
                     "use_karras_sigmas",

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = ("core", "models", "preprocessors", "local", "api_clients", "nodes", "tests", "tools", "benchmarks", "workshop")
-SERVICES = ("modelslab", "scenario", "qolaba")
+SERVICES = sorted(page.stem for page in (ROOT / "docs" / "services").glob("*.md") if page.stem != "README")
 
 _NUMBER = r"\d+(?:\.\d+)*"
 _CITED = re.compile(rf"(docs/[\w/.-]+\.md)(?:\s+({_NUMBER}(?:(?:,\s*|-){_NUMBER})*))?")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,94 +20,30 @@ from controlstack.api_clients.services.qolaba.tables import CONTROLNET_APPS, IMA
 from controlstack.api_clients.services.scenario.tables import NAMES
 from controlstack.core.capabilities import Capabilities, Range
 from controlstack.core.errors import OutcomeUnknown, ServiceError
-from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS
+from controlstack.tests.service_documents import (
+    CONTRACTS,
+    DOCUMENTED_FIELDS,
+    NODES,
+    block,
+    choices,
+    limits,
+    plain,
+    rows,
+    used,
+    words,
+)
 from controlstack.tests.services.cases import CASES
 from controlstack.tools.fake_services.contracts import modelslab, qolaba, scenario
-from pydantic import BaseModel
 
-DOCUMENTS = Path(__file__).resolve().parent.parent / "docs" / "services"
-TEXT = {page: (DOCUMENTS / f"{page}.md").read_text(encoding="utf-8") for page in ("modelslab", "scenario", "qolaba")}
-NODES = tuple(f"ControlStack{type(endpoint).__name__}" for endpoint in ENDPOINTS)
 EVERY_NODE = pytest.mark.parametrize("node", NODES)
 
-CONTRACTS: dict[str, tuple[type[BaseModel], ...]] = {
-    "ControlStackModelsLab": (modelslab.ControlNetRequest,),
-    "ControlStackModelsLabEnterprise": (modelslab.EnterpriseControlNetRequest,),
-    "ControlStackScenario": (scenario.GenerateQuery, scenario.GenerateRequest),
-    "ControlStackQolabaControlNet": (qolaba.ControlNetRequest,),
-    "ControlStackQolabaImageToImage": (qolaba.ImageToImageRequest,),
+# Fields whose range differs between the capability tables of an endpoint, or for which the document has none.
+BY_TABLE = {
+    "ControlStackScenario": {"width", "height", "guidance", "seed"},
+    "ControlStackQolabaImageToImage": {"width", "height"},
 }
-# The name that each documented field has in the `ranges` of a capability table.
-RANGED = {
-    "ControlStackModelsLab": {
-        "width": "width",
-        "height": "height",
-        "num_inference_steps": "steps",
-        "guidance_scale": "guidance_scale",
-        "samples": "batch_size",
-        "strength": "denoise",
-        "controlnet_conditioning_scale": "strength",
-        "ip_adapter_scale": "scale",
-    },
-    "ControlStackScenario": {
-        "numInferenceSteps": "steps",
-        "numSamples": "batch_size",
-        "ipAdapterScales": "scale",
-    },
-    "ControlStackQolabaControlNet": {
-        "batch": "batch_size",
-        "num_inference_steps": "steps",
-        "guidance_scale": "guidance_scale",
-    },
-}
-# The option of the enterprise node may go higher than the strength of a control.
-RANGED["ControlStackModelsLabEnterprise"] = {
-    field: name
-    for field, name in RANGED["ControlStackModelsLab"].items()
-    if field not in ("controlnet_conditioning_scale", "ip_adapter_scale")
-}
-RANGED["ControlStackQolabaImageToImage"] = RANGED["ControlStackQolabaControlNet"]
-
-Row = dict[str, str]
-
-
-def block(name: str) -> str:
-    """What stands between `<!-- name -->` and `<!-- end of name -->` in the documents."""
-    for text in TEXT.values():
-        found = re.search(rf"<!-- {name} -->\n(.*?)<!-- end of {name} -->", text, re.DOTALL)
-        if found:
-            return found[1]
-    raise AssertionError(f"no table {name}")
-
-
-def rows(name: str) -> list[Row]:
-    lines = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in block(name).strip().splitlines()]
-    header, _, *body = lines
-    return [dict(zip(header, cells, strict=True)) for cells in body]
-
-
-def plain(cell: str) -> str:
-    return "" if cell == "-" else cell.strip("`")
-
-
-def words(cell: str) -> tuple[str, ...]:
-    return () if cell == "-" else tuple(re.split(r",\s+", cell.strip()))
-
-
-def choices(cell: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"`([^`]+)`", cell))
-
-
-def limits(cell: str) -> tuple[float | None, float | None, float | None]:
-    """Minimum, maximum and step of `64 to 1024, step 8`; each None where it is not said. `above 0` counts as 0."""
-    found = re.fullmatch(r"(?:above )?(-?[\d.]+) to (-?[\d.]+)(?:, step (\d+))?", cell)
-    if not found:
-        return None, None, None
-    return float(found[1]), float(found[2]), float(found[3]) if found[3] else None
-
-
-def used(row: Row) -> str:
-    return row["range"] if row["used"] == "same" else row["used"]
+# Where a table of capabilities has a range under another name than the input of a field.
+OTHER_RANGES = {"ControlStackModelsLab": {"controlnet_conditioning_scale": "strength"}}
 
 
 def schemas(node: str) -> dict[str, dict[str, Any]]:
@@ -136,7 +71,7 @@ def bound(schema: dict[str, Any], end: str, exclusive: str) -> float | None:
 
 def test_every_endpoint_has_a_contract_documented_fields_and_a_case() -> None:
     assert set(CONTRACTS) == set(NODES), "the double's contract"
-    assert set(DOCUMENTED_FIELDS) == set(NODES), "tests/server/documented_fields.py"
+    assert set(DOCUMENTED_FIELDS) == set(NODES), "the tables of fields in docs/services"
     assert {case.endpoint for case in CASES} == set(ENDPOINTS), "tests/services/cases.py"
 
 
@@ -145,7 +80,7 @@ def test_the_document_the_double_and_the_nodes_know_the_same_fields(node: str) -
     documented = [plain(row["field"]) for row in rows(f"fields {node}")]
     assert len(set(documented)) == len(documented)
     assert set(documented) == set(schemas(node)), "the double's contract"
-    assert set(documented) == set(DOCUMENTED_FIELDS[node]), "tests/server/documented_fields.py"
+    assert all(re.fullmatch(r"\w*\.\w+", place) for place in DOCUMENTED_FIELDS[node].values()), "the inputs"
 
 
 @EVERY_NODE
@@ -210,11 +145,23 @@ def spread(found: Range) -> tuple[float, float]:
     return found.minimum, found.maximum
 
 
+def ranged(node: str) -> dict[str, str]:
+    """The name that each documented field has in the `ranges` of a capability table: that of its input."""
+    inputs = (place.rpartition(".") for place in DOCUMENTED_FIELDS[node].values())
+    derived = {
+        field: name
+        for field, (kind, _, name) in zip(DOCUMENTED_FIELDS[node], inputs, strict=True)
+        if kind in ("Request", "Reference") or (kind, name) == ("Canny", "strength")
+    }
+    apart = BY_TABLE.get(node, set())
+    return {field: name for field, name in derived.items() if field not in apart} | OTHER_RANGES.get(node, {})
+
+
 @EVERY_NODE
 def test_the_capability_tables_have_the_ranges_of_the_document(node: str) -> None:
     documented = {plain(row["field"]): limits(used(row)) for row in rows(f"fields {node}")}
     for table in tables(node):
-        for field, name in RANGED[node].items():
+        for field, name in ranged(node).items():
             if name in table.ranges:
                 assert spread(table.ranges[name]) == documented[field][:2], (table.target, field)
 

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..api_clients.registry import find_endpoint
+from ..api_clients.registry import ENDPOINTS, find_endpoint, node_id
+from ..api_clients.services.endpoint import Endpoint
 from ..api_clients.services.options import declared
 from ..core.modality import Modality
 from ..preprocessors.detectors.registry import detector_for
@@ -362,6 +363,29 @@ FETCH = ExampleGraph(
     {"1": 0, "2": 1, "10": 2, "20": 3, "21": 4, "22": 4},
 )
 
-REMOTE_GRAPHS = (MODELSLAB, ENTERPRISE, SCENARIO, QOLABA_CONTROLNET, QOLABA_IMAGE, FETCH)
+_DRAWN_UP = (MODELSLAB, ENTERPRISE, SCENARIO, QOLABA_CONTROLNET, QOLABA_IMAGE, FETCH)
+
+
+def _usual_graph(endpoint: Endpoint[Any]) -> ExampleGraph:
+    """The graph of an endpoint that has none above: a control, else an initial image, else the prompt alone."""
+    kind, table = type(endpoint).__name__, endpoint.capabilities(endpoint.options_type())
+    modalities = [modality for modality in Modality if modality in table.controls.modalities]
+    nodes: dict[str, dict[str, Any]] = {"1": node("LoadImage", image="controlstack_scene.png")}
+    prompt = "a lighthouse keeper greets a falling star, oil painting"
+    if modalities and table.controls.maximum:
+        modality = Modality.CANNY if Modality.CANNY in modalities else modalities[0]
+        detect = "service" if table.controls.detects else "local"
+        nodes["2"] = _control(modality.node_id.removeprefix("ControlStack"), ["1", 0], detect)
+        nodes["10"], start = _sized(prompt, controls=["2", 0]), f"with a {modality.title} control"
+    elif table.init_images.accepted:
+        nodes["10"], start = _sized(prompt, denoise=0.6, init_image=["1", 0]), "from an image"
+    else:
+        nodes, start = {"10": _sized(prompt)}, "from a prompt"
+    columns = {key: column for key, column in {"1": 0, "2": 1, **_REMOTE_END}.items() if key in nodes or column > 2}
+    return ExampleGraph(f"{endpoint.target} {start}", {**nodes, **_remote(kind, kind.lower())}, columns)
+
+
+_SHOWN = {content["class_type"] for graph in _DRAWN_UP for content in graph.nodes.values()}
+REMOTE_GRAPHS = (*_DRAWN_UP, *(_usual_graph(endpoint) for endpoint in ENDPOINTS if node_id(endpoint) not in _SHOWN))
 
 EXAMPLE_GRAPHS = LOCAL_GRAPHS + MAP_GRAPHS + REMOTE_GRAPHS

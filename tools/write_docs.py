@@ -1,9 +1,9 @@
 """Write everything that is derived from the code: ``python dev.py docs``.
 
 Texts, in seconds: help pages and locale, the tables of the README and of docs/local.md, the example graphs with their
-API twins, the index of the decisions. With ``--images`` also, in minutes: sample images, the contact sheet, the
-images of the example graphs, the icon and the banner. The ComfyUI server that knows the nodes is started and stopped
-here.
+API twins, the index of the decisions, and the image of an example graph that has none. With ``--images`` also, in
+minutes: sample images, the contact sheet, the images of the example graphs, the icon and the banner. The ComfyUI server
+that knows the nodes is started and stopped here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..workshop.comfyui import find_comfyui, free_port, running_server
 from ..workshop.environment import shared_environment
 from ..workshop.web import call
 from . import decision_index, draw_brand, draw_contact_sheet, draw_samples, local_cells
-from .example_graphs import EXAMPLE_GRAPHS
+from .example_graphs import EXAMPLE_GRAPHS, ExampleGraph
 from .fake_services.running import running_services
 from .golden_inputs import GOLDEN, golden_text, with_additions
 from .write_reference import reference_files
@@ -94,7 +94,17 @@ def write_images(server: str) -> None:
     draw_brand.main()
     draw_samples.main()
     draw_contact_sheet.main()
-    for graph in EXAMPLE_GRAPHS:
+    draw_examples(server, EXAMPLE_GRAPHS)
+
+
+def without_image() -> list[ExampleGraph]:
+    """The example graphs that were never drawn."""
+    return [graph for graph in EXAMPLE_GRAPHS if not (WORKFLOWS / f"{graph.title}.jpg").is_file()]
+
+
+def draw_examples(server: str, graphs: Iterable[ExampleGraph]) -> None:
+    """Run these example graphs and save their images."""
+    for graph in graphs:
         print(f"drew {_shown(save_image(server, graph))}")
 
 
@@ -133,8 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.accept_inputs and accept_inputs(object_info):
             return 1
         write_texts(object_info)
-        if options.images:
-            write_images(server)
+        write_images(server) if options.images else draw_examples(server, without_image())
     return 0
 
 

@@ -216,8 +216,8 @@ class Transport:
 
     def _unknown(self, reason: str) -> OutcomeUnknown:
         return OutcomeUnknown(
-            f"The connection to {self.host} broke after the request was sent: {reason}. It may have been accepted and "
-            f"charged."
+            f"The connection to {self.host} broke after the request was sent: {reason}. The request may have been "
+            f"accepted and charged."
         )
 
     def _exchange(self, call: Call, read: float) -> Answer:

@@ -1,1 +1,1 @@
-"""What changes the denoiser for a request: IP-Adapters and LoRAs."""
+"""IP-Adapters and LoRAs, which change the denoiser for one request."""

@@ -12,8 +12,8 @@ from weakref import ref
 from ...core.images import fit_image, to_rgb
 from ...core.request import ImageReference, Resize, acts_at
 from ...models.adapter_search import Adapter
-from ...models.weight_files import reading
-from ..files.networks import image_encoder
+from ...models.weight_files import reading, stamps
+from ..files.request_networks import image_encoder
 from ..model.local_model import LocalModel
 from ..pil_images import to_pil
 
@@ -92,7 +92,7 @@ def adapters_applied(
     original = _AdapterLayers.of(denoiser)
 
     def load() -> _AdapterLayers:
-        # The embeddings are made here, but without an encoder the pipeline would look for one in the adapter's folder.
+        # The embeddings are made here, but without an encoder the pipeline would search the adapter's folder for one.
         encoder, processor = image_encoder(model, adapters[0])
         pipeline.register_modules(image_encoder=encoder.module, feature_extractor=processor)
         folders, names = [str(path.parent) for path in paths], [path.name for path in paths]
@@ -110,7 +110,7 @@ def adapters_applied(
             pipeline.set_ip_adapter_scale(scales if len(scales) > 1 else scales[0])
 
     try:
-        layers = model.adapter_sets.get(tuple((path, path.stat().st_mtime_ns) for path in paths), load)
+        layers = model.adapter_sets.get(tuple(paths), load, version=stamps(paths))
         with layers.on(model.device):
             layers.install(denoiser)
             yield set_scales

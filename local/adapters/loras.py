@@ -76,7 +76,8 @@ def _load(model: LocalModel, pipeline: Any, path: Path, name: str) -> None:
         facts.family and facts.family.compatible_family is not model.family.compatible_family
     ):
         raise ModelUnreadable(
-            f"{path} is a {facts}, not a LoRA for {model.family.value}. Choose a LoRA for {model.family.value}."
+            f"{path} is {facts.with_article}, not a LoRA for {model.family.value}. Choose a LoRA for "
+            f"{model.family.value}."
         )
     try:
         pipeline.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name, local_files_only=True)

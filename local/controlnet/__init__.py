@@ -1,1 +1,1 @@
-"""Any number of ControlNets on one denoiser, each with its window, mask and strength."""
+"""Runs any number of ControlNets on one denoiser, each with its window, mask and strength."""

@@ -1,4 +1,4 @@
-"""One control with its ControlNet, and what a diffusers pipeline is shown of it."""
+"""One control with its ControlNet, and the stand-in for the net that a diffusers pipeline gets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Control:
 
 
 def stand_in(net: Any, **config: object) -> Any:
-    """A module that holds the weights of a ControlNet and shows a pipeline this configuration instead of its own."""
+    """A module with the weights of a ControlNet, but with this configuration for the pipeline to read."""
     import torch
 
     module: Any = torch.nn.Module()

@@ -1,7 +1,7 @@
-"""The ControlNets of a request as the one ControlNet that the pipelines of FLUX expect.
+"""Combines the ControlNets of a request into the one ControlNet that the pipelines of FLUX expect.
 
 It runs only the nets that act, applies masks, and combines nets whose maps the autoencoder encodes (InstantX's) with
-nets that encode them alone (XLabs'). Where none of that applies, the result is that of diffusers'
+nets that encode them themselves (XLabs'). Where none of that applies, the result is that of diffusers'
 FluxMultiControlNetModel to the last bit.
 """
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def flux_control_stack(controls: Sequence[Control], maps: Sequence[Tensor], transformer: Any) -> Any:
     """A FluxMultiControlNetModel for the controls.
 
-    `maps` [1 or batch, 3, height, width] in -1..1 are for nets that encode them alone. The pipelines ask the first net
-    whether the autoencoder encodes the maps, and do the same for all. Here the answer is yes if any net needs that, and
-    the other nets take their maps from `maps`.
+    `maps` [1 or batch, 3, height, width] in -1..1 are for nets that encode them themselves. A pipeline asks the first
+    net whether the autoencoder encodes the maps, and does the same for all nets. Here the answer is yes if any net
+    needs that, and the other nets take their maps from `maps`.
     """
     from diffusers import FluxMultiControlNetModel
 
@@ -103,7 +103,7 @@ class BlockResiduals:
     def spread(cls, residuals: Sequence[Tensor] | None, blocks: int, cycle: bool) -> BlockResiduals | None:
         """The residuals of a net for a transformer with more blocks, as diffusers' transformer would use them.
 
-        Each residual goes to several neighbouring blocks, or, with `cycle`, the residuals take turns (XLabs').
+        Each residual goes to several neighboring blocks, or, with `cycle`, the residuals take turns (XLabs').
         """
         if residuals is None:
             return None

@@ -35,7 +35,8 @@ def _hint_encoder(net: Any) -> Any:
 
 
 def _caching(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    # The hints are kept, so that no other tensor can take the place of one in memory and be mistaken for it.
+    # Hints are compared by identity, which a core.cache.Cache cannot do: `==` of tensors compares their elements. They
+    # are kept, so that no new tensor can get the address of an old one and be mistaken for it.
     embeddings: list[tuple[Tensor, Tensor]] = []
 
     def forward(hint: Tensor) -> Tensor:

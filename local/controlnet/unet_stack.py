@@ -1,4 +1,4 @@
-"""The ControlNets of a request as the one ControlNet that the pipelines of SD 1.5 and SDXL expect.
+"""Combines the ControlNets of a request into the one ControlNet that the pipelines of SD 1.5 and SDXL expect.
 
 diffusers' own stack runs every net at every step, outside its window with strength 0, and encodes the maps at every
 step. This one runs only the nets that act, and combines nets that diffusers keeps apart: plain and union nets, with

@@ -1,4 +1,4 @@
-"""What a model can do with the files that were found for it, and what keeps a request from running on it."""
+"""The capabilities of a model with the files found for it, and the problems of a request on it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .inventory import Inventory
 
 LORA_IS_REMOTE = ProblemKind(
     "lora_is_remote",
-    "{field} is '{value}', which is stored with a service. The local engine needs a file: choose one of ComfyUI's "
-    "LoRAs.",
+    "{field} is '{value}', which is stored with a service. The local engine needs a file. "
+    "Choose one of ComfyUI's LoRAs.",
 )
 FILE_NOT_FOUND = ProblemKind(
     "model_file_not_found",
@@ -33,7 +33,7 @@ TEXTUAL_INVERSION = ProblemKind(
 
 
 def family_capabilities(model: LocalModel) -> Capabilities:
-    """The table of the model's family, with the scheduler that a request without a choice gets."""
+    """The capabilities of the model's family, with the model's own scheduler as the default."""
     own = model.scheduler_config["_class_name"]
     known = next((name for name in SchedulerName if name.value == own), None)
     table = TABLES[model.family]
@@ -50,14 +50,14 @@ def capabilities(model: LocalModel, inventory: Inventory) -> Capabilities:
         prompts=replace(table.prompts, max_clip_skip=_max_clip_skip(model)),
         controls=replace(table.controls, modalities=frozenset(inventory.nets), remedies=inventory.net_remedies),
         references=replace(table.references, kinds=kinds, maximum=table.references.maximum if kinds else 0),
-        # The layers of a LoRA would be made in the storage format, which cannot be computed with.
+        # The layers of a LoRA would get the storage dtype, which cannot be computed with.
         loras=replace(table.loras, maximum=0 if model.storage_dtype else table.loras.maximum),
         init_images=replace(table.init_images, mask_required=model.denoiser.config.in_channels == 9),
     )
 
 
 def problems(model: LocalModel, request: GenerationRequest, inventory: Inventory) -> list[Problem]:
-    """Everything that keeps the request from running: what the model cannot do, and files that are missing."""
+    """Everything that prevents the request: what the model cannot do, and files that are missing."""
     return [
         *validate(request, capabilities(model, inventory)),
         *_missing_files(model, request),
@@ -84,14 +84,14 @@ def _missing_encoders(model: LocalModel, request: GenerationRequest, inventory: 
 
 
 def _textual_inversions(request: GenerationRequest) -> Iterator[Problem]:
-    """ComfyUI's own nodes replace these by trained vectors. Here they would be read as plain words."""
+    """ComfyUI's own nodes replace these with trained vectors. Here they would be encoded as plain words."""
     for name in ("prompt", "negative_prompt"):
         if found := re.search(r"\bembedding:[^\s:(),]+", getattr(request, name)):
             yield TEXTUAL_INVERSION(name, found[0])
 
 
 def _max_clip_skip(model: LocalModel) -> int:
-    """At least one layer is left. SDXL leaves out the last one by itself."""
+    """The largest clip_skip that leaves one layer. SDXL always skips the last one."""
     if model.facts.flow:
         return 0
     layers = min(model.components[name].config.num_hidden_layers for name in model.facts.text_encoders)

@@ -35,11 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Generation:
-    """Images float32 [batch, height, width, 3] in 0..1; image i came from `seeds[i]` and can be made alone from it.
+    """The result: images float32 [batch, height, width, 3] in 0..1.
 
-    `scheduler` is the class that ran, `nets` are the names of the ControlNets in the order of the stack, `offload` is
-    the mode of memory it ran in, `flagged` are the images (from 0) that the safety check made unrecognisable, and
-    `notes` say what was done in another way than asked.
+    Image i was made with `seeds[i]`, and the same image can be made alone with it. `scheduler` is the class that ran,
+    `nets` are the names of the ControlNets in the order of the stack, `offload` is the offload mode that was used,
+    `flagged` are the indices of the images that the safety check pixelated, `notes` are sentences on what ran otherwise
+    than requested, `seconds` are times by stage.
     """
 
     images: Tensor
@@ -54,14 +55,14 @@ class Generation:
     flagged: tuple[int, ...] = ()
 
 
-# The share of noise on the enlarged image when the model itself enlarges: enough for new detail, too little for a new
+# The denoise of the second pass if the model itself makes the larger image: enough for new detail, too little for a new
 # composition.
 UPSCALE_DENOISE = 0.5
 
 UPSCALE_IMPOSSIBLE = ProblemKind(
     "upscale_impossible",
-    "upscale is {value}, so the model draws the result again at {width}x{height} with denoise {denoise}, which is not "
-    "possible: {reasons} Switch upscale off, choose an upscale_model, or make the image smaller.",
+    "upscale is {value}, but the second pass at {width}x{height} with denoise {denoise} is not possible. {reasons} "
+    "Switch upscale off, or choose an upscale_model.",
 )
 
 
@@ -74,20 +75,20 @@ def generate(
 ) -> Generation:
     """Run the request on the model.
 
-    `on_step` is called after every step. What it raises stops the generation and is passed on. `inventory` is what was
-    found for the model, if it was looked for already. Raises InvalidRequest with every problem before anything runs,
-    OutOfMemory, or GenerationFailed when the result is not an image.
+    `on_step` is called after every step. An exception in it stops the generation and is passed on. `inventory` is that
+    of the model if it is known already. Raises InvalidRequest with every problem before anything runs, OutOfMemory, or
+    GenerationFailed if the result has values that are not numbers.
     """
     run = Run(model, request, inventory or inventory_of(model), options.tile_size)
     _ensure_possible(run, options)
     if not options.safety_check:
         return _generate_at_size(run, on_step, options)
-    check = load_safety_check(model)  # a broken checker is an error before anything runs
+    check = load_safety_check(model)  # loaded first, so that a broken checker is reported before anything runs
     return _checked(_generate_at_size(run, _with_pixelated_previews(on_step), options), check)
 
 
 def _with_pixelated_previews(on_step: Listener) -> Listener:
-    """Images that are not checked yet must not be recognisable in the previews either."""
+    """Images that are not checked yet must not be recognizable in the previews either."""
     return lambda step: on_step(replace(step, preview=lambda: pixelate(step.preview()[None])[0]))
 
 
@@ -116,7 +117,7 @@ def _generate_at_size(run: Run, on_step: Listener, options: Options) -> Generati
     larger = fit_image(first.images, *size, Resize.STRETCH)
     second = _generate(replace(run, request=replace(again, init_image=larger)), on_step, options)
     seconds = {name: round(first.seconds[name] + second.seconds[name], 3) for name in second.seconds}
-    more = (f"Drawn again: {note}" for note in second.notes if note not in first.notes)
+    more = (f"Second pass: {note}" for note in second.notes if note not in first.notes)
     notes = (*first.notes, *more)
     return replace(second, task=first.task, scheduler=first.scheduler, notes=notes, seconds=seconds)
 
@@ -137,7 +138,7 @@ def _ensure_second_pass_possible(run: Run) -> None:
             width=request.width,
             height=request.height,
             denoise=request.denoise,
-            reasons=" ".join(map(str, found)),
+            reasons=" ".join(problem.cause for problem in found),
         )
         raise InvalidRequest(run.model.name, [problem])
 
@@ -153,9 +154,9 @@ def _second_pass(request: GenerationRequest) -> GenerationRequest:
         width=2 * request.width,
         height=2 * request.height,
         denoise=UPSCALE_DENOISE,
-        steps=max(request.steps, ceil(1 / UPSCALE_DENOISE)),  # of fewer steps that share would leave none
+        steps=max(request.steps, ceil(1 / UPSCALE_DENOISE)),  # with fewer, this denoise would leave no step
         init_image=torch.zeros(request.batch_size, 1, 1, 3),
-        # The image is cropped as the request says by now, and so must its mask be.
+        # The image has been cropped to the size of the request, so its mask must be cropped as well.
         mask=None if request.mask is None else fitted_mask(request)[..., 0],
         scheduler=SchedulerChoice() if inverts else request.scheduler,
     )
@@ -184,13 +185,14 @@ def _generate(run: Run, on_step: Listener, options: Options) -> Generation:
         if not is_out_of_memory(error):
             raise
         raise OutOfMemory(
-            f"{model.device} has too little memory for {request.batch_size} x {request.width}x{request.height} with "
-            f"{len(run.controls)} controls. Lower batch_size or the size, or close other programs that use it."
+            f"{model.device} has too little memory for a batch of {request.batch_size} at "
+            f"{request.width}x{request.height} (controls: {len(run.controls)}). Reduce batch_size or the image size, "
+            "or close other programs that use the memory."
         ) from error
     images = planes.movedim(1, -1).float().cpu()
     if not bool(images.isfinite().all()):
         raise GenerationFailed(
-            f"The result holds values that are not numbers, which {model.dtype} can cause. Set precision to fp32."
+            f"The result contains values that are not numbers. {model.dtype} can cause this. Set precision to fp32."
         )
     if task is Task.INPAINT:
         images = keep_unmasked(request, images)
@@ -216,15 +218,15 @@ def _generate(run: Run, on_step: Listener, options: Options) -> Generation:
 
 def _memory_notes(asked: Offload, ran: Offload) -> Iterator[str]:
     if asked not in (Offload.AUTO, ran):
-        yield f"Memory ran out with offload {asked.value}, so it ran once more with {ran.value}."
+        yield f"Memory ran out with offload {asked.value}, so the generation was repeated with offload {ran.value}."
 
 
 def _prepare(run: Run, loras: ActiveLoras, on_step: Listener) -> tuple[Prepared, dict[str, Any]]:
-    """The run with its pipeline, and further arguments to call it with."""
+    """The run with its pipeline, and additional arguments for the call."""
     model, choice = run.model, run.request.scheduler
     if choice.name is not SchedulerName.DDIM_INVERSE:
         return run.prepare(make_scheduler(choice, model.scheduler_config), loras), {}
-    # Two runs from noise: the first, backwards and without a prompt, finds the noise that the image would come from.
+    # Two runs: the first one, backwards and without a prompt, turns the image into the noise that it could come from.
     inversion = make_inversion(model.scheduler_config, run.request.denoise)
     forward = replace(run.request, init_image=None, denoise=1.0)
     inverse = replace(forward, prompt="", negative_prompt="", guidance_scale=1.0, references=())

@@ -1,4 +1,4 @@
-"""What a diffusers pipeline is called with for a request."""
+"""The arguments of a diffusers pipeline for a request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...core.request import ControlUnit, GenerationRequest, Resize
 from ...models.families import Family
 from ...models.net_search import Net
 from ..controlnet.control import Control
-from ..files.networks import autoencoder, control_network
+from ..files.request_networks import autoencoder, control_network
 from ..memory.autoencoders import cast_vae, encoding_dtype
 from ..model.local_model import ZEROS_FOR_EMPTY, LocalModel
 from ..model.pipelines import Task, task_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def is_guided(model: LocalModel, request: GenerationRequest) -> bool:
-    """Whether every step runs with and without the prompt; FLUX was distilled to need it only once."""
+    """Whether every step runs with and without the prompt. FLUX was distilled to run once per step."""
     return request.guidance_scale > 1 and not model.facts.flow
 
 
@@ -50,7 +50,7 @@ def _named(prefix: str, encoded: Encoded, count: int) -> dict[str, Tensor]:
 
 
 def start_inputs(request: GenerationRequest) -> dict[str, Any]:
-    """The picture to start from, what to redraw of it, and how much."""
+    """The initial image, the mask of what to redraw, and the denoise strength."""
     if request.init_image is None:
         return {}
     inputs: dict[str, Any] = {"image": _planes(_init_image(request)), "strength": request.denoise}
@@ -60,7 +60,7 @@ def start_inputs(request: GenerationRequest) -> dict[str, Any]:
 
 
 def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
-    """The picture to start from as latents [batch, channels, h, w], without the noise that encoders add."""
+    """The initial image as latents [batch, channels, h, w]: the mean of what the encoder gives, without its noise."""
     import torch
 
     vae: Any = autoencoder(model, request.vae).module
@@ -72,7 +72,7 @@ def init_latents(model: LocalModel, request: GenerationRequest) -> Tensor:
 
 
 def keep_unmasked(request: GenerationRequest, images: Tensor) -> Tensor:
-    """The result where it was to be redrawn, and the very pixels of the picture it began from elsewhere."""
+    """The result inside the mask, and the unchanged pixels of the initial image outside."""
     import torch
 
     return torch.where(fitted_mask(request) >= 0.5, images, _init_image(request).to(images))
@@ -85,7 +85,7 @@ def _init_image(request: GenerationRequest) -> Tensor:
 
 
 def fitted_mask(request: GenerationRequest) -> Tensor:
-    """The mask at the size of the picture [batch, height, width, 1]."""
+    """The mask at the size of the result [batch, height, width, 1]."""
     assert request.mask is not None and request.init_image is not None
     mask = fit_mask(request.mask, request.init_image, request.width, request.height, Resize.CROP)
     return mask.expand(request.batch_size, -1, -1, -1)
@@ -94,7 +94,7 @@ def fitted_mask(request: GenerationRequest) -> Tensor:
 def control_inputs(
     model: LocalModel, request: GenerationRequest, controls: Sequence[ControlUnit], nets: Sequence[Net], name: str
 ) -> dict[str, list]:
-    """Maps, strengths and windows of the controls; the pipeline calls the maps `name`."""
+    """Maps, strengths and windows of the controls; `name` is the pipeline's argument for the maps."""
     if not controls:
         return {}
     size = (request.width, request.height)
@@ -103,7 +103,7 @@ def control_inputs(
         for control, net in zip(controls, nets, strict=True)
     ]
     if model.facts.flow:
-        # Its nets read -1..1. The pipelines bring pictures there, but take tensors as they are.
+        # Its ControlNets take -1..1. The pipelines convert PIL images to that range, but not tensors.
         maps = [2 * plane - 1 for plane in maps]
     inputs: dict[str, list] = {
         name: maps,
@@ -119,7 +119,7 @@ def control_inputs(
 def net_controls(
     model: LocalModel, request: GenerationRequest, controls: Sequence[ControlUnit], nets: Sequence[Net]
 ) -> list[Control]:
-    """The controls with their networks. The mask of an inpaint control is part of its map and limits nothing."""
+    """The controls with their networks. The mask of an inpaint control is part of its map, not a limit on its area."""
     units = []
     for control, net in zip(controls, nets, strict=True):
         limit = None if control.modality is Modality.INPAINT else control.mask
@@ -131,7 +131,7 @@ def net_controls(
 
 
 def net_kind(model: LocalModel, net: Net) -> NetKind:
-    """By which conventions the net reads maps."""
+    """The kind of the net, which decides how its maps must look."""
     if model.facts.flow and net.union:
         return NetKind.FLUX_UNION if net.mode is not None else NetKind.FLUX_UNION_PRO_2
     if model.facts.flow:

@@ -1,4 +1,4 @@
-"""What is found on the disk for a model: its ControlNets, its IP-Adapters and their image encoders."""
+"""The files on the disk that fit a model: ControlNets, and IP-Adapters with their image encoders."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ...core.modality import Modality
 from ...core.request import ReferenceKind
 from ...models.adapter_search import Adapter, find_adapters
 from ...models.net_search import Net, NetSearch
-from ..files.networks import has_image_encoder
+from ..files.request_networks import has_image_encoder
 from ..model.local_model import LocalModel
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The files that fit a model, as they were on the disk when they were looked for.
+    """The files that fitted a model at the time of the search.
 
-    `without_encoder` are the kinds of reference whose adapter has no image encoder. `net_remedies` says for each
+    `without_encoder` are the kinds of reference whose adapter has no image encoder. `net_remedies` explains for each
     modality without a ControlNet where to get one.
     """
 
@@ -28,7 +28,7 @@ class Inventory:
 
 
 def inventory_of(model: LocalModel) -> Inventory:
-    """Look for everything that fits the model. One search serves a whole generation.
+    """Search for everything that fits the model. One search is enough for a generation.
 
     Raises ModelNotFound or ModelUnreadable for a ControlNet that was chosen by name and cannot be used.
     """

@@ -1,4 +1,4 @@
-"""Loaded models, kept so that a graph that switches between two of them reads each once."""
+"""Keeps loaded models, so that a graph that switches between two of them reads each once."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ModelCache:
 
     @property
     def hits(self) -> int:
-        """How often a model was there already."""
+        """How often a model was in the cache."""
         return self._models.hits
 
     def get(self, key: Hashable, load: Callable[[], LocalModel]) -> LocalModel:
-        """The model of that key, loaded if it is not there. The model not used for longest is dropped before."""
+        """The model of that key. If it is not cached, room is made first, then `load` is called."""
         return self._models.get(key, load)
 
     def clear(self) -> None:
@@ -42,7 +42,7 @@ class ModelCache:
 
 
 def stamp(*paths: Path) -> tuple[Stamp, ...]:
-    """What changes when one of these files, or a file in one of these folders, is replaced."""
+    """A value that changes when one of these files, or a file in one of these folders, is replaced."""
     return stamps(file for path in paths for file in _files(path))
 
 

@@ -1,4 +1,4 @@
-"""What a generation on this machine may be told beyond its request, which is the same for every target."""
+"""The options of the local engine. They are not part of the request, which is the same for every target."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Upscaler = Callable[["Tensor"], "Tensor"]
 
 @dataclass(frozen=True)
 class Options:
-    """By default all of them are off, which makes the picture of the plain pipeline.
+    """All options are off by default, so that the image is that of the plain pipeline.
 
-    `upscaler` enlarges images [batch, h, w, 3] where the request asks for twice the size; without one the model draws
-    the picture again over its own enlarged result. `merge_tokens` (0 to 0.75, UNets) and `block_cache` (0 to 1, FLUX)
-    are faster and make another picture: see `token_merging` and `block_cache`. With `safety_check`, pictures that the
-    checker flags are made unrecognisable, and previews are. `tile_size` is the side in pixels (a multiple of 64) of the
-    tiles in which a UNet sees the picture at every step; 0 is all of it at once.
+    `upscaler` enlarges images [batch, h, w, 3] if the request asks for upscaling; without one the model makes the
+    larger image in a second pass over its enlarged result. `merge_tokens` (0 to 0.75, UNets) and `block_cache` (0 to 1,
+    FLUX) are faster, but change the image: see `token_merging` and `block_cache`. With `safety_check`, flagged images
+    and all previews are pixelated. `tile_size` is the side in pixels (a multiple of 64) of the tiles that a UNet
+    predicts one by one at every step; 0 is the whole image at once.
     """
 
     upscaler: Upscaler | None = None
@@ -37,7 +37,7 @@ class Options:
     tile_size: int = 0
 
     def problems(self, model: LocalModel) -> Iterator[Problem]:
-        """Everything that keeps the model from doing so."""
+        """Everything that prevents these options on the model."""
         yield from merging_problems(model, self.merge_tokens)
         yield from caching_problems(model, self.block_cache)
         yield from tiling_problems(model, self.tile_size)

@@ -16,10 +16,10 @@ _PROBES = 96
 
 
 class LatentPreview:
-    """A linear map from latent channels to colours, fitted to a model's own decoder, so it suits any autoencoder.
+    """A linear map from latent channels to colors, fitted to the model's decoder, so it works with any autoencoder.
 
-    `device` is where the decoder computes, which may not be where it lies before it is called, and `dtype` what it
-    computes in, which may not be what it lies in.
+    `device` and `dtype` are those in which the decoder computes. Its weights may be on another device, or in another
+    dtype, until it is called.
     """
 
     def __init__(self, vae: Any, device: torch.device, dtype: torch.dtype) -> None:
@@ -31,19 +31,19 @@ class LatentPreview:
         flat = probes[..., None, None].expand(-1, -1, 2, 2).to(device, dtype)
         with torch.no_grad(), cast_vae(vae, dtype), unsliced(vae):
             shift = vae.config.get("shift_factor") or 0.0
-            colours = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
+            colors = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)
-        # A decoder that gives NaN must fail where its result is looked at, with a sentence, not here in the fit.
-        self._weights = torch.linalg.lstsq(inputs, colours.nan_to_num().clamp(-1, 1)).solution
+        # A decoder that gives NaN must fail where its result is checked, with a clear message, not here in the fit.
+        self._weights = torch.linalg.lstsq(inputs, colors.nan_to_num().clamp(-1, 1)).solution
 
     def __call__(self, latents: Tensor) -> Tensor:
         """The first of the latents [batch, channels, h, w] as uint8 [h, w, 3]."""
         planes = latents[0].detach().float().cpu().movedim(0, -1)
-        colours = planes @ self._weights[:-1] + self._weights[-1]
-        return ((colours.clamp(-1, 1) + 1) * 127.5).round().byte()
+        colors = planes @ self._weights[:-1] + self._weights[-1]
+        return ((colors.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
 def latent_preview(model: LocalModel, vae: Any) -> LatentPreview:
-    """The preview for latents of that autoencoder, fitted once."""
+    """The preview for latents of that autoencoder. It is fitted once and cached with the model."""
     dtype = decoding_dtype(model.family, vae)
     return model.results.get(("preview", ref(vae)), lambda: LatentPreview(vae, model.device, dtype))

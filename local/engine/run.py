@@ -1,4 +1,4 @@
-"""One pass through a diffusers pipeline for a request, and what of the model takes part in it."""
+"""One pass of a diffusers pipeline for a request, and the networks that take part in it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..controlnet.flux_stack import flux_control_stack
 from ..controlnet.hint_cache import hints_encoded_once
 from ..controlnet.unet_stack import unet_control_stack
 from ..extras.tiled_diffusion import Tile, TiledUNet, tiled_control_stack, tiles_of
-from ..files.networks import autoencoder, control_network, image_encoder, image_encoder_file
+from ..files.request_networks import autoencoder, control_network, image_encoder, image_encoder_file
 from ..memory.autoencoders import cast_vae, decoding_dtype, sliced_and_tiled, tile_side
 from ..memory.offload import Stage, decoding_bytes, denoising_bytes
 from ..model.local_model import LocalModel
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """A finished denoising step; `preview()` gives a small picture, uint8 [h, w, 3]."""
+    """A finished denoising step; `preview()` gives a small image, uint8 [h, w, 3]."""
 
     number: int
     total: int
@@ -52,9 +52,9 @@ Listener = Callable[[Step], None]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A valid request on a model, in one pass, with the files that were found for it.
+    """One pass of a valid request on a model.
 
-    `tile_size` is the longest side in pixels of what the UNet sees at once; 0 is the whole picture.
+    `tile_size` is the longest side in pixels of the tiles that the UNet predicts one by one; 0 is the whole image.
     """
 
     model: LocalModel
@@ -64,7 +64,7 @@ class Run:
 
     @property
     def controls(self) -> list[ControlUnit]:
-        """What is of weight 0 is not there."""
+        """The controls without those of strength 0."""
         return [control for _, control in acting(self.request.controls)]
 
     @property
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def references(self) -> list[ImageReference]:
-        """Those of scale 0 are not there."""
+        """The references without those of scale 0."""
         return [reference for _, reference in acting(self.request.references)]
 
     @property
@@ -93,7 +93,7 @@ class Run:
         return autoencoder(self.model, self.request.vae).module
 
     def files(self) -> Iterator[Path]:
-        """The networks that it takes beside the model's own."""
+        """The files of the networks that the run needs in addition to the model's own."""
         yield from (net.path for net in self.nets)
         if self.request.vae:
             yield self.model.library.find("vae", self.request.vae)
@@ -103,20 +103,20 @@ class Run:
 
     @cached_property
     def tiles(self) -> Mapping[Tile, Tensor]:
-        """What the UNet sees at once, with the weights of each; none where that is the whole picture."""
+        """The tiles that the UNet predicts one by one, with their weights. Empty if it predicts the whole image."""
         if not self.tile_size:
             return {}
         return tiles_of(self.request.width, self.request.height, self.tile_size, self.model.device)
 
     def stages(self) -> list[Stage]:
-        """The networks that compute together, with the memory they take at this size."""
+        """The networks that compute at the same time, with the memory that they take at this size."""
         model, request = self.model, self.request
         rows = request.batch_size * (2 if is_guided(model, request) else 1)
         nets = dict.fromkeys(control_network(model, net) for net in self.nets)
         longest = self.tile_size or max(request.width, request.height)
         width, height = min(request.width, longest), min(request.height, longest)
         denoising = denoising_bytes(width, height, rows, model.dtype.itemsize, model.facts.activations)
-        # Adapters lie on the device beside what is managed there.
+        # Adapters are on the device in addition to what the memory management knows.
         denoising += sum(adapter.path.stat().st_size for adapter in self.adapters)
         stages = [
             Stage([model.managed(name) for name in model.facts.text_encoders]),
@@ -128,14 +128,14 @@ class Run:
             stages.append(Stage(list(encoders), divisible=False))
         return stages
 
-    def tile(self) -> int | None:
-        """The side of the tiles that the autoencoder takes pictures of this size in; None where it takes them whole."""
+    def vae_tile_side(self) -> int | None:
+        """The side in pixels of the tiles that the autoencoder processes, or None if it takes whole images."""
         request, dtype = self.request, decoding_dtype(self.model.family, self.vae)
         return tile_side(request.width, request.height, dtype, self.model.memory.free())
 
     def decoding_bytes(self) -> int:
-        """Bytes that decoding takes at a time: a picture, or a tile of it."""
-        tile, dtype = self.tile(), decoding_dtype(self.model.family, self.vae)
+        """The bytes that decoding an image, or one tile of it, takes."""
+        tile, dtype = self.vae_tile_side(), decoding_dtype(self.model.family, self.vae)
         width, height = (tile, tile) if tile else (self.request.width, self.request.height)
         return decoding_bytes(width, height, dtype.itemsize)
 
@@ -143,14 +143,14 @@ class Run:
         """What the user should know about how the request runs."""
         for control, net in zip(self.controls, self.nets, strict=True):
             if is_black_on_white(control):
-                yield f"{control.modality.title} Control: its map was turned round, as it is dark lines on light paper."
+                yield f"{control.modality.title} Control: the map was inverted, as it had dark lines on light paper."
             if text := limitation(net_kind(self.model, net), control.modality):
                 yield f"{control.modality.title} Control with {net.name}: {text}"
         if len(self.tiles) > 1:
-            yield f"The model saw the picture in {len(self.tiles)} tiles of {self.tile_size} pixels at every step."
+            yield f"Every step was predicted in {len(self.tiles)} tiles of {self.tile_size} pixels."
 
     def prepare(self, scheduler: Any, loras: ActiveLoras) -> Prepared:
-        """The pipeline, and what it is called with; text and references are embedded here."""
+        """The pipeline with its arguments. Prompts and references are embedded here."""
         model, request, guided = self.model, self.request, is_guided(self.model, self.request)
         kind = pipeline_kind(model.family, task_of(request), bool(self.controls))
         units = net_controls(model, request, self.controls, self.nets)
@@ -160,7 +160,7 @@ class Run:
             **start_inputs(request),
             **control_inputs(model, request, self.controls, self.nets, kind.hints),
         }
-        # The pipelines are given embeddings, so they need no text encoders, which may lie elsewhere by now.
+        # The pipelines get embeddings, so they need no text encoders, which may be on another device by now.
         without_text = dict.fromkeys((*model.facts.text_encoders, *model.facts.tokenizers))
         parts = {**model.components, **without_text, "vae": self.vae, "scheduler": scheduler}
         if self.tiles:
@@ -169,12 +169,12 @@ class Run:
             parts["controlnet"] = flux_control_stack(units, inputs[kind.hints], model.denoiser)
         elif units:
             parts["controlnet"] = (tiled_control_stack if self.tiles else unet_control_stack)(units, guided)
-        return Prepared(self, kind.build(parts), inputs, units, self.tile())
+        return Prepared(self, kind.build(parts), inputs, units, self.vae_tile_side())
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A run whose pipeline is built; `tile` is the side of the tiles, where pictures are too large for one piece."""
+    """A run with its pipeline. `tile` is the side in pixels of the autoencoder's tiles, or None without tiles."""
 
     run: Run
     pipeline: Any
@@ -188,11 +188,11 @@ class Prepared:
 
         run, request = self.run, self.run.request
         adapters = adapters_applied(self.pipeline, run.model, run.references, run.adapters)
-        # A pipeline that decodes in fp32 and is broken off leaves the VAE so, and the next latents would not fit it.
-        own_format = cast_vae(run.vae, run.vae.dtype)
+        # A pipeline that is stopped while it decodes in fp32 leaves the VAE in fp32, but the next latents are not.
+        own_dtype = cast_vae(run.vae, run.vae.dtype)
         generators = [torch.Generator().manual_seed(seed) for seed in run.seeds]
         noise = scheduler_noise_from(self.pipeline.scheduler, generators)
-        with sliced_and_tiled(run.vae, self.tile), own_format, hints_encoded_once(self.units), noise, adapters as scale:
+        with sliced_and_tiled(run.vae, self.tile), own_dtype, hints_encoded_once(self.units), noise, adapters as scale:
             scale(0, calls_of(request, family_capabilities(run.model)))
             return self.pipeline(
                 **self.inputs,
@@ -220,23 +220,25 @@ class Prepared:
         return after
 
     def _unpacked(self, latents: Tensor) -> Tensor:
-        """[batch, channels, h, w]; FLUX packs them into tokens."""
+        """Latents as [batch, channels, h, w]. FLUX packs them into tokens."""
         request = self.run.request
         if not self.run.model.facts.flow:
             return latents
         return self.pipeline._unpack_latents(latents, request.height, request.width, self.pipeline.vae_scale_factor)
 
     def _size(self) -> dict[str, int]:
-        """Where a pipeline does not take the size, it is that of the picture it starts from."""
+        """The size, if the pipeline takes it. Other pipelines use that of the initial image."""
         request = self.run.request
         size = {"width": request.width, "height": request.height}
         return size if "width" in inspect.signature(self.pipeline.__call__).parameters else {}
 
     def notes(self) -> Iterator[str]:
-        """What the user should know about how the run goes."""
+        """What the user should know about the scheduler and about decoding."""
         asked, made = self.run.request.scheduler.name, type(self.pipeline.scheduler).__name__
         if asked and self.run.model.facts.flow:
-            yield f"{asked.value} runs as {made}, its counterpart for this family."
+            yield f"{asked.value} ran as {made}, its counterpart for this family."
         if self.tile:
-            why = "because the picture is too large for the free memory"
-            yield f"It was decoded in tiles of {self.tile} pixels, {why}; seams may be seen."
+            yield (
+                f"The image was decoded in tiles of {self.tile} pixels, because it is too large for the free memory. "
+                "Seams may be visible."
+            )

@@ -1,4 +1,4 @@
-"""First-block cache: skips the other transformer blocks in steps whose first block changes the image as before.
+"""First-block cache: skips the other transformer blocks in steps whose first block gives nearly the same residual.
 
 The method is ParaAttention's (https://github.com/chengzeyi/ParaAttention), in diffusers as FirstBlockCache. diffusers
 caches the residuals of ControlNets together with those of the blocks and adds them twice, and supports FLUX's
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Streams = tuple[Tensor, Tensor]  # text and image tokens [batch, tokens, channels], as a block returns them
 
-# Above it, the two changes have nothing in common.
+# A larger relative difference means that the residuals have nothing in common.
 MAX_THRESHOLD = 1.0
 
 NO_BLOCK_CACHE = ProblemKind(

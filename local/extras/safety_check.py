@@ -24,7 +24,7 @@ from ..pil_images import to_pil
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Where ComfyUI's folders have the checker, and where huggingface.co has it.
+# The checker's folder among ComfyUI's models, and its repository on huggingface.co.
 FOLDER, CHECKER = "diffusers", "stable-diffusion-safety-checker"
 PUBLISHED = "CompVis/stable-diffusion-safety-checker"
 
@@ -65,7 +65,7 @@ class SafetyCheck:
 
     def _flags(self, image: Tensor) -> bool:
         pixels = self.processor(to_pil(image), return_tensors="pt").pixel_values
-        # The checker blackens the image that it gets.
+        # The checker blackens the image in place, so it gets a copy.
         _, (flagged,) = self.checker.module(pixels.to(self.memory.device), [image.clone()])
         return flagged
 

@@ -23,16 +23,17 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Sides of tiles are multiples of this many pixels, which are one position on the deepest level of the UNet.
+# Sides of tiles are multiples of this many pixels: one position at the deepest level of the UNet.
 TILE_STEP = 64
 # Pixels of an image per latent, along a side.
 _PIXELS = 8
-# Neighbouring tiles overlap by at least this share of their side.
+# Neighboring tiles overlap by at least this share of their side.
 _OVERLAP = 0.25
 
 NO_TILED_DIFFUSION = ProblemKind(
     "no_tiled_diffusion",
-    "{target} cannot work in tiles; only SD 1.5 and SDXL can. Set tile_size to {suggestion}, or load another model.",
+    "{target} does not support tiled diffusion; only SD 1.5 and SDXL do. Set tile_size to {suggestion}, or load "
+    "another model.",
 )
 BAD_TILE_SIZE = ProblemKind(
     "bad_tile_size",

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from ...core.problems import Problem, ProblemKind
 from ..model.local_model import LocalModel
 
-# One of every 2 x 2 tokens stays.
+# tomesd keeps at least one of every 2 x 2 tokens.
 MAX_MERGED = 0.75
 
 NO_TOKEN_MERGING = ProblemKind(

@@ -1,1 +1,1 @@
-"""Model files become networks: layouts of names, diffusers folders, single files and parts."""
+"""Makes networks from model files: diffusers folders, single files, parts, and the layouts of tensor names."""

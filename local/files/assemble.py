@@ -1,4 +1,4 @@
-"""A network from its configuration and its tensors, without random numbers in between."""
+"""Builds a network from its configuration and its tensors, without initializing it first."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from ...core.errors import ModelUnreadable
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Positions that transformers counts by itself, and values of the training that nothing reads.
+# Position ids, which transformers computes itself, and values that only training needs.
 _UNUSED = ("position_ids", "logit_scale", "attn_mask")
+
+_MISSING = "{source} lacks {count} tensors of its {kind}; the first is {name}."
+_UNKNOWN = "{source} has {count} tensors that its {kind} does not know; the first is {name}."
+_RESHAPED = "{source} has {count} tensors of another shape than its {kind}; the first is {name}."
 
 
 def assemble(config: Mapping[str, Any], tensors: Mapping[str, Tensor], source: Path) -> Any:
-    """The network that `config` describes (with its class as `_class_name`), holding these tensors, in eval mode.
+    """The network that `config` describes (`_class_name` is its class) with these tensors as its weights, in eval mode.
 
-    Its numbers are the tensors themselves, not copies. Raises ModelUnreadable, with `source`, when tensors are missing,
-    too many or of another shape.
+    The tensors are not copied. Raises ModelUnreadable, which names `source`, if tensors are missing, unknown or of
+    another shape.
     """
     from accelerate import init_empty_weights
 
     kind = network_class(config["_class_name"])
     options = {key: value for key, value in config.items() if not key.startswith("_")}
-    # Buffers are computed and not in the file: they must be real.
+    # Buffers are not in the file. They are computed when the network is made, so they cannot be on the meta device.
     with init_empty_weights(include_buffers=False):
         module = kind(kind.config_class(**options)) if hasattr(kind, "config_class") else kind.from_config(options)
     expected = module.state_dict()
-    given = _as_named_here(tensors, expected)
+    given = _match_names(tensors, expected)
     missing, unknown = sorted(expected.keys() - given.keys()), sorted(given.keys() - expected.keys())
     reshaped = [name for name in expected if name in given and expected[name].shape != given[name].shape]
-    wrong = (
-        (missing, "lacks {count} tensors of its {kind}, the first is {name}"),
-        (unknown, "has {count} tensors that its {kind} does not know, the first is {name}"),
-        (reshaped, "has {count} tensors of another shape than its {kind}, the first is {name}"),
-    )
+    wrong = ((missing, _MISSING), (unknown, _UNKNOWN), (reshaped, _RESHAPED))
     for names, sentence in wrong:
         if names:
-            reason = sentence.format(count=len(names), kind=kind.__name__, name=names[0])
+            reason = sentence.format(source=source, count=len(names), kind=kind.__name__, name=names[0])
             raise ModelUnreadable(
-                f"{source} {reason}. It is broken, or of a build this pack does not know: download it again, or choose "
-                "another model."
+                f"{reason} The file is broken, or of a variant that this pack does not know. Download it again, or "
+                "choose another model."
             )
-    module.load_state_dict(_where_half_is_too_little(given, kind), assign=True)
+    module.load_state_dict(_upcast_layers_kept_in_fp32(given, kind), assign=True)
     if hasattr(module, "tie_weights"):
         module.tie_weights()
     return module.eval().requires_grad_(False)
 
 
-def _where_half_is_too_little(tensors: dict[str, Tensor], kind: Any) -> dict[str, Tensor]:
-    """fp32 for the layers that transformers keeps so, because fp16 overflows in them (T5's `wo`)."""
+def _upcast_layers_kept_in_fp32(tensors: dict[str, Tensor], kind: Any) -> dict[str, Tensor]:
+    """The tensors, in fp32 for layers that transformers keeps in fp32 because fp16 overflows in them (T5's `wo`)."""
     import torch
 
     kept = set(getattr(kind, "_keep_in_fp32_modules", None) or ())
@@ -62,17 +62,17 @@ def _where_half_is_too_little(tensors: dict[str, Tensor], kind: Any) -> dict[str
 
 
 def network_class(name: str) -> Any:
-    """The class of diffusers or transformers."""
+    """The class of that name in diffusers or transformers."""
     import diffusers
     import transformers
 
     return getattr(diffusers if hasattr(diffusers, name) else transformers, name)
 
 
-def _as_named_here(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names as this release of transformers has them.
+def _match_names(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the names that the installed release of transformers uses.
 
-    Since 5.6 CLIPTextModel has no `text_model` level any more; T5 names one matrix twice.
+    CLIPTextModel has no `text_model` level since 5.6. T5 has two names for one matrix.
     """
     wrapped = any(name.startswith("text_model.") for name in expected)
     given = {}
@@ -80,7 +80,7 @@ def _as_named_here(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
         if name.rsplit(".", 1)[-1] in _UNUSED:
             continue
         if name == "text_projection.weight" and name not in expected:
-            continue  # CLIPTextModel ends before it
+            continue  # only CLIPTextModelWithProjection has it
         bare = name.removeprefix("text_model.")
         named = f"text_model.{bare}" if wrapped and f"text_model.{bare}" in expected else name
         given[named if named in expected or bare not in expected else bare] = tensor

@@ -1,4 +1,4 @@
-"""A ControlNet from a file or folder: its configuration is told from its shapes and from the model it must fit."""
+"""Loads a ControlNet; its configuration follows from its shapes and from the denoiser that it must fit."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ...models.inspection import FileFacts, Kind, facts_of
 from ...models.library import read_config
 from ...models.weights import load_tensors
 from .assemble import assemble
-from .layouts import below, renamed
+from .layouts import renamed, strip_prefix
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-# The classes a net may be; what a configuration names beyond them is not run.
+# The classes that a configuration may name. Any other class is not run.
 _CLASSES = ("ControlNetModel", "ControlNetUnionModel", "FluxControlNetModel")
 _HINTS = "controlnet_cond_embedding"
-# What shapes do not tell and a net shares with the UNet it was copied from.
+# Settings that shapes do not show. A ControlNet has those of the UNet it was copied from.
 _SHARED = (
     "act_fn",
     "addition_embed_type",
@@ -43,20 +43,21 @@ _SHARED = (
 def load_net(path: Path, denoiser_config: Mapping[str, Any], dtype: dtype, averaging: bool = False) -> Any:
     """The network of a ControlNet that fits the denoiser, on the CPU.
 
-    `averaging` is for nets whose outputs are averaged over the picture (shuffle), which no file says. Raises
+    `averaging` is for nets whose outputs are averaged over the image (shuffle), which no file declares. Raises
     ModelNotFound or ModelUnreadable.
     """
     facts = facts_of(path)
     flux = "joint_attention_dim" in denoiser_config
     loaded = load_tensors(path, dtype)
-    tensors = renamed(below(facts.prefix, loaded), facts.kind, facts.layout)
+    tensors = renamed(strip_prefix(facts.prefix, loaded), facts.kind, facts.layout)
     config = _config_beside(path)
     if config is None:
         try:
             config = _flux_config(tensors, denoiser_config) if flux else _unet_config(tensors, denoiser_config, facts)
         except KeyError as error:
             raise ModelUnreadable(
-                f"{path} has no {error}: it is broken, or of a build this pack does not know. Choose another net."
+                f"{path} has no tensor {error}. The file is broken, or of a variant that this pack does not know. "
+                "Choose another ControlNet."
             ) from error
     if averaging:
         config["global_pool_conditions"] = True
@@ -72,7 +73,7 @@ def _config_beside(path: Path) -> dict[str, Any] | None:
 
 
 def _unet_config(tensors: Mapping[str, Tensor], unet: Mapping[str, Any], facts: FileFacts) -> dict[str, Any]:
-    # Of the hint encoder's blocks every second one makes the picture smaller and its width another.
+    # Every second block of the hint encoder halves the resolution and changes the number of channels.
     hints = ["conv_in", *(f"blocks.{index}" for index in range(1, _depth(tensors, f"{_HINTS}.blocks"), 2))]
     levels = range(len(unet["block_out_channels"]))
     depths = [_depth(tensors, f"down_blocks.{level}.attentions.0.transformer_blocks") for level in levels]
@@ -83,7 +84,7 @@ def _unet_config(tensors: Mapping[str, Tensor], unet: Mapping[str, Any], facts: 
         "in_channels": tensors["conv_in.weight"].shape[1],
         "conditioning_channels": tensors[f"{_HINTS}.conv_in.weight"].shape[1],
         "conditioning_embedding_out_channels": [tensors[f"{_HINTS}.{hint}.weight"].shape[0] for hint in hints],
-        # SDXL's small nets have no attention in some levels.
+        # Small nets for SDXL have no attention at some levels.
         "down_block_types": ["CrossAttnDownBlock2D" if depth else "DownBlock2D" for depth in depths],
         "transformer_layers_per_block": [depth or 1 for depth in (*depths[:-1], depths[-1] or middle)],
     }
@@ -104,7 +105,7 @@ def _flux_config(tensors: Mapping[str, Tensor], transformer: Mapping[str, Any]) 
     head = tensors["transformer_blocks.0.attn.norm_q.weight"].shape[0]
     modes, hint = tensors.get("controlnet_mode_embedder.weight"), tensors.get("input_hint_block.conv_out.weight")
     hint_channels = hint.shape[0] if hint is not None else None
-    # Nets that encode the map themselves lay patches of its features side by side, as FLUX does with latents.
+    # Nets that encode the map themselves pack patches of its features into tokens, as FLUX does with latents.
     patch = isqrt(tensors["controlnet_x_embedder.weight"].shape[1] // hint_channels) if hint_channels else 1
     return {
         "_class_name": "FluxControlNetModel",
@@ -123,7 +124,7 @@ def _flux_config(tensors: Mapping[str, Tensor], transformer: Mapping[str, Any]) 
     }
 
 
-def _depth(tensors: Mapping[str, Tensor], room: str) -> int:
-    """How many numbered layers there are below a name."""
-    start = f"{room}."
+def _depth(tensors: Mapping[str, Tensor], parent: str) -> int:
+    """The number of numbered layers below a name."""
+    start = f"{parent}."
     return len({name[len(start) :].split(".", 1)[0] for name in tensors if name.startswith(start)})

@@ -1,4 +1,4 @@
-"""A model from a diffusers folder."""
+"""Loads a model from a diffusers folder."""
 
 from __future__ import annotations
 
@@ -73,12 +73,12 @@ def _class_of(index: Mapping[str, Any], name: str, folder: Path) -> Any:
     found = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 else "nothing"
     if found not in _CLASSES[name]:
         allowed = " or ".join(_CLASSES[name])
-        raise ModelUnreadable(f"{folder} has {found} as its {name}: it must be {allowed}. Choose another model.")
+        raise ModelUnreadable(f"{folder} has {found} as its {name}, but it must be {allowed}. Choose another model.")
     return network_class(found)
 
 
 def load_network(network_type: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """One network. Unlike in diffusers' own loading, missing weights are an error and not random numbers.
+    """One network. Missing weights are an error; diffusers itself would fill them with random numbers.
 
     Raises ModelNotFound or ModelUnreadable.
     """
@@ -97,7 +97,7 @@ def load_network(network_type: Any, folder: Path, dtype: torch.dtype) -> Any:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ModelUnreadable(
-            f"The weights in {folder} lack {len(missing)} tensors, the first is {missing[0]}. Download the model again."
+            f"The weights in {folder} lack {len(missing)} tensors; the first is {missing[0]}. Download the model again."
         )
     return module.eval()
 

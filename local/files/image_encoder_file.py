@@ -1,4 +1,4 @@
-"""An image encoder from a single file or a transformers folder."""
+"""Loads an image encoder from a single file or a transformers folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load_image_encoder(path: Path, dtype: torch.dtype) -> Any:
         encoder.to(dtype)
         missing, _ = encoder.load_state_dict(tensors, strict=False)
         if lost := [name for name in missing if not name.endswith("position_ids")]:
-            raise ValueError(f"{len(lost)} tensors are missing, the first is {lost[0]}")
+            raise ValueError(f"{len(lost)} tensors are missing; the first is {lost[0]}")
     return encoder.eval()
 
 
@@ -50,7 +50,7 @@ _HEADS = {1024: 16, 1280: 16, 1664: 16}
 
 
 def image_processor(encoder: Any) -> Any:
-    """What prepares pictures for an image encoder, as CLIP's own does."""
+    """The processor that prepares images for an image encoder, as CLIP's own does."""
     from transformers import CLIPImageProcessor
 
     side = encoder.config.image_size

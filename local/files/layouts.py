@@ -1,7 +1,7 @@
-"""The tensors of the original layouts under the names that diffusers and transformers give them.
+"""Renames the tensors of the original layouts to the names of diffusers and transformers.
 
-The tables are facts about the published files: CompVis' LDM layout, which A1111 and ComfyUI keep for SD 1.5 and SDXL,
-OpenCLIP's text model, and the FLUX layout of Black Forest Labs. Nothing here knows a width or a depth.
+The tables describe the published files: CompVis' LDM layout, which A1111 and ComfyUI use for SD 1.5 and SDXL,
+OpenCLIP's text model, and the FLUX layout of Black Forest Labs. They hold for networks of any width and depth.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def vae_from_ldm(tensors: Mapping[str, Tensor]) -> Renamed:
 
 
 def vae_from_diffusers(tensors: Mapping[str, Tensor]) -> Renamed:
-    """An autoencoder in diffusers' layout, of any age."""
+    """An autoencoder in diffusers' layout, including that of versions before 0.18."""
     for name, tensor in tensors.items():
         yield _vae_attention(name, tensor)
 
@@ -111,7 +111,7 @@ def _vae_attention(name: str, tensor: Tensor) -> tuple[str, Tensor]:
     match = re.fullmatch(r"(.*mid_block\.attentions\.0\.)(\w+)\.(weight|bias)", name)
     if not match or match[2] not in _VAE_ATTENTION:
         return name, tensor
-    # LDM has convolutions of one pixel where diffusers has matrices.
+    # LDM has 1 x 1 convolutions where diffusers has linear layers.
     return f"{match[1]}{_VAE_ATTENTION[match[2]]}.{match[3]}", tensor[..., 0, 0] if tensor.ndim == 4 else tensor
 
 
@@ -198,25 +198,25 @@ def flux_from_original(tensors: Mapping[str, Tensor]) -> Renamed:
         if stem in _FLUX_STEMS:
             yield f"{_FLUX_STEMS[stem]}.{leaf}", tensor
         elif stem == "final_layer.adaLN_modulation.1":
-            # diffusers keeps scale before shift.
+            # diffusers stores the scale before the shift.
             yield f"norm_out.linear.{leaf}", torch.cat(tensor.chunk(2)[::-1])
         elif match := re.fullmatch(r"input_hint_block\.(\d+)", stem):
             yield f"input_hint_block.blocks.{int(match[1]) // 2 - 1}.{leaf}", tensor
         elif block:
-            room = "transformer_blocks" if block[1] == "double" else "single_transformer_blocks"
+            blocks = "transformer_blocks" if block[1] == "double" else "single_transformer_blocks"
             if parts := _FLUX_JOINED.get(block[3]):
                 sizes = [width] * 3 + ([tensor.shape[0] - 3 * width] if len(parts) == 4 else [])
                 for part, piece in zip(parts, tensor.split(sizes), strict=True):
-                    yield f"{room}.{block[2]}.{part}.{leaf}", piece
+                    yield f"{blocks}.{block[2]}.{part}.{leaf}", piece
             else:
                 table = _FLUX_DOUBLE if block[1] == "double" else _FLUX_SINGLE
-                yield f"{room}.{block[2]}.{table.get(block[3], block[3])}.{leaf}", tensor
+                yield f"{blocks}.{block[2]}.{table.get(block[3], block[3])}.{leaf}", tensor
         else:
             yield name, tensor
 
 
 def _unchanged(tensors: Mapping[str, Tensor]) -> Renamed:
-    """Names that diffusers and transformers read already."""
+    """Tensors that have the names of diffusers or transformers already."""
     yield from tensors.items()
 
 
@@ -232,12 +232,12 @@ _RENAMERS: Mapping[tuple[Kind, Layout], _Rename] = {
 
 
 def renamed(tensors: Mapping[str, Tensor], kind: Kind, layout: Layout, flux: bool = False) -> dict[str, Tensor]:
-    """One network's tensors, without a prefix, under diffusers' or transformers' names."""
+    """The tensors of one network, without a prefix, under the names of diffusers or transformers."""
     if flux and kind is Kind.DENOISER and layout is Layout.LDM:
         return dict(flux_from_original(tensors))
     return dict(_RENAMERS.get((kind, layout), _unchanged)(tensors))
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with the prefix, without it."""
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, under the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

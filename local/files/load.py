@@ -1,4 +1,4 @@
-"""Loading a model."""
+"""Loads a model of any family from its source."""
 
 from __future__ import annotations
 
@@ -28,9 +28,8 @@ def load_model(
 ) -> LocalModel:
     """Load a model of any family.
 
-    `dtype` is the number format to compute in, `storage_dtype` the format of the denoiser's large layers between two
-    uses, if that is another one. `library` is where the model's ControlNets, adapters and other files are looked up.
-    Raises ModelNotFound or ModelUnreadable with the path and the remedy.
+    The model computes in `dtype`. The denoiser's large layers are stored in `storage_dtype` if it is given, and cast
+    for each use. `library` has the ControlNets, adapters and other files. Raises ModelNotFound or ModelUnreadable.
     """
     library = library or Library()
     components: dict[str, Any]

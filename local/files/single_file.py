@@ -1,4 +1,4 @@
-"""A model from single files, as ComfyUI users keep them: one with everything, or one per part."""
+"""Loads a model from single files, as ComfyUI users have them: one checkpoint, or a file for each part."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ...models.weight_files import reading
 from ...models.weights import load_tensors
 from ..model.source import SingleFile
 from .assemble import assemble
-from .layouts import below, renamed
+from .layouts import renamed, strip_prefix
 from .part_file import load_text_encoder, load_vae
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-# Where checkpoints keep their text encoders: prefix and layout, by family and number.
+# The prefix and layout of the text encoders in a checkpoint, by family and number.
 _TEXT_ENCODERS: Mapping[tuple[Family, int], tuple[str, Layout]] = {
     (Family.SD15, 0): ("cond_stage_model.transformer.", Layout.DIFFUSERS),
     (Family.SDXL, 0): ("conditioner.embedders.0.transformer.", Layout.DIFFUSERS),
@@ -38,7 +38,7 @@ def load_components(source: SingleFile, dtype: dtype, library: Library) -> dict[
     components |= tokenizers(family, library)
     tensors = load_tensors(source.path, dtype)
     flux = family.compatible_family is Family.FLUX_DEV
-    network = renamed(below(facts.prefix, tensors), Kind.DENOISER, facts.layout, flux)
+    network = renamed(strip_prefix(facts.prefix, tensors), Kind.DENOISER, facts.layout, flux)
     components[denoiser] = assemble(configs[denoiser], network, source.path)
     if files["vae"] == source.path:
         components["vae"] = assemble(configs["vae"], _vae_tensors(tensors), source.path)
@@ -56,16 +56,16 @@ def load_components(source: SingleFile, dtype: dtype, library: Library) -> dict[
 
 def _vae_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = next(prefix for prefix in _VAES if any(name.startswith(prefix) for name in tensors))
-    return renamed(below(prefix, tensors), Kind.VAE, Layout.LDM)
+    return renamed(strip_prefix(prefix, tensors), Kind.VAE, Layout.LDM)
 
 
 def _text_encoder_tensors(tensors: Mapping[str, Tensor], family: Family, number: int) -> dict[str, Tensor]:
     prefix, layout = _TEXT_ENCODERS[family.compatible_family, number]
-    return renamed(below(prefix, tensors), Kind.TEXT_ENCODER, layout)
+    return renamed(strip_prefix(prefix, tensors), Kind.TEXT_ENCODER, layout)
 
 
 def tokenizers(family: Family, library: Library) -> dict[str, Any]:
-    """The tokenizers of a family, from those ComfyUI ships. Raises ModelNotFound or ModelUnreadable."""
+    """The tokenizers of a family, from the folders that ComfyUI contains. Raises ModelNotFound or ModelUnreadable."""
     from transformers import CLIPTokenizer, T5TokenizerFast  # pyright: ignore[reportAttributeAccessIssue]
 
     facts = FACTS[family]
@@ -75,8 +75,8 @@ def tokenizers(family: Family, library: Library) -> dict[str, Any]:
         folder = library.t5_tokenizer if t5 else library.clip_tokenizer
         if folder is None or not folder.is_dir():
             raise ModelNotFound(
-                f"The {'T5' if t5 else 'CLIP'} tokenizer is missing. It is part of ComfyUI, which was not found. Use a "
-                "diffusers folder, which contains its own."
+                f"The {'T5' if t5 else 'CLIP'} tokenizer is missing. It is part of ComfyUI, which was not found. "
+                "Choose a model in a diffusers folder, which contains its tokenizers."
             )
         with reading(folder):
             if t5:

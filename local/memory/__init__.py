@@ -1,1 +1,1 @@
-"""What is on the device at a time: offloading, and decoding in slices and tiles."""
+"""Fits a generation into the memory of the device: offloading, and decoding in slices and tiles."""

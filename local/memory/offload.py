@@ -1,4 +1,4 @@
-"""Offloading: which networks of a model are on the device: all, those of the current stage, or single layers."""
+"""Offloading: keeps all networks on the device, only those of the current stage, or only single layers."""
 
 from __future__ import annotations
 

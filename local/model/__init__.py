@@ -1,1 +1,1 @@
-"""A model as a value: what it is loaded from, what its family can do, and the networks it keeps."""
+"""A model as a value: its source, the capabilities of its family, and the cache of its networks."""

@@ -1,4 +1,4 @@
-"""What the local engine can do, per model family: what diffusers' pipelines offer, as data."""
+"""What the local engine can do with each model family, as data. It follows from diffusers' pipelines."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from ..schedulers.factory import (
     CALLS,
     FLOW_ALGORITHM_TYPES,
     FLOW_CALLS,
+    FLOW_CLASSES,
     FLOW_UNSUPPORTED,
     KARRAS_SIGMAS,
-    UNSUPPORTED,
+    NAMES,
 )
 
 # diffusers' FLUX pipelines with controls and an initial image take no references.
@@ -39,8 +40,8 @@ CONTROLS_REFERENCES_AND_INIT_IMAGE = ProblemKind(
     "{target} cannot use controls, references and init_image in one request. Disconnect one of them.",
 )
 
-MOST_LORAS = 8
-MOST_REFERENCES = 8
+MAX_LORAS = 8
+MAX_REFERENCES = 8
 
 SD15 = Capabilities(
     target="Local SD 1.5",
@@ -54,11 +55,10 @@ SD15 = Capabilities(
         "denoise": Range(0, 1),
     },
     schedulers=SchedulerSupport(
-        names=frozenset(SchedulerName) - frozenset(UNSUPPORTED),
-        missing=UNSUPPORTED,
+        names=NAMES,
         karras_sigmas=KARRAS_SIGMAS,
         algorithm_types=ALGORITHM_TYPES,
-        # diffusers picks LCM's steps out of 50 original ones.
+        # diffusers chooses the steps of LCM from 50 original ones.
         max_steps={SchedulerName.LCM: 50},
         needs_init_image=frozenset({SchedulerName.DDIM_INVERSE}),
         calls=CALLS,
@@ -69,12 +69,16 @@ SD15 = Capabilities(
         strength=Range(0, 2),
         windows=True,
         masks=True,
-        remedy="Remove it, or put its net into models/controlnet.",
+        remedy="Remove the control, or put a ControlNet for it into models/controlnet.",
     ),
     references=ReferenceSupport(
-        kinds=frozenset(ReferenceKind), maximum=MOST_REFERENCES, scale=Range(0, 1), windows=True, masks=True
+        kinds=frozenset({ReferenceKind.STYLE, ReferenceKind.CHARACTER, ReferenceKind.FACE}),
+        maximum=MAX_REFERENCES,
+        scale=Range(0, 1),
+        windows=True,
+        masks=True,
     ),
-    loras=LoraSupport(maximum=MOST_LORAS, strength=Range(-4, 4)),
+    loras=LoraSupport(maximum=MAX_LORAS, strength=Range(-4, 4)),
     init_images=InitImageSupport(accepted=True, inpainting=True, denoise_unit=DenoiseUnit.STEPS),
     vae=True,
     upscale=True,
@@ -91,7 +95,7 @@ SDXL = replace(
 FLUX_DEV = replace(
     SDXL,
     target="Local FLUX.1 dev",
-    # No negative prompt: the network was distilled to take the strength of guidance as an input, without a second run.
+    # No negative prompt: the network was distilled to take the guidance scale as an input instead of running twice.
     prompts=PromptSupport(),
     ranges={
         **SDXL.ranges,
@@ -101,7 +105,7 @@ FLUX_DEV = replace(
         "guidance_scale": Range(0, 30),
     },
     schedulers=SchedulerSupport(
-        names=frozenset(SchedulerName) - frozenset(FLOW_UNSUPPORTED),
+        names=frozenset(FLOW_CLASSES),
         missing=FLOW_UNSUPPORTED,
         karras_sigmas=KARRAS_SIGMAS,
         algorithm_types=FLOW_ALGORITHM_TYPES,

@@ -17,7 +17,7 @@ from .network_cache import NetworkCache
 if TYPE_CHECKING:
     import torch
 
-# The component that says whether an empty negative prompt of SDXL is all zeros instead of what its encoders make of it.
+# The component that says whether an empty negative prompt of SDXL is embedded as zeros instead of being encoded.
 ZEROS_FOR_EMPTY = "force_zeros_for_empty_prompt"
 
 # Embeddings and previews.
@@ -31,12 +31,11 @@ class LocalModel:
     """A loaded model of one of the families, and the caches of what was made with it.
 
     `source` is the file or folder it was loaded from. `components` are what every diffusers pipeline of the family is
-    built from; `files` are the files their weights came from, both by component. `dtype` is the number format to
-    compute in, `storage_dtype` the format of the denoiser's weights between two uses if that is another one.
-    `networks` holds the memory handles of the components and the networks that requests need beside them; these are
-    looked up in `library`, where `nets_chosen` names a ControlNet file per modality. `offload` says how much of the
-    model is on the device at a time. `results` caches what was computed with the components (embeddings and previews),
-    `adapter_sets` the IP-Adapters that were loaded into the denoiser.
+    built from, `files` the files of their weights, both by name of the component. `dtype` is the format to compute in;
+    `storage_dtype` is the format in which the denoiser's weights are stored, or None for `dtype`. `networks` holds the
+    memory handles of the components and of the other networks that requests need. These are found in `library`;
+    `nets_chosen` are the ControlNet files that the user chose for a modality. `offload` says how much of the model is
+    on the device at a time. `results` caches embeddings and previews, `adapter_sets` the IP-Adapters that were loaded.
     """
 
     name: str

@@ -11,8 +11,8 @@ from ...core.cache import Cache
 from ...core.memory import Managed, Memory
 from ...models.weight_files import stamps_of
 
-# How many networks from files (ControlNets, VAEs, image encoders) are kept. Three ControlNets are a stack, and with one
-# more another ControlNet can be tried without reading one again. A ControlNet of FLUX takes up to 7 GB of memory.
+# How many networks from files (ControlNets, VAEs, image encoders) are kept: a stack of three ControlNets, and one more,
+# so that another ControlNet can be tried without reading any again. A ControlNet of FLUX takes up to 7 GB of memory.
 KEPT_NETWORKS = 4
 
 

@@ -1,4 +1,4 @@
-"""Finding the VAE and the text encoders for a model file that does not contain them."""
+"""Finds the VAE and the text encoders for a model file that does not contain them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ...models.library import Library, ModelFile
 
 @dataclass(frozen=True)
 class Parts:
-    """Files chosen by name instead of being found: names in the library's folders `vae` and `text_encoders`."""
+    """Files that the user chose: names in the library's folders `vae` and `text_encoders`, empty if none is chosen."""
 
     vae: str = ""
     text_encoders: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ def _is_text_encoder(file: ModelFile, width: int, vocabulary: int) -> bool:
     )
 
 
-# The VAEs of SD 1.5 and SDXL have the same shapes, as have those of FLUX and SD 3: only their names differ.
+# The VAEs of SD 1.5 and SDXL have the same shapes, and so do those of FLUX and SD 3. Only their names differ.
 _VAE_NAMES = {Family.SD15: r"^(?!.*xl)", Family.SDXL: r"xl", Family.FLUX_DEV: r"^(?!.*sd3)"}
 
 
@@ -80,6 +80,6 @@ def _first(library: Library, folder: str, fits: Callable[[ModelFile], bool], wha
         except (ModelUnreadable, ModelNotFound):
             continue
     raise ModelNotFound(
-        f"The model needs {what}, and no file in {library.places(folder)} is one. Put it there, {choose}, or use a "
+        f"The model needs {what}, which is not in {library.places(folder)}. Put it there, {choose}, or use a "
         "checkpoint that contains everything."
     )

@@ -1,4 +1,4 @@
-"""Which diffusers pipeline runs a request, and how it calls its arguments."""
+"""The diffusers pipeline for each family and task, and the names of its arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...models.families import Family
 
 
 class Task(StrEnum):
-    """What a request starts from: noise, a picture, or the unmasked part of one."""
+    """What a request starts from: noise, an image, or the unmasked part of an image."""
 
     TEXT_TO_IMAGE = "txt2img"
     IMAGE_TO_IMAGE = "img2img"
@@ -29,13 +29,13 @@ def task_of(request: GenerationRequest) -> Task:
 
 @dataclass(frozen=True)
 class PipelineKind:
-    """A diffusers pipeline class by name; `hints` is what it calls the maps of its ControlNets."""
+    """A diffusers pipeline class by name; `hints` is its argument for the control maps."""
 
     name: str
     hints: str = "control_image"
 
     def build(self, parts: Mapping[str, Any]) -> Any:
-        """The pipeline over these parts; the ones it does not know are left out."""
+        """The pipeline with these components. Those that its class does not take are ignored."""
         import diffusers
 
         kind = getattr(diffusers, self.name)
@@ -46,7 +46,7 @@ class PipelineKind:
         return pipeline
 
 
-# A watermark would change the picture; a missing safety checker is no oversight here.
+# A watermark would change the image. A missing safety checker is intended, so diffusers must not warn about it.
 _OPTIONS = {"add_watermarker": False, "requires_safety_checker": False, "safety_checker": None}
 
 _TABLE: Mapping[tuple[Family, Task, bool], PipelineKind] = {
@@ -72,5 +72,5 @@ _TABLE: Mapping[tuple[Family, Task, bool], PipelineKind] = {
 
 
 def pipeline_kind(family: Family, task: Task, controlled: bool) -> PipelineKind:
-    """The pipeline for a family, a task, and whether ControlNets take part."""
+    """The pipeline of a family for a task, with or without ControlNets."""
     return _TABLE[family.compatible_family, task, controlled]

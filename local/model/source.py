@@ -1,7 +1,6 @@
-"""What a model is loaded from: a diffusers folder, or a single file with parts from elsewhere.
+"""The source of a model: a diffusers folder, or a single file with parts in other files.
 
-`source_of` asks that question once. Everything that depends on the answer (the family, the files, how to load them) is
-in the result.
+`source_of` decides this once. Its result has everything that depends on it: the family, the files, how to load them.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from .part_search import Parts, find_text_encoder, find_vae
 DEMO_MODEL = Path(__file__).resolve().parents[2] / "assets" / "demo_model"
 
 _INDEX = "model_index.json"
-# The pipelines that an index may name. A pipeline for another task says the same about the family.
+# The pipelines that an index may name. The task of the pipeline does not matter, only its family.
 _PIPELINES: Mapping[str, tuple[Family, ...]] = {
     "StableDiffusionPipeline": (Family.SD15,),
     "StableDiffusionInpaintPipeline": (Family.SD15,),
@@ -71,7 +70,7 @@ ModelSource = DiffusersFolder | SingleFile
 
 
 def source_of(path: Path, library: Library | None = None, parts: Parts | None = None) -> ModelSource:
-    """What the model at `path` is, from its index or headers, before anything is loaded.
+    """The source of the model at `path`, from its index or headers. Nothing is loaded.
 
     `parts` are files chosen for its VAE and text encoders. Those that neither `parts` nor the model provides are looked
     up in the library. Raises ModelNotFound or ModelUnreadable.
@@ -127,14 +126,14 @@ def _single_file(path: Path, library: Library, parts: Parts) -> SingleFile:
 
 def _runnable_family(facts: FileFacts, path: Path) -> Family:
     if facts.kind not in (Kind.CHECKPOINT, Kind.DENOISER):
-        raise ModelUnreadable(f"{path.name} is a {facts}, not a complete model. Choose a checkpoint.")
+        raise ModelUnreadable(f"{path.name} is {facts.with_article}, not a complete model. Choose a checkpoint.")
     if facts.family is None or facts.family not in FACTS:
-        title = facts.family.value if facts.family else "unknown"
+        title = f"the {facts.family.value} family" if facts.family else "an unknown family"
         raise ModelUnreadable(
-            f"{path.name} is of the family {title}. The local engine runs {_known_families()}. Choose another model."
+            f"{path.name} is of {title}. The local engine runs {_known_families()}. Choose another model."
         )
     if facts.format is Format.OTHER:
-        raise ModelUnreadable(f"{path.name} is in {facts.format.value}. Choose its fp16, bf16 or fp8 build.")
+        raise ModelUnreadable(f"{path.name} is in {facts.format.value}. Choose its fp16, bf16 or fp8 version.")
     return facts.family
 
 
@@ -148,8 +147,8 @@ def _input_channels(facts: FileFacts, config: Mapping[str, Any], path: Path) -> 
     if facts.in_channels == usual or (facts.in_channels == inpainting and "block_out_channels" in config):
         return {"in_channels": facts.in_channels}
     raise ModelUnreadable(
-        f"{path.name} has {facts.in_channels} input channels, and a {facts} has {usual}. It was made for another task. "
-        "Choose the plain model."
+        f"{path.name} has {facts.in_channels} input channels, but {facts.with_article} has {usual}. It was made for "
+        "another task. Choose the text-to-image model."
     )
 
 

@@ -1,1 +1,1 @@
-"""A prompt with weights becomes embeddings."""
+"""Makes embeddings from prompts with weights."""

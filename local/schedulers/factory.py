@@ -31,12 +31,42 @@ KARRAS_SIGMAS = frozenset(
     }
 )
 ALGORITHM_TYPES: Mapping[SchedulerName, frozenset[AlgorithmType]] = {
-    SchedulerName.DPM_MULTISTEP: frozenset(AlgorithmType),
-    SchedulerName.DPM_SINGLESTEP: frozenset(AlgorithmType) - {AlgorithmType.SDE_DPMSOLVER},
+    SchedulerName.DPM_MULTISTEP: frozenset(
+        {
+            AlgorithmType.DPMSOLVER,
+            AlgorithmType.DPMSOLVER_PP,
+            AlgorithmType.SDE_DPMSOLVER,
+            AlgorithmType.SDE_DPMSOLVER_PP,
+        }
+    ),
+    SchedulerName.DPM_SINGLESTEP: frozenset(
+        {AlgorithmType.DPMSOLVER, AlgorithmType.DPMSOLVER_PP, AlgorithmType.SDE_DPMSOLVER_PP}
+    ),
 }
-# Schedulers that a model cannot run, with the reason. Models that predict epsilon or v run all of them. DDIMInverse is
-# two runs with a scheduler each: see `make_inversion`.
-UNSUPPORTED: Mapping[SchedulerName, ProblemKind] = {}
+# The schedulers of models that predict epsilon or v. DDIM_INVERSE is two runs with a scheduler each: see
+# `make_inversion`. Those of flow-matching models are in FLOW_CLASSES.
+NAMES = frozenset(
+    {
+        SchedulerName.DDIM,
+        SchedulerName.DDIM_INVERSE,
+        SchedulerName.DDPM,
+        SchedulerName.DEIS,
+        SchedulerName.DPM_MULTISTEP,
+        SchedulerName.DPM_SINGLESTEP,
+        SchedulerName.EULER,
+        SchedulerName.EULER_ANCESTRAL,
+        SchedulerName.HEUN,
+        SchedulerName.IPNDM,
+        SchedulerName.KARRAS_VE,
+        SchedulerName.KDPM2,
+        SchedulerName.KDPM2_ANCESTRAL,
+        SchedulerName.LCM,
+        SchedulerName.LMS,
+        SchedulerName.PNDM,
+        SchedulerName.SCORE_SDE_VE,
+        SchedulerName.UNIPC,
+    }
+)
 
 FLOW_ALGORITHM_TYPES: Mapping[SchedulerName, frozenset[AlgorithmType]] = {
     SchedulerName.DPM_MULTISTEP: frozenset({AlgorithmType.DPMSOLVER_PP, AlgorithmType.SDE_DPMSOLVER_PP}),
@@ -47,6 +77,7 @@ INVERSION_NEEDS_NOISE_SCHEDULE = ProblemKind(
     "{target} does not support {value}, which inverts the noise schedule of SD models; a flow-matching model has none. "
     "Set {field} to default or to one of {choices}.",
 )
+# Why a flow-matching model does not run a scheduler.
 FLOW_UNSUPPORTED: Mapping[SchedulerName, ProblemKind] = {SchedulerName.DDIM_INVERSE: INVERSION_NEEDS_NOISE_SCHEDULE}
 
 # Schedulers that do not call the network once a step. PNDM takes its second step twice. Predictor-corrector methods
@@ -71,11 +102,11 @@ RECOMMENDED_STEPS: Mapping[SchedulerName, int] = {
     SchedulerName.KARRAS_VE: 31,
     SchedulerName.KDPM2_ANCESTRAL: 31,
 }
-# What a user should know before choosing a scheduler; shown in the node's tooltip.
+# What a scheduler needs for a good image, as shown in the tooltip of the Scheduler node.
 NOTES: Mapping[SchedulerName, str] = {
-    **{name: f"needs about {steps} steps" for name, steps in RECOMMENDED_STEPS.items()},
-    SchedulerName.LCM: "is for LCM models and LCM LoRAs with 4 to 8 steps; other models lose colors",
-    SchedulerName.DDIM_INVERSE: "inverts init_image to noise and samples from there, so it needs an init_image",
+    **{name: f"about {steps} steps" for name, steps in RECOMMENDED_STEPS.items()},
+    SchedulerName.LCM: "an LCM model or LCM LoRA, and 4 to 8 steps",
+    SchedulerName.DDIM_INVERSE: "an init_image, which it inverts to noise",
 }
 
 # Schedulers whose diffusers class cannot run a latent diffusion model: the class in this folder that replaces it.
@@ -86,7 +117,7 @@ _REPLACEMENTS: Mapping[SchedulerName, str] = {
 }
 # Schedulers for flow-matching models: the same method where there is one, otherwise the most similar. On these models
 # DDIM is Euler's method. diffusers' DEIS is inaccurate in flow mode, so UniPC, of the same family, replaces it.
-_FLOW_CLASSES: Mapping[SchedulerName, str] = {
+FLOW_CLASSES: Mapping[SchedulerName, str] = {
     SchedulerName.EULER: "FlowMatchEulerDiscreteScheduler",
     SchedulerName.DDIM: "FlowMatchEulerDiscreteScheduler",
     SchedulerName.LCM: "FlowMatchLCMScheduler",
@@ -106,7 +137,7 @@ _FLOW_CLASSES: Mapping[SchedulerName, str] = {
     SchedulerName.DEIS: "FlowUniPCMultistepScheduler",
 }
 FLOW_CALLS: Mapping[SchedulerName, Calls] = {
-    name: _PREDICTOR_CORRECTOR for name, class_name in _FLOW_CLASSES.items() if class_name == "FlowHeunScheduler"
+    name: _PREDICTOR_CORRECTOR for name, class_name in FLOW_CLASSES.items() if class_name == "FlowHeunScheduler"
 }
 
 # The defaults of some classes are for pixel models: they clamp the sample to -1..1, or change the last step.
@@ -128,7 +159,7 @@ def make_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> 
     """A new scheduler for one generation.
 
     `model_config` is the content of the model's scheduler_config.json. Its noise schedule is kept, and its class is
-    used when the choice has no name. A flow-matching model gets the scheduler of `_FLOW_CLASSES`; the class of the
+    used when the choice has no name. A flow-matching model gets the scheduler of `FLOW_CLASSES`; the class of the
     result tells which. The choice must be valid for the model, and must not be DDIM_INVERSE.
     """
     import diffusers
@@ -136,7 +167,7 @@ def make_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any]) -> 
     model_class = str(model_config["_class_name"])
     if model_class.startswith("FlowMatch"):
         return _make_flow_scheduler(choice, model_config)
-    if choice.name in _REPLACEMENTS:
+    if choice.name is not None and choice.name in _REPLACEMENTS:
         scheduler_class = _pack_classes()[_REPLACEMENTS[choice.name]]
     else:
         scheduler_class = getattr(diffusers, choice.name.value if choice.name else model_class)
@@ -181,7 +212,7 @@ def _make_flow_scheduler(choice: SchedulerChoice, model_config: Mapping[str, Any
     config = _choice_config(choice)
     if choice.name is None:
         return _make(model_class, model_config, config)
-    class_name = _FLOW_CLASSES[choice.name]
+    class_name = FLOW_CLASSES[choice.name]
     scheduler_class = _pack_classes().get(class_name) or getattr(diffusers, class_name)
     if not hasattr(scheduler_class, "schedule"):
         return _make(scheduler_class, model_config, config)

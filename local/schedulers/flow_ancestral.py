@@ -35,7 +35,8 @@ class FlowEulerAncestralScheduler(FlowMatchEulerDiscreteScheduler):
         if self.step_index is None:
             self._init_step_index(timestep)
         index = self._step_index or 0
-        sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
+        sigmas: Any = self.sigmas
+        sigma, sigma_next = float(sigmas[index]), float(sigmas[index + 1])
         sigma_down = sigma_next**2 / sigma
         dt = sigma_down - sigma
         x = sample.float() + dt * model_output.float()

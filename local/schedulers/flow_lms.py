@@ -36,7 +36,8 @@ class FlowLMSScheduler(FlowMatchEulerDiscreteScheduler):
         if self.step_index is None:
             self._init_step_index(timestep)
         index = self._step_index or 0
-        sigma, sigma_next = float(self.sigmas[index]), float(self.sigmas[index + 1])
+        sigmas: Any = self.sigmas
+        sigma, sigma_next = float(sigmas[index]), float(sigmas[index + 1])
         self._derivatives = [(sigma, model_output.float()), *self._derivatives[:3]]
         coefficients = _lms_coefficients([node for node, _ in self._derivatives], sigma, sigma_next)
         x = sample.float()

@@ -110,9 +110,9 @@ def test_auto_never_takes_a_retired_app_and_says_so_for_pose() -> None:
 @pytest.mark.parametrize(
     ("name", "request_", "app_id", "successor"),
     [
-        (RETIRED[0], GOOD, contract.RETIRED[0], "use Flux Canny instead"),
-        (RETIRED[1], DEPTH, contract.RETIRED[1], "use Flux Depth instead"),
-        (RETIRED[2], POSE, contract.RETIRED[2], "no other app succeeds it"),
+        (RETIRED[0], GOOD, contract.RETIRED[0], "Use Flux Canny instead."),
+        (RETIRED[1], DEPTH, contract.RETIRED[1], "Use Flux Depth instead."),
+        (RETIRED[2], POSE, contract.RETIRED[2], "It has no successor."),
     ],
 )
 def test_a_retired_app_is_usable_and_names_its_successor(name: str, request_: Any, app_id: str, successor: str) -> None:

@@ -154,7 +154,7 @@ def test_the_modality_may_be_written_by_hand(text: str) -> None:
         ("landscape", DEV, "Each part must be a name"),
         ("canny,depth", DEV, "accepts one name"),
         ("canny,pose,depth,seg", SD15, "at most 3 names"),
-        ("landscape,canny", SD15, "Keep the preset alone"),
+        ("landscape,canny", SD15, "A preset cannot be combined with other names"),
         ("canny:0", SD15, "above 0 and at most 1"),
         ("canny:1.5", SD15, "above 0 and at most 1"),
         ("canny:x", SD15, "name:weight"),
@@ -168,7 +168,7 @@ def test_a_modality_the_family_lacks_is_refused(text: str, options: Any, part: s
 
 def test_a_written_modality_leaves_nothing_of_the_controls_behind() -> None:
     weak = replace(GOOD, controls=(replace(CANNY, strength=0.5),))
-    assert "the weights are part of its text" in complaints(SCENARIO, weak, modality="sketch", **SD15)
+    assert "it contains the weights" in complaints(SCENARIO, weak, modality="sketch", **SD15)
     assert "Keep one" in complaints(SCENARIO, replace(GOOD, controls=(CANNY, DEPTH)), modality="sketch", **SD15)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from controlstack.api_clients.registry import SPECS
 from controlstack.tests.browser.conftest import open_editor
 from controlstack.tests.comfy_server import ComfyServer
 from playwright.sync_api import Browser, Page
@@ -29,7 +30,7 @@ def test_a_key_is_typed_stored_and_seen_nowhere(
 ) -> None:
     panel = settings_page.locator(".controlstack-keys")
     panel.locator("[data-profile='modelslab_enterprise.default']").first.wait_for()
-    assert panel.get_by_text("set (environment)").count() == 5
+    assert panel.get_by_text("set (environment)").count() == len(SPECS)
     in_file = panel.get_by_text("set (file)").count()
     file = remote_comfy.base / "user" / "__controlstack" / "credentials.toml"
     settings_page.screenshot(path=artifacts / "keys.png")

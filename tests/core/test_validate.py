@@ -415,8 +415,12 @@ def test_printing_a_request_shows_shapes_and_never_pixels() -> None:
     assert "tensor" not in shown
 
 
-def test_there_are_nineteen_modalities_and_eighteen_schedulers() -> None:
-    assert len(Modality) == 19
+def test_the_documented_modalities_keep_their_places_and_there_are_eighteen_schedulers() -> None:
+    documented = (
+        "canny depth hed mlsd normal openpose scribble segmentation inpaint softedge lineart shuffle tile "
+        "face_detector qrcode blur pose gray low_quality"
+    )
+    assert [modality.value for modality in Modality][:19] == documented.split()
     assert len(SchedulerName) == 18
 
 

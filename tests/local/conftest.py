@@ -28,5 +28,5 @@ def stocked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], Loca
 
 @pytest.fixture(scope="session")
 def stocked_inpainting(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family], LocalModel]:
-    """The same with UNets that take a mask as input."""
+    """The same with inpainting UNets."""
     return cache(lambda family: stocked_model(family, tmp_path_factory.mktemp(family.name), in_channels=9))

@@ -1,4 +1,4 @@
-"""Tiny models written the way the original ones were published, key by key, to be read back.
+"""Tiny models with the tensor names of the published original layouts.
 
 Written from diffusers' names to the original ones, the opposite way of `local/files/layouts.py` and without its tables.
 """
@@ -88,14 +88,14 @@ def ldm_vae(module: torch.nn.Module, levels: int = 4) -> Tensors:
 
 
 def hf_text(module: torch.nn.Module) -> Tensors:
-    """A CLIP text model under the names every release of transformers before 5.6 wrote."""
+    """A CLIP text model under the names that transformers wrote before 5.6."""
     tensors = {name.removeprefix("text_model."): tensor for name, tensor in module.state_dict().items()}
     named = {name if name.startswith("text_projection") else f"text_model.{name}": t for name, t in tensors.items()}
     return {**named, "text_model.embeddings.position_ids": torch.arange(77)[None]}
 
 
 def open_clip_text(module: torch.nn.Module) -> Tensors:
-    """A CLIP text model with projection as OpenCLIP keeps it."""
+    """A CLIP text model with projection in OpenCLIP's layout."""
     tensors = {name.removeprefix("text_model."): tensor for name, tensor in module.state_dict().items()}
     written = {
         "positional_embedding": tensors["embeddings.position_embedding.weight"],
@@ -206,12 +206,12 @@ def checkpoint(family: Family, parts: Mapping[str, Any]) -> Tensors:
 
 
 def stored(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensors:
-    """As a file holds them: of one number format, each with memory of its own."""
+    """The tensors as in a file: of one dtype, contiguous and not shared."""
     return {name: (t.to(dtype) if t.is_floating_point() else t).contiguous().clone() for name, t in tensors.items()}
 
 
 def scaled_fp8(tensors: Mapping[str, Tensor], spelling: str = "scale_weight") -> Tensors:
-    """Matrices as 8-bit numbers with a scale beside them, as ComfyUI's scaled files have them."""
+    """Matrices in 8 bits, each with a scale, as ComfyUI's scaled files have them."""
     written: Tensors = {}
     for name, tensor in tensors.items():
         if tensor.ndim == 2 and name.endswith(".weight") and tensor.is_floating_point():

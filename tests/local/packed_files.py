@@ -56,7 +56,7 @@ def write(library: Library, place: str, tensors: Mapping[str, Tensor]) -> Path:
 
 
 def write_parts(library: Library, family: Family, parts: Mapping[str, Any]) -> Path:
-    """Every network in a file of its own, as they are distributed for ComfyUI; gives the denoiser's."""
+    """Every network in a file of its own, as distributed for ComfyUI. Returns the path of the denoiser."""
     flux = family.compatible_family is Family.FLUX_DEV
     write(
         library,

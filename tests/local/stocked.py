@@ -1,4 +1,4 @@
-"""Tiny models with the files around them, on the disk as users have them: nets, adapters, image encoders, LoRAs."""
+"""Tiny models with files on the disk as users have them: ControlNets, IP-Adapters, image encoders and LoRAs."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NET_NAMES = {
 }
 
 
-def picture(seed: int, batch: int = 1, size: int = SIZE) -> Tensor:
+def random_image(seed: int, batch: int = 1, size: int = SIZE) -> Tensor:
     """Smooth noise [batch, size, size, 3] in 0..1."""
     noise = torch.rand(batch, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(noise, (size, size), mode="bilinear").movedim(1, -1)
 
 
 def stocked_model(family: Family, folder: Path, in_channels: int = 4) -> LocalModel:
-    """A tiny model whose library in `folder` holds everything a request can ask for."""
+    """A tiny model whose library in `folder` holds every file that a request can need."""
     model = tiny_model(family, in_channels=in_channels)
     folders = {name: [folder / name] for name in ("controlnet", "ipadapter", "clip_vision", "loras")}
     for (path,) in folders.values():

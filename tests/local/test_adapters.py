@@ -20,12 +20,12 @@ from controlstack.local.engine.check import problems
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.engine.run import Step
-from controlstack.local.files.networks import image_encoder
+from controlstack.local.files.request_networks import image_encoder
 from controlstack.local.model.local_model import LocalModel
 from controlstack.models.adapter_search import find_adapters
 from controlstack.models.families import Family
 from controlstack.models.library import Library
-from controlstack.tests.local.stocked import SIZE, adapters, picture, stocked_model
+from controlstack.tests.local.stocked import SIZE, adapters, random_image, stocked_model
 from controlstack.tests.local.tiny_models import WIDTH, clip_vision, tiny_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -36,7 +36,7 @@ Models = Callable[[Family], LocalModel]
 
 FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV]
 REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=4, guidance_scale=3.5, seed=3)
-STYLE = ImageReference(picture(1), scale=0.8)
+STYLE = ImageReference(random_image(1), scale=0.8)
 LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
 
 
@@ -67,13 +67,13 @@ def test_the_kind_of_a_reference_chooses_the_adapter(tmp_path: Path, files: list
     assert {kind.value: adapter.path.stem for kind, adapter in found.items()} == kinds
 
 
-def test_an_adapter_of_another_family_is_not_taken_and_a_broken_one_skipped(
+def test_adapters_of_another_family_and_broken_ones_are_skipped(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save_file(adapters(tiny_model(Family.SDXL))["ip-adapter_tiny"], tmp_path / "ip-adapter_sdxl.safetensors")
     (tmp_path / "ip-adapter_broken.safetensors").write_bytes(b"nothing")
     assert find_adapters(tmp_path / "none", Library({"ipadapter": [tmp_path]}), WIDTH, lambda adapter: True) == {}
-    assert "It is left out." in caplog.text
+    assert "The file is skipped." in caplog.text
 
 
 def test_a_kind_without_an_adapter_is_refused(stocked: Models) -> None:
@@ -82,7 +82,7 @@ def test_a_kind_without_an_adapter_is_refused(stocked: Models) -> None:
         image(model, replace(STYLE, kind=ReferenceKind.FACE))
 
 
-def test_a_missing_image_encoder_is_a_sentence_with_where_to_get_it(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_image_encoder_says_where_to_get_it(tmp_path: Path) -> None:
     model = tiny_model(Family.SD15)
     (tmp_path / "ipadapter").mkdir()
     save_file(adapters(model)["ip-adapter_tiny"], tmp_path / "ipadapter" / "ip-adapter_tiny.safetensors")
@@ -92,7 +92,7 @@ def test_a_missing_image_encoder_is_a_sentence_with_where_to_get_it(tmp_path: Pa
         image(model, STYLE)
 
 
-def test_an_adapter_whose_image_encoder_is_there_comes_first(tmp_path: Path) -> None:
+def test_adapters_with_an_available_image_encoder_come_first(tmp_path: Path) -> None:
     model = stocked_model(Family.SDXL, tmp_path)
     fed = load_file(tmp_path / "ipadapter" / "ip-adapter_tiny.safetensors")
     weight = fed["image_proj.proj.weight"]
@@ -118,7 +118,7 @@ def test_an_image_encoder_is_read_from_a_file_and_from_a_folder(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_reference_acts_and_the_model_stays_clean(stocked: Models, family: Family) -> None:
+def test_a_reference_acts_and_leaves_the_model_unchanged(stocked: Models, family: Family) -> None:
     model = stocked(family)
     before = dict(model.denoiser.attn_processors)
     weights = {name: tensor.clone() for name, tensor in model.denoiser.state_dict().items()}
@@ -133,7 +133,7 @@ def test_a_reference_acts_and_the_model_stays_clean(stocked: Models, family: Fam
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_window_says_when_a_reference_acts(stocked: Models, family: Family) -> None:
+def test_a_reference_acts_inside_its_window_only(stocked: Models, family: Family) -> None:
     model = stocked(family)
     whole, early, late = (
         image(model, replace(STYLE, start=start, end=end)) for start, end in ((0, 1), (0, 0.5), (0.5, 1))
@@ -148,8 +148,8 @@ def test_references_of_three_kinds_with_several_images_and_masks_act_together(st
     model = stocked(family)
     references = (
         replace(STYLE, mask=LEFT),
-        ImageReference(picture(2, batch=2), scale=0.5, kind=ReferenceKind.CHARACTER),
-        ImageReference(picture(3), scale=0.6, kind=ReferenceKind.FACE, mask=1 - LEFT, end=0.5),
+        ImageReference(random_image(2, batch=2), scale=0.5, kind=ReferenceKind.CHARACTER),
+        ImageReference(random_image(3), scale=0.6, kind=ReferenceKind.FACE, mask=1 - LEFT, end=0.5),
     )
     whole = image(model, *references)
     assert torch.equal(image(model, *references), whole)
@@ -160,7 +160,7 @@ def test_references_of_three_kinds_with_several_images_and_masks_act_together(st
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["done", "broken off"])
-def test_an_adapter_lies_on_the_device_only_while_it_acts(
+def test_an_adapter_is_on_the_device_only_while_it_acts(
     stocked: Models, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     model = stocked(Family.SD15)
@@ -185,16 +185,16 @@ def test_an_adapter_lies_on_the_device_only_while_it_acts(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_adapter_in_another_format_than_the_model_acts_with_every_offload(tmp_path: Path, family: Family) -> None:
+def test_an_adapter_in_another_dtype_acts_in_every_offload_mode(tmp_path: Path, family: Family) -> None:
     model = stocked_model(family, tmp_path)
     for file in (tmp_path / "ipadapter").iterdir():
         save_file({name: tensor.half() for name, tensor in load_file(file).items()}, file)
-    pictures = [image(replace(model, offload=mode), STYLE) for mode in (Offload.SEQUENTIAL, Offload.NONE)]
-    assert torch.allclose(*pictures, atol=1e-5)
-    assert not torch.allclose(pictures[0], image(model), atol=1e-3)
+    images = [image(replace(model, offload=mode), STYLE) for mode in (Offload.SEQUENTIAL, Offload.NONE)]
+    assert torch.allclose(*images, atol=1e-5)
+    assert not torch.allclose(images[0], image(model), atol=1e-3)
 
 
-def test_a_reference_leaves_weights_in_the_format_they_rest_in(tmp_path: Path) -> None:
+def test_a_reference_leaves_weights_in_their_storage_dtype(tmp_path: Path) -> None:
     model = stocked_model(Family.SD15, tmp_path)
     model.denoiser.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
     own = {name: parameter.dtype for name, parameter in model.denoiser.named_parameters()}
@@ -210,7 +210,7 @@ def test_a_reference_leaves_weights_in_the_format_they_rest_in(tmp_path: Path) -
     unchanged()
 
 
-def test_the_weights_of_two_combinations_of_adapters_are_kept_and_no_more(tmp_path: Path) -> None:
+def test_the_weights_of_two_adapter_sets_are_cached(tmp_path: Path) -> None:
     model = stocked_model(Family.SD15, tmp_path)
     weights: list[weakref.ref] = []
 
@@ -244,8 +244,8 @@ def test_a_white_mask_changes_nothing(stocked: Models) -> None:
 
 def test_flux_refuses_what_its_pipelines_cannot_do_with_references(stocked: Models) -> None:
     model = stocked(Family.FLUX_DEV)
-    control = ControlUnit(Modality.CANNY, picture(4))
-    request = replace(REQUEST, references=(STYLE,), controls=(control,), init_image=picture(5), denoise=0.5)
+    control = ControlUnit(Modality.CANNY, random_image(4))
+    request = replace(REQUEST, references=(STYLE,), controls=(control,), init_image=random_image(5), denoise=0.5)
     with pytest.raises(InvalidRequest, match="cannot use controls, references and init_image in one request"):
         generate(model, request)
     with pytest.raises(InvalidRequest, match=r"reference 1 mask is connected, but .*limit a reference to an area"):
@@ -260,7 +260,7 @@ def test_a_reference_is_embedded_once(stocked: Models) -> None:
     encoder: Any = managed.module
     calls = []
     hook = encoder.register_forward_hook(lambda *_: calls.append(1))
-    new = ImageReference(picture(77), kind=ReferenceKind.CHARACTER)
+    new = ImageReference(random_image(77), kind=ReferenceKind.CHARACTER)
     first = image(model, new)
     count = len(calls)
     assert count > 0

@@ -1,4 +1,4 @@
-"""SDXL's autoencoder leaves the range of fp16: wherever it is called, it computes in fp32 and is itself afterwards."""
+"""SDXL's VAE overflows in fp16, so it computes in fp32 wherever it is called, and has its own dtype afterwards."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from controlstack.local.memory.autoencoders import tile_side
 from controlstack.local.memory.offload import decoding_bytes
 from controlstack.local.model.local_model import LocalModel
 from controlstack.models.families import Family
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor
 
 pytestmark = pytest.mark.slow
 
-# An SDXL VAE in small: its first layers give numbers that fp16 has not, and the norms behind them bring them back.
+# A tiny SDXL VAE. Its first layers give numbers that overflow in fp16, and the norms after them scale these down again.
 FAR = 2e5
 REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2, guidance_scale=1)
-BEGUN = replace(REQUEST, init_image=picture(3))
+BEGUN = replace(REQUEST, init_image=random_image(3))
 INVERTED = replace(BEGUN, scheduler=SchedulerChoice(SchedulerName.DDIM_INVERSE))
 
 
@@ -45,14 +45,14 @@ def half_model(dtype: torch.dtype = torch.float16, upcasts: bool = True, far: fl
     return model
 
 
-def test_without_the_rule_the_numbers_are_out_of_range() -> None:
+def test_without_upcasting_the_vae_of_sdxl_overflows_in_fp16() -> None:
     vae = half_model().components["vae"]
     with torch.no_grad():
         assert not vae.decode(torch.ones(1, 4, 2, 2).half()).sample.isfinite().all()
         assert not vae.encode(torch.ones(1, 3, 16, 16).half()).latent_dist.mean.isfinite().all()
 
 
-def test_the_latents_of_a_first_image_are_finite_and_fit_the_denoiser() -> None:
+def test_the_latents_of_an_initial_image_are_finite_and_fit_the_denoiser() -> None:
     model = half_model()
     latents = init_latents(model, BEGUN)
     assert latents.dtype == torch.float16
@@ -77,9 +77,9 @@ def test_the_preview_shows_what_the_decoder_makes() -> None:
 @pytest.mark.parametrize(
     "request_",
     [REQUEST, BEGUN, INVERTED, replace(REQUEST, upscale=True)],
-    ids=["text", "picture", "inverted", "upscaled"],
+    ids=["text", "init_image", "inverted", "upscaled"],
 )
-def test_every_way_to_an_image_stays_in_range(request_: GenerationRequest) -> None:
+def test_every_task_gives_finite_images(request_: GenerationRequest) -> None:
     model = half_model()
     previews: list[Tensor] = []
     result = generate(model, request_, lambda step: previews.append(step.preview()))
@@ -88,7 +88,7 @@ def test_every_way_to_an_image_stays_in_range(request_: GenerationRequest) -> No
     assert model.components["vae"].dtype == torch.float16
 
 
-def test_bf16_is_decoded_as_it_is_and_encoded_in_fp32_as_the_pipelines_do() -> None:
+def test_bf16_is_decoded_in_bf16_and_encoded_in_fp32_like_the_pipelines() -> None:
     model = half_model(torch.bfloat16)
     vae = model.components["vae"]
     seen: list[torch.dtype] = []
@@ -102,7 +102,7 @@ def test_bf16_is_decoded_as_it_is_and_encoded_in_fp32_as_the_pipelines_do() -> N
     assert ours == seen == [torch.float32, torch.bfloat16]
 
 
-def test_a_vae_that_does_not_ask_for_it_computes_in_its_own_format() -> None:
+def test_a_vae_without_force_upcast_computes_in_its_own_dtype() -> None:
     model = half_model(upcasts=False, far=1)
     vae = model.components["vae"]
     seen: list[torch.dtype] = []
@@ -135,17 +135,17 @@ def test_tiles_are_as_large_as_the_memory_allows(side: int, dtype: torch.dtype, 
 
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that is too small for any picture, and tiles that are small enough for those of tests."""
+    """A device without free memory, and tiles small enough for the images of tests."""
     monkeypatch.setattr(autoencoders, "TILES", (SIZE // 2,))
     monkeypatch.setattr(PlainMemory, "free", lambda self: 1)
 
 
 @pytest.mark.usefixtures("little_memory")
-def test_images_of_the_size_a_model_was_trained_at_are_taken_in_tiles_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_of_the_training_size_are_tiled_too(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model(Family.SDXL)
     vae = model.components["vae"]
     own = vae.tile_sample_min_size, vae.tile_latent_min_size
-    assert own[0] == SIZE, "by itself it would take them whole"
+    assert own[0] == SIZE, "without the change it would not tile them"
     calls: list[str] = []
     for name in ("_tiled_encode", "tiled_decode"):
         plain = getattr(vae, name)
@@ -157,8 +157,8 @@ def test_images_of_the_size_a_model_was_trained_at_are_taken_in_tiles_too(monkey
     assert (vae.tile_sample_min_size, vae.tile_latent_min_size) == own
 
 
-def test_the_room_that_is_reckoned_with_is_that_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a large picture would have the whole model offloaded layer by layer."""
+def test_the_decoding_estimate_is_that_of_a_tile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a large image would make the whole model be offloaded layer by layer."""
     model = tiny_model(Family.SDXL)
     large = Run(model, replace(REQUEST, width=1024, height=1024), inventory_of(model))
     rooms = []
@@ -169,7 +169,7 @@ def test_the_room_that_is_reckoned_with_is_that_of_a_tile(monkeypatch: pytest.Mo
     assert large.stages()[2].activation_bytes == rooms[1]
 
 
-def test_the_images_of_a_batch_are_decoded_one_by_one_and_the_probes_of_the_preview_at_once() -> None:
+def test_images_are_decoded_one_by_one_and_the_probes_of_the_preview_at_once() -> None:
     model = tiny_model(Family.SD15)
     vae = model.components["vae"]
     batches: list[int] = []

@@ -1,4 +1,4 @@
-"""Every image of a batch can be made alone from its seed, in every family and task; large pictures decode in tiles."""
+"""Every image of a batch can be made alone from its seed, in every family and task; large images decode in tiles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.pipelines import Task
 from controlstack.local.schedulers.factory import FLOW_UNSUPPORTED
 from controlstack.models.families import Family
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 from controlstack.tests.local.tiny_models import tiny_model
 from torch import Tensor
 
@@ -30,9 +30,9 @@ Models = Callable[[Family], LocalModel]
 
 LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
 STARTS: dict[Task, dict[str, Any]] = {
-    Task.TEXT_TO_IMAGE: {"references": (ImageReference(picture(4), scale=0.6),)},
-    Task.IMAGE_TO_IMAGE: {"init_image": picture(3, batch=2), "denoise": 0.7},
-    Task.INPAINT: {"init_image": picture(3), "mask": torch.cat([LEFT, 1 - LEFT]), "denoise": 0.9},
+    Task.TEXT_TO_IMAGE: {"references": (ImageReference(random_image(4), scale=0.6),)},
+    Task.IMAGE_TO_IMAGE: {"init_image": random_image(3, batch=2), "denoise": 0.7},
+    Task.INPAINT: {"init_image": random_image(3), "mask": torch.cat([LEFT, 1 - LEFT]), "denoise": 0.9},
 }
 
 
@@ -41,8 +41,8 @@ STARTS: dict[Task, dict[str, Any]] = {
 def test_each_image_of_a_batch_can_be_made_alone(stocked: Models, family: Family, task: Task) -> None:
     model = stocked(family)
     controls = (
-        ControlUnit(Modality.CANNY, 0.4 * picture(1, batch=2), mask=torch.cat([LEFT, 1 - LEFT])),
-        ControlUnit(Modality.DEPTH, picture(2), mask=LEFT),
+        ControlUnit(Modality.CANNY, 0.4 * random_image(1, batch=2), mask=torch.cat([LEFT, 1 - LEFT])),
+        ControlUnit(Modality.DEPTH, random_image(2), mask=LEFT),
     )
     both = GenerationRequest(
         "a red circle",
@@ -73,10 +73,10 @@ def test_each_image_of_a_batch_can_be_made_alone(stocked: Models, family: Family
     assert (result.images[0] - result.images[1]).abs().max() > 0.02
 
 
-@pytest.mark.parametrize("start", [{}, {"init_image": picture(3)}, {"init_image": picture(3), "mask": LEFT}])
+@pytest.mark.parametrize("start", [{}, {"init_image": random_image(3)}, {"init_image": random_image(3), "mask": LEFT}])
 def test_a_union_net_of_flux_serves_every_image_of_a_batch(stocked: Models, start: dict[str, Any]) -> None:
     model = stocked(Family.FLUX_DEV)
-    tile = ControlUnit(Modality.TILE, picture(2))
+    tile = ControlUnit(Modality.TILE, random_image(2))
     assert inventory_of(model).nets[Modality.TILE].mode is not None
     request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2, controls=(tile,), **start)
     both = generate(model, replace(request, seed=3, batch_size=2)).images
@@ -121,7 +121,7 @@ def test_an_image_too_large_for_the_memory_is_decoded_in_tiles_and_that_is_repor
     assert (tiled.images - whole.images).abs().mean() < 0.05
 
 
-def test_memory_that_runs_out_while_sdxl_decodes_in_fp32_leaves_a_model_that_can_decode(
+def test_running_out_of_memory_while_sdxl_decodes_in_fp32_leaves_the_model_usable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = tiny_model(Family.SDXL)
@@ -148,7 +148,7 @@ def test_memory_that_runs_out_while_sdxl_decodes_in_fp32_leaves_a_model_that_can
     assert vae.dtype == torch.float16
 
 
-def test_decoding_in_fp32_takes_the_room_of_fp32() -> None:
+def test_the_decoding_estimate_in_fp32_is_that_of_fp32() -> None:
     request = GenerationRequest("a red circle", width=SIZE, height=SIZE)
     model = tiny_model(Family.SDXL)
     vae = model.components["vae"].to(torch.float16)

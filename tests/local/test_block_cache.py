@@ -1,4 +1,4 @@
-"""First-block cache: blocks are left out where a step begins as before, nets act all the same, and no trace is left."""
+"""First-block cache: similar steps skip blocks, ControlNets act in every step, and the model is left unchanged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from controlstack.local.extras.block_cache import blocks_cached
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.pipelines import Task
 from controlstack.models.families import Family
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 from controlstack.tests.local.test_plain_pipelines import STARTS, plain
 from controlstack.tests.local.tiny_models import tiny_model
 from diffusers.hooks import FirstBlockCacheConfig
@@ -32,7 +32,7 @@ Models = Callable[[Family], LocalModel]
 
 STEPS = 6
 REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=STEPS, guidance_scale=3.5, seed=3)
-CANNY = ControlUnit(Modality.CANNY, 0.4 * picture(1))
+CANNY = ControlUnit(Modality.CANNY, 0.4 * random_image(1))
 ALL, SOME, NEVER = 1.0, 0.4, 1e-9  # how much may differ
 
 
@@ -47,7 +47,7 @@ def made(model: LocalModel, block_cache: float, **changes: Any) -> Generation:
 
 @contextmanager
 def counted(model: LocalModel) -> Iterator[Counter[int]]:
-    """How often each block really computes, by its position."""
+    """The number of calls of each block that were computed."""
     calls: Counter[int] = Counter()
     blocks = [*model.denoiser.transformer_blocks, *model.denoiser.single_transformer_blocks]
     hooks = [
@@ -67,7 +67,7 @@ def parts(model: LocalModel) -> list[tuple[type, set[str], int]]:
 
 
 def inputs(model: LocalModel, seed: int, batch: int = 1, nets: bool = True) -> dict[str, Tensor | list[Tensor]]:
-    """What a transformer is called with at a step, with the residuals of nets, as numbers without meaning."""
+    """Random inputs of a transformer for one step, with residuals of ControlNets."""
     random = torch.Generator().manual_seed(seed)
     config, inner = model.denoiser.config, model.denoiser.inner_dim
     tokens = 16
@@ -97,7 +97,7 @@ def called(model: LocalModel, given: dict[str, Any]) -> Tensor:
 
 @pytest.mark.parametrize("controls", [(), (CANNY,)], ids=["no net", "one net"])
 @pytest.mark.parametrize("task", list(Task))
-def test_every_pipeline_leaves_out_what_it_may_and_nothing_else(
+def test_every_pipeline_skips_all_blocks_but_the_first_in_similar_steps(
     flux: LocalModel, task: Task, controls: tuple[ControlUnit, ...]
 ) -> None:
     changes = {**STARTS[task], "controls": controls}
@@ -115,13 +115,13 @@ def test_every_pipeline_leaves_out_what_it_may_and_nothing_else(
     assert torch.equal(made(flux, 0, **changes).images, before.images)
 
 
-def test_every_generation_begins_anew(flux: LocalModel) -> None:
+def test_every_generation_starts_with_an_empty_cache(flux: LocalModel) -> None:
     first = made(flux, ALL)
     made(flux, ALL, seed=4)
     assert torch.equal(made(flux, ALL).images, first.images)
 
 
-def test_a_run_that_is_stopped_leaves_no_trace(flux: LocalModel) -> None:
+def test_an_interrupted_run_leaves_the_model_unchanged(flux: LocalModel) -> None:
     before, untouched = made(flux, 0).images, parts(flux)
 
     def stop(step: object) -> None:
@@ -148,8 +148,8 @@ def test_without_nets_it_makes_the_image_of_diffusers_own_cache() -> None:
     assert (expected - exact).abs().max() > 1e-4
 
 
-def test_a_step_with_the_same_inputs_gives_the_same_whether_it_is_whole_or_short(flux: LocalModel) -> None:
-    """What nets add is not counted twice."""
+def test_a_skipped_step_with_the_same_inputs_gives_the_same_prediction(flux: LocalModel) -> None:
+    """The residuals of ControlNets are not added twice."""
     given = inputs(flux, 1)
     whole = called(flux, given)
     with counted(flux) as calls, blocks_cached(flux, NEVER):
@@ -158,7 +158,7 @@ def test_a_step_with_the_same_inputs_gives_the_same_whether_it_is_whole_or_short
     assert calls == {0: 2, 1: 1, 2: 1, 3: 1}
 
 
-def test_in_a_short_step_the_nets_act_as_they_do_at_that_step(flux: LocalModel) -> None:
+def test_controlnets_act_in_skipped_steps(flux: LocalModel) -> None:
     given = inputs(flux, 1)
     later = {**given, "controlnet_single_block_samples": inputs(flux, 2)["controlnet_single_block_samples"]}
     first, second = (given["controlnet_single_block_samples"][0], later["controlnet_single_block_samples"][1])
@@ -171,7 +171,7 @@ def test_in_a_short_step_the_nets_act_as_they_do_at_that_step(flux: LocalModel) 
     assert not torch.allclose(short, called(flux, given), atol=1e-2)
 
 
-def test_a_net_that_begins_or_ends_makes_its_step_a_whole_one(flux: LocalModel) -> None:
+def test_a_step_in_which_a_net_starts_or_ends_is_not_skipped(flux: LocalModel) -> None:
     with_net, without = inputs(flux, 1), inputs(flux, 1, nets=False)
     with counted(flux) as calls, blocks_cached(flux, 0.05):
         for given in (without, without, with_net, with_net, without):
@@ -195,7 +195,7 @@ def test_the_image_of_a_batch_that_differs_most_decides(flux: LocalModel) -> Non
 
 
 @pytest.mark.parametrize("offload", [Offload.NONE, Offload.MODEL, Offload.SEQUENTIAL])
-def test_every_mode_of_memory_makes_the_same_image(flux: LocalModel, offload: Offload) -> None:
+def test_every_offload_mode_makes_the_same_image(flux: LocalModel, offload: Offload) -> None:
     changes = {"controls": (CANNY,)}
     expected, before = made(flux, ALL, **changes).images, made(flux, 0, **changes).images
     model = replace(flux, offload=offload)
@@ -206,7 +206,7 @@ def test_every_mode_of_memory_makes_the_same_image(flux: LocalModel, offload: Of
 def test_controls_references_and_loras_act_together_with_it(flux: LocalModel) -> None:
     everything = {
         "controls": (CANNY,),
-        "references": (ImageReference(picture(2)),),
+        "references": (ImageReference(random_image(2)),),
         "loras": (Lora("diffusers.safetensors"),),
     }
     before = made(flux, 0).images
@@ -216,10 +216,13 @@ def test_controls_references_and_loras_act_together_with_it(flux: LocalModel) ->
     assert torch.equal(made(flux, 0).images, before)
 
 
-def test_an_image_that_is_drawn_again_larger_begins_anew_as_well(flux: LocalModel) -> None:
+def test_the_second_pass_of_an_upscale_has_a_cache_of_its_own(flux: LocalModel) -> None:
     result = made(flux, ALL, upscale=True)
     assert result.images.shape == (1, 2 * SIZE, 2 * SIZE, 3)
-    assert [note[:23] for note in result.notes] == ["In 5 of 6 steps only th", "Drawn again: In 2 of 3 "]
+    assert list(result.notes) == [
+        "block_cache 1 skipped blocks in 5 of 6 steps, which changed the image.",
+        "Second pass: block_cache 1 skipped blocks in 2 of 3 steps, which changed the image.",
+    ]
 
 
 def test_the_notes_say_how_much_was_skipped(flux: LocalModel) -> None:
@@ -230,10 +233,10 @@ def test_the_notes_say_how_much_was_skipped(flux: LocalModel) -> None:
     )
 
 
-def test_what_cannot_do_it_is_refused_in_words(flux: LocalModel, stocked: Models) -> None:
+def test_other_families_and_thresholds_out_of_range_are_refused(flux: LocalModel, stocked: Models) -> None:
     with pytest.raises(InvalidRequest, match=r"cannot use the block cache; only FLUX\.1 can\. Set block_cache to 0\."):
         made(stocked(Family.SDXL), 0.1)
     with pytest.raises(InvalidRequest, match=r"block_cache is 1\.5\. It must be from 0 to 1\. Set it to 1\."):
         made(flux, 1.5)
-    with pytest.raises(InvalidRequest, match=r"(?s)2 reasons.*steps is 0.*block_cache is 0\.1"):
+    with pytest.raises(InvalidRequest, match=r"(?s)2 problems.*steps is 0.*cannot use the block cache"):
         made(stocked(Family.SD15), 0.1, steps=0)

@@ -1,4 +1,4 @@
-"""How often the network is called: the tables agree with the pipelines for every number of steps and denoise."""
+"""The number of calls of the network in the tables is that of the pipelines, for all steps and denoise values."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.pipelines import Task, pipeline_kind
 from controlstack.local.schedulers.factory import make_scheduler
 from controlstack.models.families import FACTS, Family
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 from controlstack.tests.local.tiny_models import scheduler as own_scheduler
 
 pytestmark = pytest.mark.slow
 
 STEPS = (1, 2, 3, 4, 5, 8, 15, 20, 21, 28, 30, 31, 50)
 SHARES = [hundredth / 100 for hundredth in range(101)]
-PICTURE = picture(3)
-FROM_PICTURE = [(task, controlled) for task in (Task.IMAGE_TO_IMAGE, Task.INPAINT) for controlled in (False, True)]
+INIT_IMAGE = random_image(3)
+FROM_IMAGE = [(task, controlled) for task in (Task.IMAGE_TO_IMAGE, Task.INPAINT) for controlled in (False, True)]
 
 
 def samplers(family: Family) -> Iterator[tuple[SchedulerName | None, Any]]:
-    """Every scheduler of a family, with the one that a request without a choice gets."""
+    """Every scheduler of a family, and the default one."""
     own = own_scheduler(family)
     config = {**own.config, "_class_name": type(own).__name__}
     for name in (None, *sorted(TABLES[family].schedulers.names - {SchedulerName.DDIM_INVERSE})):
@@ -43,7 +43,7 @@ def samplers(family: Family) -> Iterator[tuple[SchedulerName | None, Any]]:
 
 
 def begin(sampler: Any, family: Family, steps: int) -> int:
-    """As the pipelines set the schedule; gives what they then take for the number of steps."""
+    """Sets the schedule like the pipelines, and returns the number of steps that they then use."""
     if not FACTS[family].flow:
         sampler.set_timesteps(steps, device="cpu")
         return steps
@@ -56,7 +56,7 @@ def test_the_calls_of_a_run_are_those_of_the_pipelines(family: Family) -> None:
     schedulers = TABLES[family].schedulers
     default = SchedulerName.PNDM if family is Family.SD15 else None
     table = replace(TABLES[family], schedulers=replace(schedulers, default=default))
-    kinds = [getattr(diffusers, pipeline_kind(family, *kind).name) for kind in FROM_PICTURE]
+    kinds = [getattr(diffusers, pipeline_kind(family, *kind).name) for kind in FROM_IMAGE]
     for name, sampler in samplers(family):
         pipeline = SimpleNamespace(scheduler=sampler)
         for steps in STEPS:
@@ -64,7 +64,7 @@ def test_the_calls_of_a_run_are_those_of_the_pipelines(family: Family) -> None:
             request = GenerationRequest(steps=steps, scheduler=SchedulerChoice(name))
             assert calls_of(request, table) == len(sampler.timesteps), (name, steps)
             for share in SHARES:
-                begun = replace(request, init_image=PICTURE, denoise=share)
+                begun = replace(request, init_image=INIT_IMAGE, denoise=share)
                 ours = calls_of(begun, table)
                 for kind in kinds:
                     left, count = kind.get_timesteps(pipeline, taken, share, "cpu")
@@ -74,11 +74,11 @@ def test_the_calls_of_a_run_are_those_of_the_pipelines(family: Family) -> None:
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL, Family.FLUX_DEV])
 @pytest.mark.parametrize("steps", [3, 30])
-def test_the_least_denoise_that_is_named_is_the_least_that_runs(
+def test_the_smallest_denoise_in_the_error_is_the_smallest_that_runs(
     stocked: Callable[[Family], LocalModel], family: Family, steps: int
 ) -> None:
     model = stocked(family)
-    request = GenerationRequest(width=SIZE, height=SIZE, steps=steps, init_image=PICTURE, denoise=0.0)
+    request = GenerationRequest(width=SIZE, height=SIZE, steps=steps, init_image=INIT_IMAGE, denoise=0.0)
     (problem,) = problems(model, request, inventory_of(model))
     assert problem.code == "denoise_too_low"
     least = problem.suggestion
@@ -91,11 +91,11 @@ def test_the_least_denoise_that_is_named_is_the_least_that_runs(
         generate(model, replace(request, denoise=least - 0.01))
 
 
-def test_a_window_is_a_share_of_the_calls_that_are_made(stocked: Callable[[Family], LocalModel]) -> None:
+def test_a_window_is_a_share_of_the_calls(stocked: Callable[[Family], LocalModel]) -> None:
     """Three steps of PNDM, the default, are four calls: a third of them is none of these, a quarter is one."""
     model = stocked(Family.SD15)
     request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=3, seed=3)
-    early = ImageReference(picture(1), end=0.25)
+    early = ImageReference(random_image(1), end=0.25)
     middle = replace(early, start=1 / 3, end=2 / 3)
     with pytest.raises(InvalidRequest, match=r"window is 0\.333333 to 0\.666667, and none of the 4 network"):
         generate(model, replace(request, references=(middle,)))

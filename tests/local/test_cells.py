@@ -1,4 +1,4 @@
-"""Every case of docs/local.md on small models: it runs, or it is refused in words, as the page says."""
+"""Every case of docs/local.md on small models runs, or is refused with the reason, as the page says."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("cell", cells(), ids=str)
-def test_the_case_runs_or_is_refused_in_words(stocked: Callable[[Family], LocalModel], cell: Cell) -> None:
+def test_the_case_runs_or_is_refused_with_the_reason(stocked: Callable[[Family], LocalModel], cell: Cell) -> None:
     model = stocked(cell.family)
     request = cell.request(lora="diffusers.safetensors")
     if cell.refusal():
@@ -42,6 +42,6 @@ def test_every_part_of_a_full_request_acts(stocked: Callable[[Family], LocalMode
         assert not torch.equal(generate(model, replace(request, **{part: ()})).images, whole)
 
 
-def test_the_page_is_what_the_tables_say() -> None:
+def test_the_local_engine_page_is_current() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert with_tables(page) == page

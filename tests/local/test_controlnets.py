@@ -1,4 +1,4 @@
-"""The stacks of ControlNets: what is outside of its window does not run, hints are encoded once, masks hold."""
+"""Stacks of ControlNets: nets run in their window only, hints are encoded once, and masks limit the effect."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.pipelines import Task
 from controlstack.local.schedulers.factory import make_scheduler
 from controlstack.models.families import Family
 from controlstack.models.library import Library
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 from controlstack.tests.local.test_plain_pipelines import plain, shown
 from controlstack.tests.local.tiny_models import control_net, flux_transformer, tiny_model, xlabs_net
 from torch import Tensor
@@ -32,8 +32,8 @@ Models = Callable[[Family], LocalModel]
 
 FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV]
 REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=6, guidance_scale=3.5, seed=3)
-CANNY = ControlUnit(Modality.CANNY, 0.4 * picture(1))
-DEPTH = ControlUnit(Modality.DEPTH, picture(2))
+CANNY = ControlUnit(Modality.CANNY, 0.4 * random_image(1))
+DEPTH = ControlUnit(Modality.DEPTH, random_image(2))
 LEFT = (torch.arange(SIZE) < SIZE // 2).float().expand(1, SIZE, SIZE)
 
 
@@ -80,7 +80,7 @@ def test_a_hint_is_encoded_once_a_generation(stocked: Models, family: Family) ->
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_strength_zero_is_not_there(stocked: Models, family: Family) -> None:
+def test_a_control_of_strength_zero_is_ignored(stocked: Models, family: Family) -> None:
     model = stocked(family)
     with counted(model, Modality.CANNY) as calls:
         images = generate(model, replace(REQUEST, controls=(replace(CANNY, strength=0.0), DEPTH))).images
@@ -89,7 +89,7 @@ def test_strength_zero_is_not_there(stocked: Models, family: Family) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_white_mask_changes_nothing_and_a_black_one_takes_the_control_away(stocked: Models, family: Family) -> None:
+def test_a_white_mask_changes_nothing_and_a_black_mask_removes_the_control(stocked: Models, family: Family) -> None:
     model = stocked(family)
 
     def image(*controls: ControlUnit) -> Tensor:
@@ -103,13 +103,13 @@ def test_a_white_mask_changes_nothing_and_a_black_one_takes_the_control_away(sto
     assert not torch.equal(image(replace(CANNY, mask=LEFT)), image(CANNY))
 
 
-def test_a_mask_scales_what_each_place_is_given(stocked: Models) -> None:
+def test_a_mask_scales_the_residuals_of_each_position(stocked: Models) -> None:
     from controlstack.local.controlnet.control import Control
     from controlstack.local.controlnet.unet_stack import unet_control_stack
 
     model = stocked(Family.SD15)
     net = control_network(model, inventory_of(model).nets[Modality.CANNY]).module
-    hint = picture(1).movedim(-1, 1)
+    hint = random_image(1).movedim(-1, 1)
     inputs = {
         "encoder_hidden_states": torch.randn(1, 77, 32),
         "controlnet_cond": [hint],
@@ -132,8 +132,8 @@ def test_a_mask_scales_what_each_place_is_given(stocked: Models) -> None:
 def test_a_union_net_alone_makes_the_image_of_the_union_pipeline(stocked: Models) -> None:
     model = stocked(Family.SDXL)
     controls = (
-        ControlUnit(Modality.NORMAL, picture(1), strength=0.7),
-        ControlUnit(Modality.TILE, picture(2), strength=1.2),
+        ControlUnit(Modality.NORMAL, random_image(1), strength=0.7),
+        ControlUnit(Modality.TILE, random_image(2), strength=1.2),
     )
     request = replace(REQUEST, controls=controls)
     for used in (controls[:1], controls):
@@ -162,8 +162,8 @@ def test_a_union_net_alone_makes_the_image_of_the_union_pipeline(stocked: Models
 def test_a_flux_union_net_makes_the_image_of_the_plain_pipeline(stocked: Models) -> None:
     model = stocked(Family.FLUX_DEV)
     controls = (
-        ControlUnit(Modality.OPENPOSE, picture(1), strength=0.7),
-        ControlUnit(Modality.TILE, picture(2), strength=1.2),
+        ControlUnit(Modality.OPENPOSE, random_image(1), strength=0.7),
+        ControlUnit(Modality.TILE, random_image(2), strength=1.2),
     )
     nets = [inventory_of(model).nets[control.modality] for control in controls]
     parts = {**model.components, "scheduler": make_scheduler(REQUEST.scheduler, model.scheduler_config)}
@@ -189,7 +189,7 @@ def test_a_flux_union_net_makes_the_image_of_the_plain_pipeline(stocked: Models)
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_an_averaging_net_acts_as_in_the_plain_pipeline_and_leaves_its_neighbours_alone(
+def test_an_averaging_net_acts_as_in_the_plain_pipeline_and_does_not_affect_other_nets(
     tmp_path: Path, alone: bool
 ) -> None:
     folder = tmp_path / "controlnet"
@@ -198,7 +198,7 @@ def test_an_averaging_net_acts_as_in_the_plain_pipeline_and_leaves_its_neighbour
     shuffle.save_pretrained(folder / "control_v11e_sd15_shuffle")
     control_net(Family.SD15, seed=3).save_pretrained(folder / "control_v11p_sd15_canny")
     model = tiny_model(Family.SD15, Library({"controlnet": [folder]}))
-    first = ControlUnit(Modality.SHUFFLE, picture(2), end=0.6)
+    first = ControlUnit(Modality.SHUFFLE, random_image(2), end=0.6)
     if alone:
         request = replace(REQUEST, controls=(first,))
         whole = replace(request, controls=(replace(first, end=1.0),))
@@ -212,7 +212,7 @@ def test_an_averaging_net_acts_as_in_the_plain_pipeline_and_leaves_its_neighbour
         assert torch.allclose(generate(model, before).images, generate(model, after).images, atol=1e-4)
 
 
-def test_flux_nets_of_different_depth_stand_together(tmp_path: Path) -> None:
+def test_flux_nets_of_different_depth_can_be_combined(tmp_path: Path) -> None:
     folder = tmp_path / "controlnet"
     control_net(Family.FLUX_DEV, seed=3).save_pretrained(folder / "FLUX.1-dev-Controlnet-Canny")
     net = control_net(Family.FLUX_DEV, seed=13)
@@ -235,7 +235,7 @@ def test_each_flux_net_gives_its_residuals_to_the_blocks_it_was_made_for() -> No
     transformer.transformer_blocks.extend(flux_transformer().transformer_blocks[:1])  # three
     deep = control_net(Family.FLUX_DEV, num_layers=3)
     nets = [deep, control_net(Family.FLUX_DEV, seed=13), xlabs_net(seed=23)]
-    maps = [picture(seed).movedim(-1, 1) for seed in range(3)]
+    maps = [random_image(seed).movedim(-1, 1) for seed in range(3)]
     tokens = (SIZE // 16) ** 2
     rows, columns = torch.meshgrid(torch.arange(SIZE // 16), torch.arange(SIZE // 16), indexing="ij")
     inputs = {
@@ -259,13 +259,13 @@ def test_each_flux_net_gives_its_residuals_to_the_blocks_it_was_made_for() -> No
         alone = [net(**inputs, controlnet_cond=hint) for net, hint in zip(nets, hints, strict=True)]
     (a, single_a), (b, single_b), (c, none) = alone
     assert none is None
-    # Of two for three blocks InstantX's first serves two neighbours; XLabs' come in turn.
+    # With two residuals for three blocks, InstantX's first one goes to two neighbors; XLabs' take turns.
     for block, (x, y, z) in zip(double, [(a[0], b[0], c[0]), (a[1], b[0], c[1]), (a[2], b[1], c[0])], strict=True):
         assert torch.equal(block, x + y + z)
     assert [torch.equal(block, single_a[0] + single_b[0]) for block in single] == [True, True]
 
 
-def test_flux_nets_that_encode_maps_themselves_stand_beside_others_in_either_order(tmp_path: Path) -> None:
+def test_flux_nets_that_encode_maps_themselves_can_be_combined_with_others_in_either_order(tmp_path: Path) -> None:
     folder = tmp_path / "controlnet"
     xlabs_net().save_pretrained(folder / "flux-canny-controlnet-v3")
     control_net(Family.FLUX_DEV, seed=13).save_pretrained(folder / "FLUX.1-dev-Controlnet-Depth")

@@ -43,7 +43,7 @@ def test_a_reference_moves_the_palette_of_the_result_to_its_own(figures: DemoFig
     assert distances["with"] <= 0.5 * distances["without"]
 
 
-def test_two_controls_together_lose_little(figures: DemoFigures) -> None:
+def test_two_controls_together_are_followed_almost_as_well_as_alone(figures: DemoFigures) -> None:
     pair = figures.pair()
     assert pair["canny in pair"] >= 0.85 * pair["canny alone"]
     assert pair["openpose in pair"] >= 0.85 * pair["openpose alone"]

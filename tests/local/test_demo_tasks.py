@@ -1,4 +1,4 @@
-"""What the tasks, masks, windows and LoRAs do to pictures, seen on the embedded model."""
+"""The effect of tasks, masks, windows and LoRAs on images of the embedded model."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def image(demo: LocalModel, wanted: GenerationRequest) -> Tensor:
     return generate(demo, wanted).images
 
 
-def uint8(picture: Tensor) -> Tensor:
-    return (picture[0] * 255).round().byte()
+def uint8(result: Tensor) -> Tensor:
+    return (result[0] * 255).round().byte()
 
 
-def found(picture: Tensor, scene: Scene, columns: slice) -> float:
-    """The share of the map's edges in these columns that the picture has within two pixels."""
-    near = cv2.dilate(edges(uint8(picture).numpy()), np.ones((5, 5), np.uint8))[:, columns] > 0
+def found(result: Tensor, scene: Scene, columns: slice) -> float:
+    """The share of the map's edges in these columns that the image has within two pixels."""
+    near = cv2.dilate(edges(uint8(result).numpy()), np.ones((5, 5), np.uint8))[:, columns] > 0
     wanted = scene.canny[:, columns, 0] > 0
     return float((near & wanted).sum() / max(1, wanted.sum()))
 
@@ -65,14 +65,14 @@ def test_a_masked_control_moves_edges_inside_its_mask_only(demo: LocalModel) -> 
         "left": (replace(control, mask=LEFT),),
         "right": (replace(control, mask=1 - LEFT),),
     }.items():
-        pictures = [image(demo, request(n, prompt=scene.caption, controls=controls)) for n in range(2)]
-        results[name] = [sum(found(p, scene, side) for p in pictures) / 2 for side in (left, right)]
+        images = [image(demo, request(n, prompt=scene.caption, controls=controls)) for n in range(2)]
+        results[name] = [sum(found(p, scene, side) for p in images) / 2 for side in (left, right)]
     assert results["left"][0] > results["left"][1] + 0.3
     assert results["right"][1] > results["right"][0] + 0.3
     assert results["left"][0] > results["free"][0] + 0.3
 
 
-def test_little_denoising_stays_near_the_picture_and_much_leaves_it(demo: LocalModel) -> None:
+def test_less_denoise_stays_closer_to_the_initial_image(demo: LocalModel) -> None:
     start = to_tensor(SCENES[0].image)
     distances = []
     for denoise in (0.2, 0.6, 1.0):
@@ -102,8 +102,8 @@ def test_inpainting_follows_a_control_inside_the_mask(demo: LocalModel) -> None:
 def test_a_longer_window_follows_the_map_more_closely(demo: LocalModel) -> None:
     figures = []
     for end in (0.1, 0.4, 1.0):
-        pictures = [uint8(image(demo, request(n, controls=(canny(n, end=end),)))).numpy() for n in range(3)]
-        figures.append(sum(edge_f1(p, s.canny) for p, s in zip(pictures, SCENES, strict=True)))
+        images = [uint8(image(demo, request(n, controls=(canny(n, end=end),)))).numpy() for n in range(3)]
+        figures.append(sum(edge_f1(p, s.canny) for p, s in zip(images, SCENES, strict=True)))
     assert figures[0] < figures[1] < figures[2]
 
 
@@ -114,28 +114,28 @@ def test_a_longer_window_takes_more_of_the_reference(demo: LocalModel) -> None:
         for number in range(3):
             reference = draw_scene(600_000 + number).image
             unit = ImageReference(to_tensor(reference), scale=1.0, end=end)
-            picture = image(demo, request(number, prompt=SCENES[number].colorless_caption, references=(unit,)))
-            total += palette_distance(uint8(picture).numpy(), reference)
+            result = image(demo, request(number, prompt=SCENES[number].colorless_caption, references=(unit,)))
+            total += palette_distance(uint8(result).numpy(), reference)
         distances.append(total)
     assert distances[1] < 0.85 * distances[0]
 
 
-def test_inversion_keeps_the_picture_where_the_prompt_agrees_with_it(demo: LocalModel) -> None:
+def test_inversion_keeps_the_image_where_the_prompt_agrees_with_it(demo: LocalModel) -> None:
     start = to_tensor(SCENES[0].image)
     choice = SchedulerChoice(SchedulerName.DDIM_INVERSE)
     wanted = request(0, guidance_scale=1.0, init_image=start, scheduler=choice, steps=21)
     back = image(demo, wanted)
     fresh = image(demo, request(0, guidance_scale=1.0, steps=21))
     assert (back - start).abs().mean() < 0.5 * (fresh - start).abs().mean()
-    with pytest.raises(InvalidRequest, match="it begins with a picture"):
+    with pytest.raises(InvalidRequest, match="which starts from an image"):
         image(demo, request(0, scheduler=choice))
-    with pytest.raises(InvalidRequest, match="it cannot inpaint"):
+    with pytest.raises(InvalidRequest, match="which cannot inpaint"):
         image(demo, replace(wanted, mask=LEFT))
 
 
 @pytest.fixture
 def reddening(demo: LocalModel, tmp_path: Path) -> Callable[[], LocalModel]:
-    """The demo model with a LoRA trained here: one step of descent that makes every picture redder."""
+    """The demo model with a LoRA trained here: one step of descent that makes every image redder."""
     unet, vae = demo.components["unet"], demo.components["vae"]
     flat = torch.tensor([[0.9, 0.1, 0.1], [0.5, 0.5, 0.5]])[..., None, None].expand(-1, -1, 64, 64)
     with torch.no_grad():
@@ -165,13 +165,13 @@ def test_a_lora_shifts_the_colors_it_was_made_to_shift(demo: LocalModel, reddeni
     before = image(demo, request(0))
     redness = []
     for strength in (0.0, 1.0):
-        picture = image(model, request(0, loras=(Lora("reddening.safetensors", strength=strength),)))
-        redness.append(float((picture[..., 0] - picture[..., 1:].mean(-1)).mean()))
+        result = image(model, request(0, loras=(Lora("reddening.safetensors", strength=strength),)))
+        redness.append(float((result[..., 0] - result[..., 1:].mean(-1)).mean()))
     assert redness[1] > redness[0] + 0.05
     assert torch.equal(image(demo, request(0)), before)
 
 
-def test_twice_the_size_keeps_the_picture_and_both_ways_give_it(demo: LocalModel) -> None:
+def test_both_ways_of_upscaling_keep_the_image(demo: LocalModel) -> None:
     small = image(demo, request(0, width=64, height=64))
     wanted = request(0, width=64, height=64, upscale=True)
     drawn = image(demo, wanted)
@@ -183,7 +183,7 @@ def test_twice_the_size_keeps_the_picture_and_both_ways_give_it(demo: LocalModel
     assert (torch.nn.functional.avg_pool2d(enlarged.movedim(-1, 1), 2).movedim(1, -1) - small).abs().max() < 0.01
 
 
-def test_a_second_drawing_changes_what_the_first_was_to_change(demo: LocalModel) -> None:
+def test_the_second_pass_changes_only_the_masked_part(demo: LocalModel) -> None:
     wide = torch.rand(1, 64, 128, 3, generator=torch.Generator().manual_seed(5))
     mask = torch.zeros(1, 64, 128)
     mask[..., 32:64] = 1  # of a square cut from the middle, the left half
@@ -194,12 +194,12 @@ def test_a_second_drawing_changes_what_the_first_was_to_change(demo: LocalModel)
     assert difference[:60].min() > 0.1 and difference[68:].max() < 1e-4
 
 
-def test_what_keeps_a_picture_from_being_drawn_again_is_said_of_upscale(demo: LocalModel) -> None:
-    with pytest.raises(InvalidRequest, match=r"upscale is on, .* again at 3072x128 .* width is 3072"):
+def test_a_second_pass_that_is_not_possible_is_an_error_of_upscale(demo: LocalModel) -> None:
+    with pytest.raises(InvalidRequest, match=r"upscale is on, .*second pass at 3072x128 .* width is 3072"):
         generate(demo, request(0, width=1536, height=64, upscale=True))
 
 
-def test_a_picture_of_one_step_can_be_drawn_again_at_twice_the_size(demo: LocalModel) -> None:
-    """Half of one step is none: the second pass takes as many as leave one."""
+def test_an_image_of_one_step_can_be_upscaled_in_a_second_pass(demo: LocalModel) -> None:
+    """Denoise 0.5 of one step would be no step, so the second pass takes enough steps to leave one."""
     choice = SchedulerChoice(SchedulerName.LCM)
     assert image(demo, request(0, width=64, height=64, steps=1, scheduler=choice, upscale=True)).shape[1] == 128

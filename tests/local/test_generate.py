@@ -1,4 +1,4 @@
-"""The local engine: what it makes, that it repeats, that it stops, and that it is the plain pipeline underneath."""
+"""The local engine: results are reproducible, equal those of the plain pipeline, and a run can be stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unit(modality: Modality, **changes: object) -> ControlUnit:
 
 CANNY, DEPTH, OPENPOSE = (unit(modality) for modality in MAPS)
 STYLE = ImageReference(torch.from_numpy(draw_scene(8).image).float()[None] / 255)
-PICTURE = torch.from_numpy(SCENE.image).float()[None] / 255
+INIT_IMAGE = torch.from_numpy(SCENE.image).float()[None] / 255
 REQUEST = GenerationRequest(prompt=SCENE.caption, width=128, height=128, steps=4, guidance_scale=4.0, seed=3)
 
 
@@ -73,7 +73,7 @@ def test_the_image_is_that_of_the_plain_diffusers_pipeline(demo: LocalModel, con
     assert torch.equal(image(demo, request), plain_pipeline(demo, request)())
 
 
-def test_strength_zero_is_no_control_at_all(demo: LocalModel) -> None:
+def test_a_control_of_strength_zero_changes_nothing(demo: LocalModel) -> None:
     without = image(demo, REQUEST)
     assert torch.equal(image(demo, replace(REQUEST, controls=(unit(Modality.CANNY, strength=0.0),))), without)
     assert differ(image(demo, replace(REQUEST, controls=(CANNY,))), without)
@@ -87,11 +87,11 @@ def test_every_control_of_a_stack_acts(demo: LocalModel) -> None:
         assert differ(whole, image(demo, replace(REQUEST, controls=rest)))
 
 
-def test_a_drawing_on_paper_makes_the_picture_of_its_lines_and_that_is_said(demo: LocalModel) -> None:
+def test_a_black_on_white_map_is_inverted_with_a_note(demo: LocalModel) -> None:
     drawn = replace(CANNY, image=1 - CANNY.image)
     result = generate(demo, replace(REQUEST, controls=(drawn,)))
     assert torch.equal(result.images, image(demo, replace(REQUEST, controls=(CANNY,))))
-    assert result.notes == ("Canny Control: its map was turned round, as it is dark lines on light paper.",)
+    assert result.notes == ("Canny Control: the map was inverted, as it had dark lines on light paper.",)
     detected = generate(demo, replace(REQUEST, controls=(replace(drawn, detect=Detect.LOCAL),)))
     assert differ(detected.images, result.images) and detected.notes == ()
 
@@ -104,7 +104,7 @@ def test_a_window_changes_when_the_control_acts(demo: LocalModel) -> None:
     assert differ(early, late)
 
 
-def test_reference_scale_zero_is_no_reference_and_the_model_stays_clean(demo: LocalModel) -> None:
+def test_a_reference_of_scale_zero_changes_nothing_and_leaves_the_model_unchanged(demo: LocalModel) -> None:
     without = image(demo, REQUEST)
     assert torch.equal(image(demo, replace(REQUEST, references=(replace(STYLE, scale=0.0),))), without)
     assert differ(image(demo, replace(REQUEST, references=(STYLE,))), without)
@@ -136,7 +136,7 @@ def test_clip_skip_changes_the_embedding(demo: LocalModel) -> None:
     assert differ(image(demo, REQUEST), image(demo, replace(REQUEST, clip_skip=1)))
 
 
-def test_every_step_is_reported_with_a_preview_of_what_comes(demo: LocalModel) -> None:
+def test_every_step_is_reported_with_a_preview_of_the_result(demo: LocalModel) -> None:
     steps: list[tuple[int, int]] = []
     previews: list[torch.Tensor] = []
 
@@ -152,7 +152,7 @@ def test_every_step_is_reported_with_a_preview_of_what_comes(demo: LocalModel) -
     assert likeness > 0.8
 
 
-def test_what_the_listener_raises_stops_the_generation_and_leaves_the_model_usable(demo: LocalModel) -> None:
+def test_an_exception_in_the_listener_stops_the_generation_and_leaves_the_model_usable(demo: LocalModel) -> None:
     class Stopped(Exception):
         pass
 
@@ -173,10 +173,10 @@ def test_what_the_listener_raises_stops_the_generation_and_leaves_the_model_usab
 
 @pytest.mark.parametrize("name", sorted(SchedulerName))
 @pytest.mark.parametrize("karras", [False, True])
-def test_every_scheduler_that_is_offered_runs(demo: LocalModel, name: SchedulerName, karras: bool) -> None:
+def test_every_supported_scheduler_runs(demo: LocalModel, name: SchedulerName, karras: bool) -> None:
     request = replace(REQUEST, scheduler=SchedulerChoice(name, karras))
     if name is SchedulerName.DDIM_INVERSE:
-        request = replace(request, init_image=PICTURE)
+        request = replace(request, init_image=INIT_IMAGE)
     if karras and name not in KARRAS_SIGMAS:
         with pytest.raises(InvalidRequest, match="use_karras_sigmas is on"):
             generate(demo, request)
@@ -190,7 +190,7 @@ def test_every_scheduler_that_is_offered_runs(demo: LocalModel, name: SchedulerN
 
 @pytest.mark.parametrize(("name", "kind"), [(n, k) for n, kinds in ALGORITHM_TYPES.items() for k in sorted(kinds)])
 @pytest.mark.filterwarnings("ignore:.*algorithm_type.*:FutureWarning")
-def test_every_algorithm_type_that_is_offered_runs(demo: LocalModel, name: SchedulerName, kind: AlgorithmType) -> None:
+def test_every_supported_algorithm_type_runs(demo: LocalModel, name: SchedulerName, kind: AlgorithmType) -> None:
     choice = SchedulerChoice(name, algorithm_type=kind)
     assert make_scheduler(choice, demo.scheduler_config).config["algorithm_type"] == kind.value
     assert image(demo, replace(REQUEST, scheduler=choice)).isfinite().all()
@@ -204,22 +204,20 @@ def test_karras_sigmas_change_the_noise_levels(demo: LocalModel, name: Scheduler
     assert not torch.equal(torch.as_tensor(plain.sigmas), torch.as_tensor(karras.sigmas))
 
 
-def test_steps_that_a_scheduler_cannot_do_are_refused(demo: LocalModel) -> None:
+def test_step_counts_that_a_scheduler_does_not_support_are_refused(demo: LocalModel) -> None:
     request = replace(REQUEST, steps=60, scheduler=SchedulerChoice(SchedulerName.LCM))
     with pytest.raises(InvalidRequest, match="LCMScheduler takes at most 50"):
         generate(demo, request)
 
 
-def test_a_control_the_model_has_no_net_for_is_refused_with_the_way_out(demo: LocalModel) -> None:
+def test_a_control_without_a_net_is_refused_with_a_remedy(demo: LocalModel) -> None:
     with pytest.raises(
         InvalidRequest, match=r"control 1 \(hed\)\. It supports canny, depth, openpose, pose\..*into models/controlnet"
     ):
         generate(demo, replace(REQUEST, controls=(replace(CANNY, modality=Modality.HED),)))
 
 
-def test_a_result_that_is_not_a_number_is_an_error_and_not_a_black_image(
-    demo: LocalModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_with_nan_is_an_error_and_not_a_black_image(demo: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = demo.components["vae"].decoder
     broken = decoder.layers[0].weight.data.clone()
     monkeypatch.setattr(decoder.layers[0].weight, "data", torch.full_like(broken, float("nan")))
@@ -248,10 +246,10 @@ def test_an_adapter_that_cannot_be_loaded_leaves_the_model_usable(demo: LocalMod
     ],
     ids=["cuda", "mps"],
 )
-def test_out_of_memory_is_a_sentence(demo: LocalModel, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_out_of_memory_is_a_clear_error(demo: LocalModel, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(*_: object, **__: object) -> None:
         raise error
 
     monkeypatch.setattr(demo.components["vae"].decoder, "forward", fail)
-    with pytest.raises(OutOfMemory, match=r"cpu has too little memory for 1 x 128x128 with 1 controls\. Lower"):
+    with pytest.raises(OutOfMemory, match=r"memory for a batch of 1 at 128x128 \(controls: 1\)\. Reduce"):
         generate(demo, replace(REQUEST, steps=1, controls=(CANNY,)))

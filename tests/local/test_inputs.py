@@ -1,4 +1,4 @@
-"""A mask covers the same of its picture, whatever size it has and however the picture is brought to size."""
+"""A mask covers the same part of its image, whatever its size and however the image is resized."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from controlstack.local.engine.inputs import net_controls, start_inputs
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.model.local_model import LocalModel
 from controlstack.models.families import Family
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 
 WIDE = torch.rand(1, SIZE, 2 * SIZE, 3)
 OUTER_QUARTERS = torch.tensor([1.0, 0, 0, 1]).repeat_interleave(2).expand(1, 8, 8)
 
 
-def test_what_is_cropped_off_the_first_picture_is_cropped_off_its_mask() -> None:
+def test_a_mask_is_cropped_like_its_initial_image() -> None:
     inputs = start_inputs(GenerationRequest("", width=SIZE, height=SIZE, init_image=WIDE, mask=OUTER_QUARTERS))
     assert inputs["mask_image"].shape == (1, 1, SIZE, SIZE)
     assert (inputs["mask_image"][..., 8:-8] == 0).all()
@@ -28,9 +28,7 @@ def test_what_is_cropped_off_the_first_picture_is_cropped_off_its_mask() -> None
 
 
 @pytest.mark.parametrize("resize", Resize)
-def test_the_limit_of_a_control_goes_the_way_of_its_map(
-    stocked: Callable[[Family], LocalModel], resize: Resize
-) -> None:
+def test_the_mask_of_a_control_is_resized_like_its_map(stocked: Callable[[Family], LocalModel], resize: Resize) -> None:
     model = stocked(Family.SD15)
     request = GenerationRequest("", width=SIZE, height=SIZE)
     control = ControlUnit(Modality.CANNY, WIDE, mask=OUTER_QUARTERS, resize=resize)
@@ -41,13 +39,13 @@ def test_the_limit_of_a_control_goes_the_way_of_its_map(
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 32), (32, 8), (64, 128)])
-def test_the_limit_of_a_reference_covers_the_whole_result_whatever_proportions_the_mask_has(
+def test_the_mask_of_a_reference_is_stretched_over_the_whole_result(
     stocked: Callable[[Family], LocalModel], shape: tuple[int, int]
 ) -> None:
     model = stocked(Family.SD15)
     height, width = shape
     outer = ((torch.arange(width) < width // 4) | (torch.arange(width) >= 3 * width // 4)).float()
-    reference = ImageReference(picture(1), mask=outer.expand(1, height, width))
+    reference = ImageReference(random_image(1), mask=outer.expand(1, height, width))
     adapters = [inventory_of(model).adapters[reference.kind]]
     inputs = reference_inputs(model, [reference], adapters, 2 * SIZE, SIZE, guided=True)
     (area,) = inputs["cross_attention_kwargs"]["ip_adapter_masks"]

@@ -1,4 +1,4 @@
-"""LoRAs: both formats act with their strength, stay loaded, and leave the model as it was."""
+"""LoRAs: both formats act with their strength, stay loaded, and leave the model unchanged."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def fresh(tmp_path: Path) -> Callable[[Family], LocalModel]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_lora_acts_by_its_strength_and_leaves_no_trace(fresh: Models, family: Family) -> None:
+def test_a_lora_acts_by_its_strength_and_leaves_the_model_unchanged(fresh: Models, family: Family) -> None:
     model = fresh(family)
     before = image(model)
     full, half = image(model, Lora(DIFFUSERS)), image(model, Lora(DIFFUSERS, strength=0.5))
@@ -105,7 +105,7 @@ def test_the_same_lora_twice_acts_with_the_sum_of_its_strengths(fresh: Models) -
     assert torch.equal(image(model, Lora(DIFFUSERS), Lora(DIFFUSERS, strength=-1.0)), image(model))
 
 
-def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
+def test_a_lora_is_read_once_and_the_oldest_is_evicted(
     fresh: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = fresh(Family.SD15)
@@ -132,22 +132,24 @@ def test_a_lora_is_read_once_and_the_oldest_is_forgotten(
     assert torch.equal(image(model), before)
 
 
-def test_files_that_are_not_there_are_reported_before_anything_runs(fresh: Models, tmp_path: Path) -> None:
+def test_missing_files_are_reported_before_anything_runs(fresh: Models, tmp_path: Path) -> None:
     model = fresh(Family.SD15)
     wanted = (Lora(DIFFUSERS), Lora("gone.safetensors"), Lora(remote_id="style-7"), Lora("unused", strength=0.0))
     request = replace(REQUEST, loras=wanted, vae="nope.safetensors")
     assert [str(problem) for problem in problems(model, request, inventory_of(model))] == [
-        "lora 3 is 'style-7', which is stored with a service. The local engine needs a file: choose one of ComfyUI's "
+        "lora 3 is 'style-7', which is stored with a service. The local engine needs a file. Choose one of ComfyUI's "
         "LoRAs.",
         f"lora 2 is 'gone.safetensors', which is not in {tmp_path}. Put the file there, or choose another one.",
         "vae is 'nope.safetensors', which is not in models/vae. Put the file there, or choose another one.",
     ]
-    with pytest.raises(InvalidRequest, match="for 3 reasons"):
+    with pytest.raises(InvalidRequest, match="There are 3 problems"):
         generate(model, request)
     assert problems(model, replace(REQUEST, loras=wanted[:1]), inventory_of(model)) == []
 
 
-def test_a_lora_for_another_family_is_a_sentence_and_leaves_no_trace(fresh: Models, tmp_path: Path) -> None:
+def test_a_lora_for_another_family_is_a_clear_error_and_leaves_the_model_unchanged(
+    fresh: Models, tmp_path: Path
+) -> None:
     model = fresh(Family.SD15)
     before = image(model)
     for family in (Family.SDXL, Family.FLUX_DEV):
@@ -157,7 +159,7 @@ def test_a_lora_for_another_family_is_a_sentence_and_leaves_no_trace(fresh: Mode
         assert torch.equal(image(model), before)
 
 
-def test_a_broken_file_is_a_sentence(fresh: Models, tmp_path: Path) -> None:
+def test_a_broken_file_is_a_clear_error(fresh: Models, tmp_path: Path) -> None:
     model = fresh(Family.SD15)
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(ModelUnreadable, match=r"broken\.safetensors"):

@@ -1,4 +1,4 @@
-"""Loading: what is found, what is refused, and that broken files are sentences."""
+"""Loading a model: which files are found, which are refused, and clear errors for broken ones."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from controlstack.local.engine.check import capabilities
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.files.load import load_model
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.source import DEMO_MODEL, source_of
 from controlstack.models.families import FACTS, Family
 from controlstack.models.library import Library
 from controlstack.models.net_search import NetSearch
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 from controlstack.tests.local.tiny_models import components, scheduler
 from diffusers import FluxPipeline, StableDiffusionXLPipeline
 from safetensors.torch import load_file, save_file
@@ -84,7 +84,7 @@ def test_nets_come_from_the_controlnet_folders_and_are_found_when_they_are_added
     assert capabilities(model, inventory_of(model)).controls.modalities == {Modality.CANNY}
 
 
-def test_a_net_whose_file_was_replaced_is_read_again_and_the_old_one_forgotten(copy: Path) -> None:
+def test_a_net_is_read_again_if_its_file_was_replaced(copy: Path) -> None:
     model = load(copy)
     canny = inventory_of(model).nets[Modality.CANNY]
     first = control_network(model, canny).module
@@ -102,7 +102,7 @@ def test_a_net_whose_file_was_replaced_is_read_again_and_the_old_one_forgotten(c
     assert gone() is None
 
 
-def test_half_precision_files_are_taken_where_there_are_no_others(copy: Path) -> None:
+def test_half_precision_files_are_used_if_there_are_no_others(copy: Path) -> None:
     for part in ("unet", "vae", "text_encoder", "image_encoder", "controlnet/canny"):
         (weights,) = (copy / part).glob("*.safetensors")
         weights.rename(weights.with_name(weights.name.replace(".safetensors", ".fp16.safetensors")))
@@ -110,7 +110,7 @@ def test_half_precision_files_are_taken_where_there_are_no_others(copy: Path) ->
     assert control_network(model, inventory_of(model).nets[Modality.CANNY]).module.dtype == torch.float32
 
 
-def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"There is no model in .*Choose another model"):
         load(tmp_path)
 
@@ -135,7 +135,7 @@ def test_a_missing_part_is_named(copy: Path) -> None:
         "scheduler/scheduler_config.json",
     ],
 )
-def test_a_corrupt_file_is_a_sentence_with_its_path(copy: Path, file: str) -> None:
+def test_a_corrupt_file_is_an_error_with_its_path(copy: Path, file: str) -> None:
     path = copy / file
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ModelUnreadable, match=rf"{path.parent.name}.* cannot be read \(.*Download the model again"):
@@ -143,18 +143,18 @@ def test_a_corrupt_file_is_a_sentence_with_its_path(copy: Path, file: str) -> No
 
 
 @pytest.mark.parametrize("folder", ["tokenizer", "feature_extractor", "scheduler"])
-def test_a_missing_file_is_a_sentence_with_its_path(copy: Path, folder: str) -> None:
+def test_a_missing_file_is_an_error_with_its_path(copy: Path, folder: str) -> None:
     shutil.rmtree(copy / folder)
     with pytest.raises(ModelUnreadable, match=rf"{folder}.* cannot be read \("):
         load(copy)
 
 
-def test_an_index_that_names_anything_else_is_not_run(copy: Path) -> None:
+def test_classes_that_are_not_allowed_in_an_index_are_refused(copy: Path) -> None:
     index = copy / "model_index.json"
     content = json.loads(index.read_text(encoding="utf-8"))
     for entry, shown in ((["os", "system"], "system"), (None, "nothing"), (["diffusers"], "nothing")):
         index.write_text(json.dumps({**content, "unet": entry}), encoding="utf-8")
-        with pytest.raises(ModelUnreadable, match=rf"has {shown} as its unet: it must be UNet2DConditionModel"):
+        with pytest.raises(ModelUnreadable, match=rf"has {shown} as its unet, but it must be UNet2DConditionModel"):
             load(copy)
 
 
@@ -170,7 +170,7 @@ def test_missing_tensors_are_an_error_and_not_random_numbers(copy: Path, part: s
 
 
 @pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", None])
-def test_another_family_is_a_sentence(copy: Path, kind: str | None) -> None:
+def test_another_family_is_a_clear_error(copy: Path, kind: str | None) -> None:
     index = copy / "model_index.json"
     content = json.loads(index.read_text(encoding="utf-8"))
     del content["_class_name"]
@@ -209,19 +209,19 @@ def test_a_folder_whose_weights_are_of_another_family_than_its_index_says_is_ref
     [
         {},
         {"upscale": True},
-        {"scheduler": SchedulerChoice(SchedulerName.DDIM_INVERSE), "init_image": picture(3)},
+        {"scheduler": SchedulerChoice(SchedulerName.DDIM_INVERSE), "init_image": random_image(3)},
     ],
     ids=["plain", "upscaled", "inverted"],
 )
-def test_nets_and_adapters_are_looked_for_once_a_generation(
+def test_nets_and_adapters_are_searched_once_per_generation(
     stocked: Callable[[Family], LocalModel], monkeypatch: pytest.MonkeyPatch, changes: dict[str, object]
 ) -> None:
     searches: list[str] = []
     for place, name in ((NetSearch, "nets"), (inventory_module, "find_adapters")):
         plain = getattr(place, name)
         monkeypatch.setattr(place, name, lambda *a, plain=plain, name=name: searches.append(name) or plain(*a))
-    controls = (ControlUnit(Modality.CANNY, picture(1)), ControlUnit(Modality.DEPTH, picture(2)))
-    references = (ImageReference(picture(4)), ImageReference(picture(5), kind=ReferenceKind.CHARACTER))
+    controls = (ControlUnit(Modality.CANNY, random_image(1)), ControlUnit(Modality.DEPTH, random_image(2)))
+    references = (ImageReference(random_image(4)), ImageReference(random_image(5), kind=ReferenceKind.CHARACTER))
     request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=2)
     generate(stocked(Family.SD15), replace(request, controls=controls, references=references, **changes))
     assert sorted(searches) == ["find_adapters", "nets"]

@@ -1,4 +1,4 @@
-"""Loaded models stay: going back and forth between two reads neither again."""
+"""Loaded models are cached: switching between two of them reads each once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from controlstack.tests.local.tiny_models import tiny_model
 
 @dataclass
 class Reading:
-    """How often each model was read."""
+    """The number of times each model was read."""
 
     cache: ModelCache
     loads: list[str]
@@ -45,14 +45,14 @@ def test_switching_between_two_models_reads_each_once(reading: Reading) -> None:
     assert models[0] is models[2] and models[1] is models[3]
 
 
-def test_a_third_model_takes_the_place_of_the_one_not_used_for_longest(reading: Reading) -> None:
+def test_a_third_model_replaces_the_least_recently_used_one(reading: Reading) -> None:
     for name in ("a", "b", "a", "c", "a", "b"):
         reading.get(name)
     assert reading.loads == ["a", "b", "c", "b"]
 
 
 @pytest.mark.parametrize("mode", [Offload.NONE, Offload.SEQUENTIAL])
-def test_what_goes_is_gone_before_the_new_one_is_read(reading: Reading, mode: Offload) -> None:
+def test_the_old_model_is_freed_before_the_new_one_is_read(reading: Reading, mode: Offload) -> None:
     model = reading.get("a")
     generate(replace(model, offload=mode), GenerationRequest("a star", width=64, height=64, steps=1))
     gone = weakref.ref(model.denoiser)
@@ -68,7 +68,7 @@ def test_what_goes_is_gone_before_the_new_one_is_read(reading: Reading, mode: Of
     assert seen == [True]
 
 
-def test_a_model_that_cannot_be_read_leaves_the_one_used_last(reading: Reading) -> None:
+def test_a_model_that_cannot_be_read_does_not_evict_the_most_recent_one(reading: Reading) -> None:
     def fail() -> LocalModel:
         raise ModelUnreadable("broken")
 
@@ -80,7 +80,7 @@ def test_a_model_that_cannot_be_read_leaves_the_one_used_last(reading: Reading) 
     assert reading.loads == ["a", "b"]
 
 
-def test_a_file_that_was_replaced_is_another_one(tmp_path: Path) -> None:
+def test_the_stamp_changes_if_a_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"1")
     before = stamp(path)
@@ -89,7 +89,7 @@ def test_a_file_that_was_replaced_is_another_one(tmp_path: Path) -> None:
     assert stamp(path) != before
 
 
-def test_a_folder_changes_with_its_files(tmp_path: Path) -> None:
+def test_the_stamp_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
     (tmp_path / "unet").mkdir()
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(b"1")
@@ -98,7 +98,7 @@ def test_a_folder_changes_with_its_files(tmp_path: Path) -> None:
     assert stamp(tmp_path) != before
 
 
-def test_all_models_are_let_go_at_once(reading: Reading) -> None:
+def test_clear_drops_all_models(reading: Reading) -> None:
     gone = [weakref.ref(reading.get(name).denoiser) for name in ("a", "b")]
     reading.cache.clear()
     assert [model() for model in gone] == [None, None]
@@ -106,7 +106,7 @@ def test_all_models_are_let_go_at_once(reading: Reading) -> None:
     assert reading.loads == ["a", "b", "a"]
 
 
-def test_a_model_that_is_being_loaded_is_not_let_go(reading: Reading) -> None:
+def test_clear_keeps_a_model_that_is_being_loaded(reading: Reading) -> None:
     """A finalizer may run in the middle of loading, in the thread that loads."""
 
     def load() -> LocalModel:

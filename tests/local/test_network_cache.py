@@ -1,4 +1,4 @@
-"""Networks of files stay with a model for as long as they are likely to be used again, and no longer."""
+"""Networks from files stay in the cache of a model while they are likely to be used again, and no longer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from controlstack.core.request import ControlUnit, GenerationRequest, ImageRefer
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.engine.run import Step
-from controlstack.local.files import networks as networks_module
-from controlstack.local.files.networks import control_network, image_encoder
+from controlstack.local.files import request_networks as networks_module
+from controlstack.local.files.request_networks import control_network, image_encoder
 from controlstack.local.model.local_model import KEPT_ADAPTER_SETS, LocalModel
 from controlstack.local.model.network_cache import KEPT_NETWORKS
 from controlstack.models.families import Family
 from controlstack.models.library import Library
-from controlstack.tests.local.stocked import SIZE, adapters, picture
+from controlstack.tests.local.stocked import SIZE, adapters, random_image
 from controlstack.tests.local.tiny_models import clip_vision, control_net, tiny_model
 from safetensors.torch import save_file
 
@@ -60,7 +60,7 @@ def model(folder: Path) -> LocalModel:
 
 
 def request(*modalities: Modality, **changes: object) -> GenerationRequest:
-    controls = tuple(ControlUnit(modality, picture(1)) for modality in modalities)
+    controls = tuple(ControlUnit(modality, random_image(1)) for modality in modalities)
     asked = GenerationRequest("a star", width=SIZE, height=SIZE, steps=1, guidance_scale=1, controls=controls)
     return replace(asked, **changes)
 
@@ -80,7 +80,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         yield read
 
 
-def test_nets_that_were_tried_are_let_go_and_their_memory_with_them(model: LocalModel) -> None:
+def test_nets_that_were_used_before_are_evicted_with_their_memory(model: LocalModel) -> None:
     nets = []
     gc.collect()
     gc.disable()  # what is let go is gone at once, not when Python happens to look for cycles
@@ -102,9 +102,9 @@ def test_the_nets_used_last_are_not_read_again(model: LocalModel, monkeypatch: p
         assert len(read) == KEPT_NETWORKS, "four nets in turn are read once each"
         generate(model, request(others[-1]))
         generate(model, request(first))
-        assert len(read) == KEPT_NETWORKS + 1, "the one used last but one stayed"
+        assert len(read) == KEPT_NETWORKS + 1, "the second most recent one stayed"
         generate(model, request(others[0]))
-        assert read[-1] == NETS[others[0]], "the one not used for longest had to go"
+        assert read[-1] == NETS[others[0]], "the least recently used one was evicted"
 
 
 def test_a_request_keeps_all_of_its_nets_however_many_they_are(
@@ -117,20 +117,20 @@ def test_a_request_keeps_all_of_its_nets_however_many_they_are(
         assert sorted(read) == sorted(NETS[control.modality] for control in many.controls)
 
 
-def test_a_net_of_the_present_request_is_not_let_go_for_another_one_of_it(
+def test_a_net_of_the_current_request_is_not_evicted_for_another_one(
     model: LocalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modalities = list(NETS)
     for modality in modalities[:KEPT_NETWORKS]:
         generate(model, request(modality))
     with reads(monkeypatch) as read:
-        # The new one comes first in the stack, and the one not used for longest behind it.
+        # The new net comes first in the stack, before the least recently used one.
         generate(model, request(modalities[KEPT_NETWORKS], modalities[0]))
     assert read == [NETS[modalities[KEPT_NETWORKS]]]
 
 
-def test_an_image_encoder_is_let_go_as_nets_are(model: LocalModel) -> None:
-    generate(model, request(references=(ImageReference(picture(2)),)))
+def test_image_encoders_are_evicted_like_nets(model: LocalModel) -> None:
+    generate(model, request(references=(ImageReference(random_image(2)),)))
     style = next(iter(inventory_of(model).adapters.values()))
     encoder = ref(image_encoder(model, style)[0].module)
     for modality in list(NETS)[: KEPT_NETWORKS - 1]:
@@ -140,11 +140,11 @@ def test_an_image_encoder_is_let_go_as_nets_are(model: LocalModel) -> None:
     generate(model, request(Modality.MLSD))
     gc.collect()
     assert encoder() is None
-    generate(model, request(references=(ImageReference(picture(2)),)))  # and is read again
+    generate(model, request(references=(ImageReference(random_image(2)),)))  # and is read again
 
 
-def test_sets_of_adapters_are_let_go_but_for_the_last_ones(model: LocalModel) -> None:
-    one = ImageReference(picture(2))
+def test_all_but_the_last_adapter_sets_are_evicted(model: LocalModel) -> None:
+    one = ImageReference(random_image(2))
     projections: list[ref[Any]] = []
     for count in range(1, KEPT_ADAPTER_SETS + 3):
 

@@ -1,4 +1,4 @@
-"""Offloading: the same result in every mode, parts on the device when they compute, one retry when memory runs out."""
+"""Offloading: the same result in every mode, networks on the device when they compute, one retry if memory runs out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODES = (Offload.NONE, Offload.MODEL, Offload.SEQUENTIAL)
 
 @dataclass
 class SmallMemory(PlainMemory):
-    """A device of `total` bytes, which writes down what it is told; its `device` is the CPU."""
+    """A device of `total` bytes, which records the calls; its `device` is the CPU."""
 
     total: int = 2**40
     loads: list[tuple[list[Any], int]] = field(default_factory=list)
@@ -88,7 +88,7 @@ def run(pipeline: StableDiffusionPipeline) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_every_mode_makes_the_same_image_and_leaves_the_networks_as_they_were(
+def test_every_mode_makes_the_same_image_and_leaves_the_networks_unchanged(
     pipeline: StableDiffusionPipeline, mode: Offload
 ) -> None:
     plain = run(pipeline)
@@ -101,20 +101,20 @@ def test_every_mode_makes_the_same_image_and_leaves_the_networks_as_they_were(
     assert not any({"_hf_hook", "forward"} & set(vars(module)) for module in modules)
 
 
-def test_without_offloading_what_has_computed_stays_beside_what_comes(pipeline: StableDiffusionPipeline) -> None:
+def test_without_offloading_all_used_networks_stay_on_the_device(pipeline: StableDiffusionPipeline) -> None:
     memory = SmallMemory(CPU)
     run_offloaded(memory, stages_of(pipeline, memory), Offload.NONE, lambda: run(pipeline))
     assert memory.loads == [(["UNet2DConditionModel"], 100), (["UNet2DConditionModel", "AutoencoderTiny"], 100)]
 
 
-def test_what_is_not_called_is_not_loaded(pipeline: StableDiffusionPipeline) -> None:
+def test_a_network_that_is_not_called_is_not_loaded(pipeline: StableDiffusionPipeline) -> None:
     for mode in MODES:
         memory = SmallMemory(CPU)
         run_offloaded(memory, stages_of(pipeline, memory), mode, lambda: None)
         assert memory.loads == []
 
 
-def test_each_stage_is_loaded_once_when_it_comes(pipeline: StableDiffusionPipeline) -> None:
+def test_each_stage_is_loaded_once_when_it_starts(pipeline: StableDiffusionPipeline) -> None:
     memory = SmallMemory(CPU)
     run_offloaded(memory, stages_of(pipeline, memory), Offload.MODEL, lambda: run(pipeline))
     assert memory.loads == [(["UNet2DConditionModel"], 100), (["AutoencoderTiny"], 10)]
@@ -128,7 +128,7 @@ def test_layer_by_layer_never_loads_the_large_network_as_a_whole(pipeline: Stabl
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:3])
 @pytest.mark.parametrize(("first", "second"), [(Offload.NONE, Offload.MODEL), (Offload.MODEL, Offload.SEQUENTIAL)])
-def test_a_run_that_is_out_of_memory_gets_one_more_in_the_next_mode(
+def test_a_run_out_of_memory_is_repeated_in_the_next_mode(
     pipeline: StableDiffusionPipeline, first: Offload, second: Offload, error: Exception
 ) -> None:
     calls: list[int] = []
@@ -159,7 +159,9 @@ def test_a_run_that_fails_for_another_reason_is_not_repeated(pipeline: StableDif
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_there_is_no_third_run_and_the_networks_stay_usable(pipeline: StableDiffusionPipeline, mode: Offload) -> None:
+def test_a_run_is_repeated_once_only_and_the_networks_stay_usable(
+    pipeline: StableDiffusionPipeline, mode: Offload
+) -> None:
     calls: list[int] = []
 
     def short_of_memory() -> torch.Tensor:
@@ -185,7 +187,7 @@ def test_the_first_mode_that_fits_is_chosen(total: int, mode: Offload) -> None:
     assert choose_offload(stages, gpu, Offload.AUTO) is mode
 
 
-def test_the_users_choice_comes_before_that_of_the_process_and_that_before_what_fits() -> None:
+def test_the_users_offload_mode_comes_before_that_of_the_process_and_that_before_auto() -> None:
     for started in Offload:
         gpu = Gpu(2**40, started)
         stages = [Stage([gpu.manage(linear(2))])]
@@ -194,19 +196,19 @@ def test_the_users_choice_comes_before_that_of_the_process_and_that_before_what_
         assert choose_offload(stages, gpu, Offload.AUTO) is asked
 
 
-def test_on_the_cpu_nothing_is_offloaded_unless_it_is_asked_for() -> None:
+def test_on_the_cpu_nothing_is_offloaded_by_default() -> None:
     memory = SmallMemory(CPU, total=0)
     stages = [Stage([memory.manage(linear(1000))])]
     assert choose_offload(stages, memory, Offload.AUTO) is Offload.NONE
     assert choose_offload(stages, memory, Offload.MODEL) is Offload.MODEL
 
 
-def test_activations_are_those_comfyui_reckons_with() -> None:
+def test_activation_estimates_are_those_of_comfyui() -> None:
     assert denoising_bytes(512, 512, 2, 2, 1.0) == pytest.approx(164e6, rel=0.06)
     assert decoding_bytes(512, 512, 2) == pytest.approx(1.14e9, rel=0.01)
 
 
-def test_plain_memory_moves_the_longest_unused_off_and_only_when_it_must() -> None:
+def test_plain_memory_unloads_the_least_recently_used_only_if_it_must() -> None:
     memory = SmallMemory(CPU, total=100)
     moved: list[int] = []
     unload = memory.unload

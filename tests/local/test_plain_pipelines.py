@@ -1,6 +1,6 @@
 """The engine makes the image of the plain diffusers pipeline, to the last bit, for every family and task.
 
-Documented differences: what is outside of its window or of strength 0 is not run at all; where a picture is inpainted,
+Documented differences: what is outside of its window or of strength 0 is not run at all; where an image is inpainted,
 pixels outside of the mask are the ones that were given; prompts know weights and any length.
 """
 
@@ -17,12 +17,12 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest, ImageReference
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
-from controlstack.local.files.networks import control_network, image_encoder
+from controlstack.local.files.request_networks import control_network, image_encoder
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.pipelines import Task
 from controlstack.local.schedulers.factory import make_scheduler
 from controlstack.models.families import Family
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 from torch import Tensor
 
 pytestmark = pytest.mark.slow
@@ -32,15 +32,15 @@ Models = Callable[[Family], LocalModel]
 FAMILIES = [Family.SD15, Family.SDXL, Family.FLUX_DEV, Family.FLUX_SCHNELL]
 REQUEST = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=4, guidance_scale=3.5, seed=7)
 CONTROLS = (
-    ControlUnit(Modality.CANNY, 0.4 * picture(1), strength=0.8, end=0.5),
-    ControlUnit(Modality.DEPTH, picture(2), strength=1.2, start=0.25),
+    ControlUnit(Modality.CANNY, 0.4 * random_image(1), strength=0.8, end=0.5),
+    ControlUnit(Modality.DEPTH, random_image(2), strength=1.2, start=0.25),
 )
 STARTS: dict[Task, dict[str, Any]] = {
     Task.TEXT_TO_IMAGE: {},
-    Task.IMAGE_TO_IMAGE: {"init_image": picture(3), "denoise": 0.75},
-    Task.INPAINT: {"init_image": picture(3), "denoise": 1.0, "mask": torch.ones(1, SIZE, SIZE)},
+    Task.IMAGE_TO_IMAGE: {"init_image": random_image(3), "denoise": 0.75},
+    Task.INPAINT: {"init_image": random_image(3), "denoise": 1.0, "mask": torch.ones(1, SIZE, SIZE)},
 }
-# What a script would write down: the class for each case, with and without nets.
+# The class that a script would use for each case, with and without nets.
 PLAIN = {
     (Family.SD15, Task.TEXT_TO_IMAGE): ("StableDiffusionPipeline", "StableDiffusionControlNetPipeline"),
     (Family.SD15, Task.IMAGE_TO_IMAGE): ("StableDiffusionImg2ImgPipeline", "StableDiffusionControlNetImg2ImgPipeline"),
@@ -104,7 +104,7 @@ def plain(model: LocalModel, request: GenerationRequest, task: Task, **more: Any
 
 
 def shown(image: Tensor, flux: bool) -> Tensor:
-    """A map as a pipeline takes it: FLUX's take pictures in 0..1, and tensors in -1..1."""
+    """A map as a pipeline takes it: FLUX's take images in 0..1, and tensors in -1..1."""
     planes = image.movedim(-1, 1)
     return 2 * planes - 1 if flux else planes
 
@@ -121,9 +121,9 @@ def test_the_image_is_that_of_the_plain_pipeline(stocked: Models, family: Family
 
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL, Family.FLUX_DEV])
-def test_a_map_counts_as_the_picture_that_a_script_would_give(stocked: Models, family: Family) -> None:
+def test_a_map_gives_the_result_of_the_same_pil_image_in_a_script(stocked: Models, family: Family) -> None:
     model = stocked(family)
-    image = (picture(1) * 255).round() / 255
+    image = (random_image(1) * 255).round() / 255
     request = replace(REQUEST, controls=(ControlUnit(Modality.DEPTH, image),))
     hints = "control_image" if model.facts.flow else "image"
     theirs = plain(model, request, Task.TEXT_TO_IMAGE, **{hints: [_pil(image[0])]})
@@ -141,7 +141,7 @@ def test_an_inpainting_unet_makes_the_image_of_the_plain_pipeline(stocked_inpain
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL, Family.FLUX_DEV])
 def test_two_references_make_the_image_of_the_plain_pipeline(stocked: Models, family: Family) -> None:
     model = stocked(family)
-    references = (ImageReference(picture(4, batch=2), scale=0.8), ImageReference(picture(5), scale=0.4))
+    references = (ImageReference(random_image(4, batch=2), scale=0.8), ImageReference(random_image(5), scale=0.4))
     request = replace(REQUEST, references=references)
     ours = generate(model, request).images
     adapter = next(iter(inventory_of(model).adapters.values()))
@@ -156,12 +156,12 @@ def test_two_references_make_the_image_of_the_plain_pipeline(stocked: Models, fa
     path = adapter.path
     pipeline.load_ip_adapter([str(path.parent)] * 2, subfolder=[""] * 2, weight_name=[path.name] * 2)
     pipeline.set_ip_adapter_scale([0.8, 0.4])
-    pictures = [[_pil(frame) for frame in reference.image] for reference in references]
+    images = [[_pil(frame) for frame in reference.image] for reference in references]
     theirs = pipeline(
         request.prompt,
         width=SIZE,
         height=SIZE,
-        ip_adapter_image=pictures,
+        ip_adapter_image=images,
         num_inference_steps=request.steps,
         guidance_scale=request.guidance_scale,
         generator=torch.Generator().manual_seed(request.seed),

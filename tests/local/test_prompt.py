@@ -80,7 +80,7 @@ def test_flux_prompts_are_encoded_as_the_plain_pipeline_does(models: dict[Family
 
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL, Family.FLUX_DEV])
-def test_a_weight_moves_its_words_and_leaves_the_others(models: dict[Family, LocalModel], family: Family) -> None:
+def test_a_weight_changes_its_own_tokens_only(models: dict[Family, LocalModel], family: Family) -> None:
     model = models[family]
     (plain,), (same,), (heavy,) = (
         encode_prompts(model, [t]) for t in ("red circle", "(red:1.0) circle", "(red:1.5) circle")
@@ -93,7 +93,9 @@ def test_a_weight_moves_its_words_and_leaves_the_others(models: dict[Family, Loc
 
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL])
-def test_prompts_of_different_length_are_encoded_to_one_shape(models: dict[Family, LocalModel], family: Family) -> None:
+def test_prompts_of_different_lengths_get_embeddings_of_one_shape(
+    models: dict[Family, LocalModel], family: Family
+) -> None:
     long, short = encode_prompts(models[family], ["a red circle " * 60, ""])
     assert long.embeds.shape == short.embeds.shape
     assert long.embeds.shape[1] % 77 == 0
@@ -108,7 +110,7 @@ def test_t5_reads_a_prompt_longer_than_it_is_padded_to(models: dict[Family, Loca
     assert not torch.equal(one.embeds, other.embeds)
 
 
-def test_clip_skip_leaves_layers_out(models: dict[Family, LocalModel]) -> None:
+def test_clip_skip_skips_layers(models: dict[Family, LocalModel]) -> None:
     for family in (Family.SD15, Family.SDXL):
         (whole,), (skipped,) = (encode_prompts(models[family], TEXTS[:1], skip) for skip in (0, 1))
         assert not torch.equal(whole.embeds, skipped.embeds)
@@ -130,7 +132,7 @@ def test_a_prompt_is_encoded_once() -> None:
 
 
 @pytest.mark.parametrize("zeros", [True, False])
-def test_an_empty_negative_prompt_of_sdxl_is_what_the_models_index_says(zeros: bool, tmp_path: Path) -> None:
+def test_the_index_decides_whether_an_empty_negative_prompt_of_sdxl_is_zeros(zeros: bool, tmp_path: Path) -> None:
     parts = {**components(Family.SDXL), "scheduler": scheduler(Family.SDXL)}
     StableDiffusionXLPipeline(**parts, force_zeros_for_empty_prompt=zeros).save_pretrained(tmp_path)
     model = load_model(source_of(tmp_path), "tiny", PlainMemory(CPU), torch.float32)
@@ -138,7 +140,7 @@ def test_an_empty_negative_prompt_of_sdxl_is_what_the_models_index_says(zeros: b
     assert bool(inputs["negative_prompt_embeds"].any()) is not zeros
 
 
-def test_a_textual_inversion_is_refused_and_not_read_as_words() -> None:
+def test_a_textual_inversion_is_refused_and_not_encoded_as_words() -> None:
     model = tiny_model(Family.SD15)
     for field in ("prompt", "negative_prompt"):
         request = GenerationRequest(**{"prompt": "a cat", field: "a cat, (embedding:easynegative:1.2)"})

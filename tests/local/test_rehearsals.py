@@ -1,4 +1,4 @@
-"""What the benchmarks are made of works where nobody looks: without a GPU, with tiny networks."""
+"""The parts of the GPU benchmarks work without a GPU, with tiny networks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inventory import inventory_of
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.model.local_model import LocalModel
 from controlstack.models.families import Family
-from controlstack.tests.local.stocked import SIZE, picture
+from controlstack.tests.local.stocked import SIZE, random_image
 
 pytestmark = pytest.mark.slow
 
@@ -33,16 +33,16 @@ def test_the_gpu_benchmark_compares_every_family_with_every_number_of_nets(capsy
     assert [tuple(row[:2]) for row in rows] == [
         (f"{family.value} 64x64", str(nets)) for family in bench_gpu.FAMILIES for nets in (0, 1, 3)
     ]
-    assert {row[-1] for row in rows} == {"yes"}, "the engine makes the plain pipeline's picture"
+    assert {row[-1] for row in rows} == {"yes"}, "the engine makes the plain pipeline's image"
 
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL, Family.FLUX_DEV])
-def test_controls_of_one_net_in_one_call_draw_the_same_but_for_rounding(stocked: Models, family: Family) -> None:
+def test_batching_the_controls_of_one_net_changes_rounding_only(stocked: Models, family: Family) -> None:
     model = stocked(family)
     controls = (
-        ControlUnit(Modality.CANNY, 0.4 * picture(1), strength=0.7, mask=LEFT),
-        ControlUnit(Modality.DEPTH, picture(2)),
-        ControlUnit(Modality.CANNY, 0.4 * picture(3), strength=1.2, end=0.5),
+        ControlUnit(Modality.CANNY, 0.4 * random_image(1), strength=0.7, mask=LEFT),
+        ControlUnit(Modality.DEPTH, random_image(2)),
+        ControlUnit(Modality.CANNY, 0.4 * random_image(3), strength=1.2, end=0.5),
     )
     request = GenerationRequest(
         "a red circle", width=SIZE, height=SIZE, steps=4, guidance_scale=3.5, seed=3, controls=controls

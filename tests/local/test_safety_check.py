@@ -1,4 +1,4 @@
-"""The safety check: diffusers' own verdict, on the finished pictures, each by itself, and never a black one."""
+"""The safety check: diffusers' own verdict, on each finished image alone, and no black images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from controlstack.local.extras.safety_check import CHECKER, SQUARES, load_safety
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.network_cache import NetworkCache
 from controlstack.models.library import Library
-from controlstack.tests.local.stocked import picture
+from controlstack.tests.local.stocked import random_image
 from controlstack.tests.local.test_offload import SmallMemory
 from controlstack.tests.local.tiny_checker import FLAGS_ALL, FLAGS_NONE, tiny_checker, write_checker
 from controlstack.tests.local.tiny_models import CPU, image_processor
@@ -54,9 +54,9 @@ def made(model: LocalModel, **changes: Any) -> Generation:
 
 
 def verdicts(images: Tensor, threshold: float, special: float = FLAGS_NONE) -> list[bool]:
-    """What diffusers' pipelines do with their pictures and their checker."""
-    pictures = VaeImageProcessor.numpy_to_pil(images.numpy())
-    pixels = image_processor()(pictures, return_tensors="pt").pixel_values
+    """The verdicts that diffusers' pipelines get from the checker."""
+    pil_images = VaeImageProcessor.numpy_to_pil(images.numpy())
+    pixels = image_processor()(pil_images, return_tensors="pt").pixel_values
     return tiny_checker(threshold, special)(clip_input=pixels, images=images.numpy().copy())[1]
 
 
@@ -73,7 +73,7 @@ def colors(image: Tensor) -> int:
     return len(torch.unique(image.flatten(0, -2), dim=0))
 
 
-def test_what_is_not_flagged_is_the_image_as_ever(with_checker: WithChecker) -> None:
+def test_an_image_that_is_not_flagged_is_unchanged(with_checker: WithChecker) -> None:
     model = with_checker(FLAGS_NONE)
     result = made(model)
     assert result.flagged == ()
@@ -109,7 +109,7 @@ def test_the_verdict_is_that_of_diffusers_and_each_image_has_its_own(with_checke
     assert result.notes[0].startswith(f"Images {result.flagged[0] + 1}, {result.flagged[1] + 1} of 4 were flagged")
 
 
-def test_what_is_near_a_special_concept_is_flagged_a_little_earlier(with_checker: WithChecker) -> None:
+def test_near_a_special_concept_the_threshold_is_lower(with_checker: WithChecker) -> None:
     plain = generate(with_checker(FLAGS_NONE), REQUEST).images
     just_above = nearness(plain) + 0.005
     for special, flagged in ((FLAGS_NONE, ()), (FLAGS_ALL, (0,))):
@@ -117,9 +117,9 @@ def test_what_is_near_a_special_concept_is_flagged_a_little_earlier(with_checker
         assert made(with_checker(just_above, special)).flagged == flagged
 
 
-def test_the_finished_image_is_looked_at_and_not_the_small_one(with_checker: WithChecker) -> None:
+def test_the_upscaled_image_is_checked(with_checker: WithChecker) -> None:
     small = generate(with_checker(FLAGS_NONE), REQUEST).images
-    other = picture(9, size=128)
+    other = random_image(9, size=128)
     near, far = nearness(fit_image(small, 128, 128, Resize.STRETCH)), nearness(other)
     assert abs(near - far) > 0.01
     model = with_checker((near + far) / 2)
@@ -129,7 +129,7 @@ def test_the_finished_image_is_looked_at_and_not_the_small_one(with_checker: Wit
         assert bool(generate(model, request, options=options).flagged) is flagged
 
 
-def test_previews_show_nothing_before_the_check(with_checker: WithChecker) -> None:
+def test_previews_are_pixelated_before_the_check(with_checker: WithChecker) -> None:
     previews: list[Tensor] = []
 
     def note(step: Step) -> None:
@@ -164,7 +164,7 @@ def test_the_models_own_checker_comes_first(with_checker: WithChecker, tmp_path:
     assert made(replace(model, source=own.parent)).flagged == ()
 
 
-def test_it_is_loaded_once_and_under_the_memorys_management(with_checker: WithChecker) -> None:
+def test_the_checker_is_loaded_once_and_managed_by_the_memory(with_checker: WithChecker) -> None:
     memory = SmallMemory(CPU)
     model = with_checker(FLAGS_ALL, networks=NetworkCache(memory))
     made(model)
@@ -175,9 +175,9 @@ def test_it_is_loaded_once_and_under_the_memorys_management(with_checker: WithCh
     assert loads == [["StableDiffusionSafetyChecker"]] * 2
 
 
-def test_a_stack_of_nets_does_not_take_its_place(with_checker: WithChecker) -> None:
+def test_a_stack_of_nets_does_not_evict_the_checker(with_checker: WithChecker) -> None:
     model = with_checker(FLAGS_NONE, networks=NetworkCache(PlainMemory(CPU), limit=1))
-    stack = tuple(ControlUnit(modality, picture(5, size=64)) for modality in (Modality.CANNY, Modality.DEPTH))
+    stack = tuple(ControlUnit(modality, random_image(5, size=64)) for modality in (Modality.CANNY, Modality.DEPTH))
     made(model, controls=stack)
     checker = load_safety_check(model).checker
     made(model, controls=stack, seed=4)
@@ -189,12 +189,12 @@ def test_the_precision_of_the_model_does_not_change_the_verdict(demo: LocalModel
     model = replace(demo, library=Library({"diffusers": [tmp_path]}), dtype=torch.float16)
     check = load_safety_check(model)
     assert {parameter.dtype for parameter in check.checker.module.parameters()} == {torch.float32}
-    assert check.flagged(picture(1)) == (0,)
+    assert check.flagged(random_image(1)) == (0,)
     (folder / "model.safetensors").rename(folder / "model.fp16.safetensors")
-    assert load_safety_check(model).flagged(picture(1)) == (0,)
+    assert load_safety_check(model).flagged(random_image(1)) == (0,)
 
 
-def test_a_missing_checker_is_a_sentence_before_anything_runs(demo: LocalModel, tmp_path: Path) -> None:
+def test_a_missing_checker_is_an_error_before_anything_runs(demo: LocalModel, tmp_path: Path) -> None:
     model = replace(demo, library=Library({"diffusers": [tmp_path]}))
     steps: list[Step] = []
     with pytest.raises(InvalidRequest) as caught:
@@ -208,7 +208,7 @@ def test_a_missing_checker_is_a_sentence_before_anything_runs(demo: LocalModel, 
     assert generate(model, REQUEST).images.isfinite().all()
 
 
-def test_a_broken_checker_is_a_sentence_before_anything_runs(with_checker: WithChecker, tmp_path: Path) -> None:
+def test_a_broken_checker_is_an_error_before_anything_runs(with_checker: WithChecker, tmp_path: Path) -> None:
     model = with_checker(FLAGS_ALL)
     (root,) = model.library.folders["diffusers"]
     weights = root / CHECKER / "model.safetensors"
@@ -216,7 +216,7 @@ def test_a_broken_checker_is_a_sentence_before_anything_runs(with_checker: WithC
     del tensors["concept_embeds_weights"]
     save_file(tensors, weights, metadata={"format": "pt"})
     steps: list[Step] = []
-    with pytest.raises(ModelUnreadable, match="lack 1 tensors, the first is concept_embeds_weights"):
+    with pytest.raises(ModelUnreadable, match="lack 1 tensors; the first is concept_embeds_weights"):
         generate(model, REQUEST, steps.append, CHECKED)
     shutil.copytree(write_checker(tmp_path / "whole", tiny_checker(FLAGS_ALL)), root / CHECKER, dirs_exist_ok=True)
     (root / CHECKER / "preprocessor_config.json").unlink()
@@ -225,7 +225,7 @@ def test_a_broken_checker_is_a_sentence_before_anything_runs(with_checker: WithC
     assert steps == []
 
 
-def test_too_little_memory_for_the_check_is_a_sentence_and_no_image(
+def test_too_little_memory_for_the_check_is_an_error(
     with_checker: WithChecker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = with_checker(FLAGS_NONE)
@@ -238,7 +238,7 @@ def test_too_little_memory_for_the_check_is_a_sentence_and_no_image(
         made(model)
 
 
-def test_the_log_does_not_speak_of_black_images(with_checker: WithChecker, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_does_not_mention_black_images(with_checker: WithChecker, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     assert made(with_checker(FLAGS_ALL)).flagged == (0,)
     assert "black" not in caplog.text

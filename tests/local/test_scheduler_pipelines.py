@@ -63,15 +63,15 @@ def unet(**options: Any) -> ExactUNet:
     )
 
 
-class PictureVAE(diffusers.AutoencoderKL):
-    """Encodes every picture as `data`."""
+class DataVAE(diffusers.AutoencoderKL):
+    """Encodes every image as `data`."""
 
     def encode(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         return SimpleNamespace(latents=data(self.config["latent_channels"]))
 
 
-def vae(channels: int) -> PictureVAE:
-    return PictureVAE(
+def vae(channels: int) -> DataVAE:
+    return DataVAE(
         block_out_channels=(4,) * 4,
         norm_num_groups=2,
         latent_channels=channels,
@@ -113,7 +113,7 @@ KINDS = {
 
 
 def data(channels: int, seed: int = 5) -> Tensor:
-    """Latents of a picture, drawn from the data."""
+    """Latents of an image, drawn from the data."""
     generator = torch.Generator().manual_seed(seed)
     return MEAN + SPREAD * torch.randn(1, channels, SIDE // 8, SIDE // 8, generator=generator)
 
@@ -213,21 +213,21 @@ def test_an_image_of_a_batch_can_be_made_alone(name: SchedulerName) -> None:
 
 @pytest.mark.parametrize(("denoise", "calls"), [(1.0, 31), (0.5, 15), (0.01, 1)])
 @pytest.mark.parametrize("family", ["SD", "XL"])
-def test_inversion_there_and_back_gives_the_image(family: str, denoise: float, calls: int) -> None:
+def test_inversion_and_sampling_give_the_image_back(family: str, denoise: float, calls: int) -> None:
     inversion = make_inversion(SD15, denoise)
-    picture = data(4)
-    noise = run(family, "text", inversion.inverse, 31, latents=picture, guidance_scale=1.0)
+    start = data(4)
+    noise = run(family, "text", inversion.inverse, 31, latents=start, guidance_scale=1.0)
     assert UNETS[family].calls == calls
     again = run(family, "text", inversion.forward, 31, latents=noise, guidance_scale=1.0)
     assert UNETS[family].calls == calls
-    assert (again - picture).square().mean().sqrt() < 0.2 * SPREAD
+    assert (again - start).square().mean().sqrt() < 0.2 * SPREAD
     if denoise == 1.0:
         assert noise.mean().item() == pytest.approx(0, abs=0.2)
         assert noise.std().item() == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
-def test_inversion_suits_every_spacing_a_model_may_name(spacing: str) -> None:
+def test_inversion_works_with_every_timestep_spacing(spacing: str) -> None:
     inversion = make_inversion({**SD15, "timestep_spacing": spacing}, 1.0)
     for scheduler in (inversion.inverse, inversion.forward):
         scheduler.set_timesteps(21)

@@ -1,4 +1,4 @@
-"""What each scheduler draws with the demo model: it follows the control and the prompt as DPMSolverMultistep does.
+"""Each scheduler follows the control and the prompt on the demo model as well as DPMSolverMultistep does.
 
 Each scheduler gets its `RECOMMENDED_STEPS`, which the node tells the user. LCM loses colors on models that were not
 made for it, which the node says too.
@@ -28,12 +28,12 @@ from controlstack.tools.demo_scenes import draw_scene
 pytestmark = pytest.mark.slow
 
 SCENES = [draw_scene(HELD_OUT + number, objects=1, person=False) for number in range(3)]
-START = draw_scene(HELD_OUT + 500)  # what DDIMInverse begins with: another picture
+START = draw_scene(HELD_OUT + 500)  # what DDIMInverse starts from: another image
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Edge F1 against the control, and the share of pictures whose shape has the color of the prompt."""
+    """Edge F1 against the control, and the share of images whose shape has the color of the prompt."""
 
     control: float
     color: float
@@ -49,9 +49,9 @@ def figures_of(demo: LocalModel, name: SchedulerName, steps: int) -> Figures:
             steps=steps,
             init_image=to_tensor(START.image) if name is SchedulerName.DDIM_INVERSE else None,
         )
-        picture = picture_of(demo, request)
-        scores.append(edge_f1(picture, scene.canny))
-        hits.append(shape_color(picture) == scene.palette.colors[0])
+        image = picture_of(demo, request)
+        scores.append(edge_f1(image, scene.canny))
+        hits.append(shape_color(image) == scene.palette.colors[0])
     return Figures(float(np.mean(scores)), float(np.mean(hits)))
 
 
@@ -70,5 +70,5 @@ def test_control_and_prompt_are_followed_as_with_the_default(
         assert figures.color >= 0.9 * reference.color
 
 
-def test_the_node_says_which_methods_want_more() -> None:
+def test_the_tooltip_says_which_schedulers_need_more_steps() -> None:
     assert set(RECOMMENDED_STEPS) | {SchedulerName.LCM, SchedulerName.DDIM_INVERSE} == set(NOTES)

@@ -14,7 +14,7 @@ from controlstack.local.schedulers.factory import (
     FLOW_ALGORITHM_TYPES,
     FLOW_UNSUPPORTED,
     KARRAS_SIGMAS,
-    UNSUPPORTED,
+    NAMES,
     make_scheduler,
     scheduler_noise_from,
 )
@@ -59,7 +59,7 @@ def signal_of(scheduler: Any, timestep: float) -> float:
 
 
 def exact_network(scheduler: Any, x: Tensor, timestep: float) -> Tensor:
-    """What a network trained without end on the normal data answers."""
+    """The prediction of a perfect network for the normal data."""
     signal = signal_of(scheduler, timestep)
     noise = (x - signal**0.5 * MEAN) * (1 - signal) ** 0.5 / (signal * SPREAD**2 + 1 - signal)
     if scheduler.config.prediction_type == "epsilon":
@@ -74,7 +74,7 @@ def exact_flow(x: Tensor, sigma: float) -> Tensor:
 
 
 def step_options(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
-    """As diffusers' pipelines find out what a step takes."""
+    """The arguments of a step, as diffusers' pipelines look them up."""
     accepted = inspect.signature(scheduler.step).parameters
     return {"generator": generator} if "generator" in accepted else {}
 
@@ -91,7 +91,7 @@ def sample(scheduler: Any, steps: int, seed: int = 0, numbers: int = 20_000) -> 
 
 
 def sample_flow(scheduler: Any, steps: int, seed: int = 0) -> Tensor:
-    """As diffusers' FLUX pipelines call a scheduler, for a picture of 1024 x 1024."""
+    """As diffusers' FLUX pipelines call a scheduler, for an image of 1024 x 1024."""
     generator = torch.Generator().manual_seed(seed)
     sigmas = list(np.linspace(1.0, 1 / steps, steps))
     scheduler.set_timesteps(sigmas=sigmas, mu=1.15, device="cpu")
@@ -109,8 +109,8 @@ def assert_is_the_data(x: Tensor, name: SchedulerName) -> None:
     assert low <= x.std().item() <= high
 
 
-def test_every_name_is_offered() -> None:
-    assert UNSUPPORTED == {}
+def test_every_scheduler_is_supported() -> None:
+    assert set(SchedulerName) == NAMES
     assert {name for name in SchedulerName if name in FLOW_UNSUPPORTED} == {SchedulerName.DDIM_INVERSE}
 
 
@@ -123,7 +123,7 @@ def test_the_samples_have_the_mean_and_spread_of_the_data(name: SchedulerName, s
 
 
 @pytest.mark.parametrize("name", sorted(KARRAS_SIGMAS))
-def test_karras_levels_give_the_data_too_and_are_other_levels(name: SchedulerName) -> None:
+def test_karras_sigmas_give_the_data_and_differ(name: SchedulerName) -> None:
     plain, karras = (make_scheduler(SchedulerChoice(name, on), SD15) for on in (False, True))
     assert_is_the_data(sample(karras, 21), name)
     plain.set_timesteps(21)
@@ -147,7 +147,7 @@ def test_the_flow_counterpart_gives_the_data(name: SchedulerName, steps: int, mo
 
 
 @pytest.mark.parametrize("name", sorted(KARRAS_SIGMAS))
-def test_karras_levels_suit_a_flow_model_too(name: SchedulerName) -> None:
+def test_karras_sigmas_give_the_data_on_a_flow_model(name: SchedulerName) -> None:
     plain, karras = (make_scheduler(SchedulerChoice(name, on), FLUX) for on in (False, True))
     assert_is_the_data(sample_flow(karras, 31), name)
     sample_flow(plain, 31)
@@ -163,7 +163,7 @@ def test_every_algorithm_type_of_a_flow_model_gives_the_data(name: SchedulerName
 
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 @pytest.mark.parametrize("name", [SchedulerName.DDIM, SchedulerName.IPNDM])
-def test_steps_of_one_length_meet_their_timesteps(name: SchedulerName, spacing: str) -> None:
+def test_schedulers_with_a_constant_stride_hit_their_timesteps(name: SchedulerName, spacing: str) -> None:
     scheduler = make_scheduler(SchedulerChoice(name), {**SD15, "timestep_spacing": spacing})
     scheduler.set_timesteps(21)
     distances = scheduler.timesteps[:-1] - scheduler.timesteps[1:]

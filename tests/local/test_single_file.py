@@ -1,4 +1,4 @@
-"""Single files: every tensor of an original-layout checkpoint arrives, in every packing people have, offline."""
+"""Single files: every tensor of a checkpoint in an original layout is loaded, in every common packing, offline."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.engine.model_cache import stamp
 from controlstack.local.files.assemble import network_class
 from controlstack.local.files.load import load_model
+from controlstack.local.files.request_networks import autoencoder
 from controlstack.local.files.single_file import tokenizers
 from controlstack.local.model.family_configs import CONFIGS, family_configs
 from controlstack.local.model.local_model import LocalModel
@@ -70,7 +71,7 @@ def equal(a: torch.nn.Module, b: torch.nn.Module, dtype: torch.dtype = torch.flo
 
 
 @pytest.mark.parametrize("family", FACTS)
-def test_every_tensor_of_a_whole_checkpoint_arrives(family: Family, own: Library) -> None:
+def test_every_tensor_of_a_checkpoint_is_loaded(family: Family, own: Library) -> None:
     parts = components(family)
     model = load(write(own, "checkpoints/all.safetensors", stored(checkpoint(family, parts))), own)
     assert model.family is family
@@ -104,7 +105,7 @@ def test_unets_are_read_as_diffusers_itself_reads_them(family: Family, own: Libr
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("kept", [torch.float16, torch.bfloat16])
-def test_half_precision_files_are_read_into_the_precision_that_was_asked_for(
+def test_half_precision_files_are_loaded_in_the_requested_dtype(
     dtype: torch.dtype, kept: torch.dtype, own: Library
 ) -> None:
     parts = components()
@@ -114,7 +115,7 @@ def test_half_precision_files_are_read_into_the_precision_that_was_asked_for(
         assert {tensor.dtype for tensor in model.components[name].parameters()} == {dtype}
 
 
-def test_plain_fp8_is_read_as_numbers(own: Library) -> None:
+def test_unscaled_fp8_is_converted(own: Library) -> None:
     parts = components(Family.FLUX_DEV)
     fp8 = torch.float8_e4m3fn
     path = write(own, "checkpoints/fp8.safetensors", stored(checkpoint(Family.FLUX_DEV, parts), fp8))
@@ -135,7 +136,7 @@ def test_scaled_fp8_is_multiplied_by_its_scale(family: Family, spelling: str, ow
 
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.FLUX_DEV])
-def test_weights_can_rest_in_8_bits_and_compute_in_more(family: Family, own: Library) -> None:
+def test_weights_can_be_stored_in_8_bits_and_computed_in_more(family: Family, own: Library) -> None:
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(family, components(family))))
     full, small = (
         load_model(source_of(path, own), "test", CPU, torch.float32, own, storage)
@@ -166,7 +167,7 @@ def test_an_inpainting_checkpoint_keeps_its_nine_channels(own: Library) -> None:
     assert capabilities(model, inventory_of(model)).init_images.mask_required
 
 
-def test_marks_of_velocity_prediction_reach_the_scheduler(own: Library) -> None:
+def test_markers_of_velocity_prediction_reach_the_scheduler(own: Library) -> None:
     parts = components(Family.SDXL)
     marked = {**checkpoint(Family.SDXL, parts), "v_pred": torch.ones(1), "ztsnr": torch.ones(1)}
     config = load(write(own, "checkpoints/v.safetensors", stored(marked)), own).scheduler_config
@@ -177,7 +178,7 @@ def test_marks_of_velocity_prediction_reach_the_scheduler(own: Library) -> None:
 
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.FLUX_DEV, Family.FLUX_SCHNELL])
-def test_what_a_bare_denoiser_lacks_is_found_by_its_header(family: Family, own: Library) -> None:
+def test_missing_parts_of_a_denoiser_file_are_found_by_their_headers(family: Family, own: Library) -> None:
     parts = components(family)
     path = write_parts(own, family, parts)
     write(own, "text_encoders/a_stranger.safetensors", {"shared.weight": torch.zeros(4, 4)})
@@ -190,9 +191,7 @@ def test_what_a_bare_denoiser_lacks_is_found_by_its_header(family: Family, own: 
 
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.FLUX_DEV])
-def test_the_files_of_a_model_are_told_before_it_is_loaded_and_change_with_what_is_found(
-    family: Family, own: Library
-) -> None:
+def test_the_files_of_a_model_are_known_before_it_is_loaded(family: Family, own: Library) -> None:
     parts = components(family)
     path = write_parts(own, family, parts)
 
@@ -223,7 +222,7 @@ def test_a_denoiser_of_diffusers_is_read_from_its_folder(own: Library) -> None:
     assert equal(parts["transformer"], load(folder, own).denoiser)
 
 
-def test_two_encoders_of_one_width_are_told_apart_by_choosing(own: Library) -> None:
+def test_the_user_can_choose_between_two_encoders_of_one_width(own: Library) -> None:
     """The tiny SDXL's two encoders have the same width, unlike the real ones."""
     parts = components(Family.SDXL)
     path = write_parts(own, Family.SDXL, parts)
@@ -234,7 +233,7 @@ def test_two_encoders_of_one_width_are_told_apart_by_choosing(own: Library) -> N
 
 
 @pytest.mark.parametrize("layout", ["original", "diffusers", "diffusers folder"])
-def test_another_vae_takes_the_place_of_the_models_own(layout: str, own: Library) -> None:
+def test_a_chosen_vae_replaces_the_models_own(layout: str, own: Library) -> None:
     other = vae(seed=77)
     name = "other.safetensors"
     if layout == "diffusers folder":
@@ -245,11 +244,11 @@ def test_another_vae_takes_the_place_of_the_models_own(layout: str, own: Library
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(Family.SD15, components())))
     model = load(path, own, parts=Parts(vae=name))
     assert equal(other, model.components["vae"])
-    assert equal(other, load(path, own).vae(name))
-    assert not equal(other, load(path, own).vae())
+    assert equal(other, autoencoder(load(path, own), name).module)
+    assert not equal(other, autoencoder(load(path, own)).module)
 
 
-def test_a_diffusers_model_takes_another_vae_too(own: Library) -> None:
+def test_a_chosen_vae_replaces_that_of_a_diffusers_folder(own: Library) -> None:
     tensors = stored(ldm_vae(vae()))
     write(own, "vae/ae.safetensors", tensors)
     model = load(DEMO_MODEL, own, parts=Parts(vae="ae.safetensors"))
@@ -261,7 +260,7 @@ def test_a_diffusers_model_takes_another_vae_too(own: Library) -> None:
         load(DEMO_MODEL, own, parts=Parts(vae="ae.safetensors"))
 
 
-def test_a_diffusers_model_takes_other_text_encoders_too(own: Library, tmp_path: Path) -> None:
+def test_chosen_text_encoders_replace_those_of_a_diffusers_folder(own: Library, tmp_path: Path) -> None:
     parts = components(Family.SDXL)
     StableDiffusionXLPipeline(**parts, scheduler=scheduler(Family.SDXL)).save_pretrained(tmp_path / "model")
     other = clip_text(seed=70)
@@ -270,7 +269,7 @@ def test_a_diffusers_model_takes_other_text_encoders_too(own: Library, tmp_path:
     assert equal(other, model.components["text_encoder"])
     assert equal(parts["text_encoder_2"], model.components["text_encoder_2"])
     write(own, "text_encoders/vae.safetensors", stored(ldm_vae(vae())))
-    with pytest.raises(ModelUnreadable, match=r"vae\.safetensors is a VAE, not a text encoder\. Choose a file"):
+    with pytest.raises(ModelUnreadable, match=r"vae\.safetensors is a VAE, not a text encoder\. Choose a text encoder"):
         load(tmp_path / "model", own, parts=Parts(text_encoders=("vae.safetensors",)))
 
 
@@ -284,19 +283,19 @@ def test_a_missing_part_is_named_with_the_folder_it_belongs_in(own: Library) -> 
         load(path, own)
 
 
-def test_a_chosen_part_that_is_gone_or_wrong_is_a_sentence(own: Library) -> None:
+def test_a_chosen_part_that_is_missing_or_wrong_is_a_clear_error(own: Library) -> None:
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(Family.SD15, components())))
-    with pytest.raises(ModelNotFound, match=r"'gone\.safetensors' is not in .*vae.* any more\. Put it back"):
+    with pytest.raises(ModelNotFound, match=r"'gone\.safetensors' is not in .*vae.*\. Put it there"):
         load(path, own, parts=Parts(vae="gone.safetensors"))
     write(own, "vae/net.safetensors", stored(hf_text(components()["text_encoder"])))
-    with pytest.raises(ModelUnreadable, match=r"net\.safetensors is a text encoder, not a VAE\. Choose a file"):
+    with pytest.raises(ModelUnreadable, match=r"net\.safetensors is a text encoder, not a VAE\. Choose a VAE"):
         load(path, own, parts=Parts(vae="net.safetensors"))
     write(
         own,
         "vae/wide.safetensors",
         {"decoder.up.0.block.0.norm1.weight": torch.zeros(4), "decoder.conv_in.weight": torch.zeros(8, 16, 3, 3)},
     )
-    with pytest.raises(ModelUnreadable, match=r"has 16 latent channels, and the model has 4: it belongs to another"):
+    with pytest.raises(ModelUnreadable, match=r"has 16 latent channels, but the model has 4. It belongs to another"):
         load(path, own, parts=Parts(vae="wide.safetensors"))
 
 
@@ -316,7 +315,7 @@ def test_a_name_does_not_lead_out_of_its_folder(own: Library, tmp_path: Path) ->
         (lambda t: t.pop("model.diffusion_model.out.2.bias"), r"lacks 1 tensors of its UNet2DConditionModel.*conv_out"),
         (
             lambda t: t.update({"model.diffusion_model.extra.weight": torch.zeros(1)}),
-            "does not know, the first is extra",
+            "does not know; the first is extra",
         ),
         (lambda t: t.update({"model.diffusion_model.out.2.bias": torch.zeros(9)}), "of another shape .* conv_out.bias"),
         (lambda t: t.pop("first_stage_model.decoder.conv_out.bias"), "lacks 1 tensors of its AutoencoderKL"),
@@ -325,14 +324,14 @@ def test_a_name_does_not_lead_out_of_its_folder(own: Library, tmp_path: Path) ->
 def test_tensors_that_are_missing_or_too_many_are_an_error(change: Any, message: str, own: Library) -> None:
     tensors = stored(checkpoint(Family.SD15, components()))
     change(tensors)
-    with pytest.raises(ModelUnreadable, match=rf"broken\.safetensors .*{message}.*download it again"):
+    with pytest.raises(ModelUnreadable, match=rf"broken\.safetensors .*{message}.*Download it again"):
         load(write(own, "checkpoints/broken.safetensors", tensors), own)
 
 
-def test_a_checkpoint_that_is_cut_off_is_a_sentence(own: Library) -> None:
+def test_a_truncated_checkpoint_is_a_clear_error(own: Library) -> None:
     path = write(own, "checkpoints/short.safetensors", stored(checkpoint(Family.SD15, components())))
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ModelUnreadable, match=r"short\.safetensors is cut off: 1000 of its bytes are missing\."):
+    with pytest.raises(ModelUnreadable, match=r"short\.safetensors is truncated: 1000 bytes are missing\."):
         load(path, own)
 
 
@@ -341,7 +340,7 @@ def test_a_checkpoint_that_is_cut_off_is_a_sentence(own: Library) -> None:
     [
         (
             {"model.diffusion_model.joint_blocks.0.x": (4, 4)},
-            "is of the family SD 3\\. The local engine runs SD 1.5, SDXL",
+            "is of the SD 3 family\\. The local engine runs SD 1.5, SDXL",
         ),
         (
             {"control_model.input_hint_block.0.weight": (4, 4), "control_model.zero_convs.0.0.weight": (4, 4)},
@@ -351,11 +350,11 @@ def test_a_checkpoint_that_is_cut_off_is_a_sentence(own: Library) -> None:
         ({"anything": (4, 4)}, "is a file of unknown kind"),
         (
             {"input_blocks.0.0.weight": (4, 8, 3, 3)},
-            r"has 8 input channels, and a .* has 4\. It was made for another task",
+            r"has 8 input channels, but a .* has 4\. It was made for another task",
         ),
     ],
 )
-def test_a_file_that_is_no_model_is_refused_in_words_before_it_is_read(
+def test_a_file_that_is_not_a_model_is_refused_before_it_is_read(
     tensors: dict[str, tuple[int, ...]], message: str, own: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(own, "checkpoints/x.safetensors", {name: torch.zeros(shape) for name, shape in tensors.items()})
@@ -364,7 +363,7 @@ def test_a_file_that_is_no_model_is_refused_in_words_before_it_is_read(
         load(path, own)
 
 
-def test_a_file_without_a_tokenizer_at_hand_says_so(own: Library) -> None:
+def test_a_missing_tokenizer_is_a_clear_error(own: Library) -> None:
     path = write(own, "checkpoints/all.safetensors", stored(checkpoint(Family.SD15, components())))
     with pytest.raises(ModelNotFound, match=r"The CLIP tokenizer is missing\. It is part of ComfyUI"):
         load(path, Library(own.folders, configs=own.configs))

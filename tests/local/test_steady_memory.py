@@ -1,4 +1,4 @@
-"""A long session: memory does not grow, and what did not change is not computed again."""
+"""A long session: memory does not grow, and unchanged inputs are not computed again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def resident() -> float:
     return psutil.Process().memory_info().rss / MEGABYTE
 
 
-def test_fifty_generations_that_alternate_between_two_models_hold_their_memory_and_reuse_what_they_know() -> None:
+def test_fifty_generations_on_two_alternating_models_use_constant_memory_and_their_caches() -> None:
     memory = PlainMemory(torch.device("cpu"))
     models = [load_model(source_of(DEMO_MODEL), f"copy {number}", memory, torch.float32) for number in (1, 2)]
     sizes = []

@@ -1,4 +1,4 @@
-"""Tiled diffusion: one tile is the plain picture, several act where they are, and no seam is left."""
+"""Tiled diffusion: one tile gives the plain image, and several tiles leave no seam."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.engine.options import Options
 from controlstack.local.engine.run import Run, Step
 from controlstack.local.extras.tiled_diffusion import Tile, tiles_of
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.memory.offload import denoising_bytes
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.schedulers.factory import make_scheduler
 from controlstack.models.families import Family
 from controlstack.models.library import Library
-from controlstack.tests.local.stocked import picture
+from controlstack.tests.local.stocked import random_image
 from controlstack.tests.local.tiny_models import control_net, tiny_model
 from torch import Tensor
 
@@ -41,20 +41,20 @@ WIDTH, HEIGHT = 128, 64
 TILES = 3
 LEFT = (torch.arange(WIDTH) < WIDTH // 2).float().expand(1, HEIGHT, WIDTH)
 REQUEST = GenerationRequest("a red circle", width=WIDTH, height=HEIGHT, steps=2, guidance_scale=3.5, seed=3)
-CANNY = ControlUnit(Modality.CANNY, 0.4 * picture(1, size=WIDTH))
-DEPTH = ControlUnit(Modality.DEPTH, picture(2, size=WIDTH))
-START = {"init_image": picture(3, size=WIDTH), "denoise": 0.8}
+CANNY = ControlUnit(Modality.CANNY, 0.4 * random_image(1, size=WIDTH))
+DEPTH = ControlUnit(Modality.DEPTH, random_image(2, size=WIDTH))
+START = {"init_image": random_image(3, size=WIDTH), "denoise": 0.8}
 REFERENCES = (
-    ImageReference(picture(4), scale=0.8, mask=LEFT),
-    ImageReference(picture(5, batch=2), scale=0.5, kind=ReferenceKind.CHARACTER),
+    ImageReference(random_image(4), scale=0.8, mask=LEFT),
+    ImageReference(random_image(5, batch=2), scale=0.5, kind=ReferenceKind.CHARACTER),
 )
-# What a request can ask for, by name; every one of it acts on tiles.
+# The features of a request, by name. Each of them acts on tiles.
 ASKED: dict[str, dict[str, Any]] = {
     "text": {},
-    "picture": START,
+    "init_image": START,
     "inpainting": {**START, "mask": LEFT},
     "one net": {"controls": (CANNY,)},
-    "two nets from a picture": {"controls": (CANNY, replace(DEPTH, mask=LEFT)), **START},
+    "two nets from an image": {"controls": (CANNY, replace(DEPTH, mask=LEFT)), **START},
     "a net in inpainting": {"controls": (CANNY,), **START, "mask": LEFT},
     "references": {"references": REFERENCES},
     "a net, references and a LoRA": {
@@ -66,7 +66,7 @@ ASKED: dict[str, dict[str, Any]] = {
     "inversion": {"controls": (CANNY,), **START, "scheduler": SchedulerChoice(SchedulerName.DDIM_INVERSE)},
 }
 ALSO_SDXL = ("text", "a net in inpainting", "a net, references and a LoRA")
-UNION = ControlUnit(Modality.NORMAL, picture(6, size=WIDTH))
+UNION = ControlUnit(Modality.NORMAL, random_image(6, size=WIDTH))
 UNIONS: dict[str, dict[str, Any]] = {
     "a union net": {"controls": (UNION,)},
     "two maps of a union net and a net": {
@@ -111,9 +111,7 @@ def watched(module: Any) -> Iterator[list[tuple[int, int]]]:
 
 
 @pytest.mark.parametrize(("width", "height", "side"), [(128, 96, 64), (512, 64, 64), (1000, 776, 512), (64, 640, 128)])
-def test_tiles_are_no_larger_than_asked_overlap_and_weigh_one_at_every_place(
-    width: int, height: int, side: int
-) -> None:
+def test_tiles_overlap_are_no_larger_than_the_limit_and_weights_sum_to_one(width: int, height: int, side: int) -> None:
     tiles = tiles_of(width, height, side)
     total = torch.zeros(height // 8, width // 8)
     for tile, weights in tiles.items():
@@ -143,7 +141,7 @@ def test_one_tile_over_everything_makes_exactly_the_image_that_is_made_without(
 
 
 @pytest.mark.parametrize("family", UNETS)
-def test_an_inpainting_unet_sees_tiles_of_mask_and_image_too(stocked_inpainting: Models, family: Family) -> None:
+def test_an_inpainting_unet_gets_tiles_of_mask_and_image(stocked_inpainting: Models, family: Family) -> None:
     model, wanted = stocked_inpainting(family), request("a net in inpainting")
     assert torch.equal(image(model, wanted, 128), image(model, wanted, 0))
     with watched(model.denoiser) as seen:
@@ -152,7 +150,7 @@ def test_an_inpainting_unet_sees_tiles_of_mask_and_image_too(stocked_inpainting:
 
 
 @pytest.mark.parametrize(("family", "name"), IN_TILES)
-def test_neither_the_unet_nor_a_net_sees_more_than_a_tile(stocked: Models, family: Family, name: str) -> None:
+def test_the_unet_and_the_nets_get_one_tile_at_a_time(stocked: Models, family: Family, name: str) -> None:
     model, wanted = stocked(family), request(name)
     nets = [control_network(model, inventory_of(model).nets[control.modality]).module for control in wanted.controls]
     with watched(model.denoiser) as by_unet, watched(nets[0] if nets else torch.nn.Identity()) as by_net:
@@ -165,9 +163,7 @@ def test_neither_the_unet_nor_a_net_sees_more_than_a_tile(stocked: Models, famil
 
 
 @pytest.mark.parametrize("family", UNETS)
-def test_each_part_of_a_hint_is_encoded_once_and_a_net_outside_of_its_window_does_not_run(
-    stocked: Models, family: Family
-) -> None:
+def test_each_tile_of_a_hint_is_encoded_once_and_a_net_runs_only_in_its_window(stocked: Models, family: Family) -> None:
     model = stocked(family)
     nets = [
         control_network(model, inventory_of(model).nets[modality]).module
@@ -186,7 +182,7 @@ def test_each_part_of_a_hint_is_encoded_once_and_a_net_outside_of_its_window_doe
 
 
 @pytest.mark.parametrize("family", UNETS)
-def test_a_control_and_a_reference_act_inside_their_mask_and_nowhere_else(stocked: Models, family: Family) -> None:
+def test_a_control_and_a_reference_act_inside_their_mask_only(stocked: Models, family: Family) -> None:
     model = stocked(family)
     without = latents(model, request())
     right_alone = slice(12, 16)  # the first tiles end at 8, the middle ones, which reach into the mask, at 12
@@ -199,7 +195,7 @@ def test_a_control_and_a_reference_act_inside_their_mask_and_nowhere_else(stocke
 
 
 @pytest.mark.parametrize("family", UNETS)
-def test_a_tile_is_given_its_own_part_of_the_map(stocked: Models, family: Family) -> None:
+def test_a_tile_gets_its_own_part_of_the_map(stocked: Models, family: Family) -> None:
     model = stocked(family)
     changed = CANNY.image.clone()
     changed[:, 112:, 112:] = 1 - changed[:, 112:, 112:]
@@ -212,30 +208,28 @@ def test_a_tile_is_given_its_own_part_of_the_map(stocked: Models, family: Family
     assert there[8:, 8:].float().mean() > 0.5
 
 
-def test_an_averaging_net_is_shown_all_of_its_map_on_every_tile(tmp_path: Path) -> None:
+def test_an_averaging_net_gets_its_whole_map_on_every_tile(tmp_path: Path) -> None:
     shuffle = control_net(Family.SD15, seed=31)
     shuffle.register_to_config(global_pool_conditions=True)
     shuffle.save_pretrained(tmp_path / "control_v11e_sd15_shuffle")
     model = tiny_model(Family.SD15, Library({"controlnet": [tmp_path]}))
-    control = ControlUnit(Modality.SHUFFLE, picture(2, size=WIDTH))
+    control = ControlUnit(Modality.SHUFFLE, random_image(2, size=WIDTH))
     wanted = request(controls=(control,))
     assert torch.equal(image(model, wanted, 128), image(model, wanted, 0))
     corner = control.image.clone()
-    corner[:, 32:64, 96:] = 0  # in the picture, and on the last of its tiles only
+    corner[:, 32:64, 96:] = 0  # in the image, and on the last of its tiles only
     changed = latents(model, request(controls=(replace(control, image=corner),)))
     there = (changed != latents(model, wanted)).any(dim=(0, 1))
     assert there[:, :4].float().mean() > 0.5  # on the first
 
 
 @pytest.mark.parametrize("mode", [Offload.MODEL, Offload.SEQUENTIAL])
-def test_every_mode_of_memory_makes_the_same_image(stocked: Models, mode: Offload) -> None:
+def test_every_offload_mode_makes_the_same_image(stocked: Models, mode: Offload) -> None:
     model, wanted = stocked(Family.SD15), request("a net, references and a LoRA")
     assert torch.equal(image(replace(model, offload=mode), wanted), image(model, wanted))
 
 
-def test_a_run_that_is_out_of_memory_on_a_tile_is_made_once_more(
-    stocked: Models, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_out_of_memory_on_a_tile_is_repeated(stocked: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     model, wanted = replace(stocked(Family.SD15), offload=Offload.MODEL), request("one net")
     expected = image(model, wanted)
     calls: list[int] = []
@@ -253,7 +247,7 @@ def test_a_run_that_is_out_of_memory_on_a_tile_is_made_once_more(
     assert torch.equal(result.images, expected)
 
 
-def test_the_room_beside_the_weights_is_that_of_a_tile(stocked: Models) -> None:
+def test_the_denoising_estimate_is_that_of_a_tile(stocked: Models) -> None:
     model = stocked(Family.SD15)
     _, denoising, decoding, *_ = Run(model, REQUEST, inventory_of(model), TILE).stages()
     assert denoising.activation_bytes == denoising_bytes(TILE, TILE, 2, 4, 1.0)
@@ -264,7 +258,7 @@ def test_the_room_beside_the_weights_is_that_of_a_tile(stocked: Models) -> None:
     )
 
 
-def test_a_run_that_is_stopped_leaves_no_trace(demo: LocalModel) -> None:
+def test_an_interrupted_run_leaves_the_model_unchanged(demo: LocalModel) -> None:
     wanted = replace(REQUEST, steps=2)
     before = image(demo, wanted, 0)
     attributes = [set(vars(module)) for module in demo.denoiser.modules()]
@@ -300,13 +294,13 @@ def test_tokens_are_merged_on_each_tile(demo: LocalModel) -> None:
 
 def test_the_notes_say_how_many_tiles_there_were(demo: LocalModel) -> None:
     (note,) = generate(demo, REQUEST, options=Options(tile_size=TILE)).notes
-    assert note == "The model saw the picture in 3 tiles of 64 pixels at every step."
+    assert note == "Every step was predicted in 3 tiles of 64 pixels."
     assert generate(demo, REQUEST, options=Options(tile_size=128)).notes == ()
 
 
-def test_what_cannot_be_done_is_refused_in_words_with_every_other_problem(demo: LocalModel, stocked: Models) -> None:
+def test_unsupported_tiles_are_reported_with_every_other_problem(demo: LocalModel, stocked: Models) -> None:
     with pytest.raises(
-        InvalidRequest, match=r"cannot work in tiles; only SD 1\.5 and SDXL can\. Set tile_size to 0, or"
+        InvalidRequest, match=r"does not support tiled diffusion; only SD 1\.5 and SDXL do\. Set tile_size to 0, or"
     ):
         image(stocked(Family.FLUX_DEV), REQUEST)
     with pytest.raises(InvalidRequest, match=r"tile_size is 100\. It must be a multiple of 64\. Set it to 128, or"):

@@ -1,4 +1,4 @@
-"""What tiles make of images twice as large as the demo model draws: what is controlled is there, and no seam is."""
+"""Tiled images of twice the training size of the demo model follow their control and have no seams."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ REQUEST = GenerationRequest(
 SCENES = [draw_scene(seed, PALETTE, objects=1, person=False) for seed in (700_007, 700_011, 700_013, 700_018)]
 
 
-def _four(pictures: list[np.ndarray]) -> np.ndarray:
-    return np.vstack([np.hstack(pictures[:2]), np.hstack(pictures[2:])])
+def _four(images: list[np.ndarray]) -> np.ndarray:
+    return np.vstack([np.hstack(images[:2]), np.hstack(images[2:])])
 
 
 WORLD = _four([scene.image for scene in SCENES])
@@ -44,9 +44,9 @@ def drawn(demo: LocalModel, request: GenerationRequest, tile_size: int = SIZE) -
     return (images[0] * 255).round().byte().numpy()
 
 
-def seam(picture: np.ndarray, *borders: int) -> float:
-    """How many times as steep as elsewhere the picture is at these columns, away from the edges of the map."""
-    steepness = np.abs(np.diff(picture.astype(float), axis=1)).mean(-1)
+def seam(image: np.ndarray, *borders: int) -> float:
+    """How many times as steep as elsewhere the image is at these columns, away from the edges of the map."""
+    steepness = np.abs(np.diff(image.astype(float), axis=1)).mean(-1)
     flat = cv2.dilate(MAP[..., 0], np.ones((9, 9), np.uint8))[:, 1:] == 0
     meets = np.zeros_like(flat)
     meets[:, [border - 1 for border in borders]] = True
@@ -58,24 +58,20 @@ def tiled(demo: LocalModel) -> np.ndarray:
     return drawn(demo, replace(REQUEST, controls=canny(MAP)))
 
 
-def test_a_control_acts_on_a_large_image_as_well_as_on_one_of_the_models_own_size(
-    demo: LocalModel, tiled: np.ndarray
-) -> None:
+def test_a_control_acts_on_a_large_image_as_well_as_at_the_training_size(demo: LocalModel, tiled: np.ndarray) -> None:
     small = replace(REQUEST, width=SIZE, height=SIZE)
     alone = [edge_f1(drawn(demo, replace(small, controls=canny(s.canny)), 0), s.canny) for s in SCENES[:2]]
     assert edge_f1(tiled, MAP) > 0.97 * np.mean(alone) > 0.8
 
 
-def test_tiles_that_overlap_leave_no_seam_where_tiles_that_do_not_leave_one(
-    demo: LocalModel, tiled: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_overlapping_tiles_leave_no_seam(demo: LocalModel, tiled: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiled_diffusion, "_OVERLAP", 0.0)
     cut = drawn(demo, replace(REQUEST, controls=canny(MAP)))
     assert seam(cut, SIZE) > 4
     assert seam(tiled, SIZE // 2, SIZE, 3 * SIZE // 2) < 1.5  # where one of its tiles begins or ends
 
 
-def test_an_enlarged_image_keeps_what_is_in_it(demo: LocalModel) -> None:
+def test_an_enlarged_image_keeps_its_content(demo: LocalModel) -> None:
     small = fit_image(to_tensor(WORLD), SIZE, SIZE, Resize.STRETCH)
     kept = drawn(demo, replace(REQUEST, init_image=small, denoise=0.4))
     there = _four([scene.silhouette for scene in SCENES])

@@ -1,4 +1,4 @@
-"""Token merging: acts while it is asked for, by its share, and leaves no trace."""
+"""Token merging acts by its share while it is on, and leaves the model unchanged."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from controlstack.local.engine.options import Options
 from controlstack.local.extras import token_merging
 from controlstack.local.model.local_model import LocalModel
 from controlstack.models.families import Family
-from controlstack.tests.local.stocked import picture
+from controlstack.tests.local.stocked import random_image
 from torch import Tensor
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def parts(model: LocalModel) -> list[tuple[type, set[str], int]]:
     return [(type(m), set(vars(m)), len(m._forward_pre_hooks)) for m in model.denoiser.modules()]
 
 
-def test_merging_on_the_demo_model_changes_the_image_by_its_share_and_leaves_no_trace(demo: LocalModel) -> None:
+def test_merging_changes_the_image_by_its_share_and_leaves_the_model_unchanged(demo: LocalModel) -> None:
     before = image(demo, 0)
     untouched = parts(demo)
     half, most = image(demo, 0.5), image(demo, 0.75)
@@ -50,7 +50,7 @@ def test_merging_on_the_demo_model_changes_the_image_by_its_share_and_leaves_no_
     assert torch.equal(image(demo, 0.5), half)
 
 
-def test_a_run_that_is_stopped_leaves_no_trace_either(demo: LocalModel) -> None:
+def test_an_interrupted_run_leaves_the_model_unchanged(demo: LocalModel) -> None:
     before, untouched = image(demo, 0), parts(demo)
 
     def stop(step: object) -> None:
@@ -64,7 +64,7 @@ def test_a_run_that_is_stopped_leaves_no_trace_either(demo: LocalModel) -> None:
 
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL])
 @pytest.mark.parametrize("offload", [Offload.NONE, Offload.SEQUENTIAL])
-def test_the_unets_of_both_families_merge_in_every_mode_of_memory(
+def test_the_unets_of_both_families_merge_in_every_offload_mode(
     stocked: Models, family: Family, offload: Offload
 ) -> None:
     model = replace(stocked(family), offload=offload)
@@ -83,8 +83,8 @@ def test_a_seed_gives_the_same_image_whatever_else_draws_random_numbers(demo: Lo
 @pytest.mark.parametrize("family", [Family.SD15, Family.SDXL])
 def test_controls_references_and_loras_act_together_with_it(stocked: Models, family: Family) -> None:
     model = stocked(family)
-    control = ControlUnit(Modality.CANNY, picture(1))
-    everything = {"references": (ImageReference(picture(2)),), "loras": (Lora("diffusers.safetensors"),)}
+    control = ControlUnit(Modality.CANNY, random_image(1))
+    everything = {"references": (ImageReference(random_image(2)),), "loras": (Lora("diffusers.safetensors"),)}
     before = image(model, 0)
     full = image(model, 0.5, controls=(control,), **everything)
     assert differ(full, image(model, 0.5, controls=(control,)))
@@ -105,7 +105,7 @@ def test_the_notes_say_that_tokens_were_merged(demo: LocalModel) -> None:
     assert note == "Token merging (0.5 of the tokens) changed the image."
 
 
-def test_what_cannot_merge_is_refused_in_words(
+def test_models_that_cannot_merge_tokens_are_refused(
     demo: LocalModel, stocked: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Stable Diffusion's safety checker with random weights, small enough to be made in a test, as it lies on the disk."""
+"""Stable Diffusion's safety checker with random weights, small enough for tests, with its files on the disk."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _VISION = {
 
 
 def tiny_checker(threshold: float, special: float = FLAGS_NONE) -> StableDiffusionSafetyChecker:
-    """It flags what is nearer than `threshold` to a concept; 0.01 less will do for what is nearer than `special`."""
+    """A checker that flags images nearer than `threshold` to a concept, or 0.01 less if near a `special` one."""
     torch.manual_seed(30)
     config = CLIPConfig(vision_config=dict(_VISION), text_config={"hidden_size": WIDTH, "num_attention_heads": 4})
     config.projection_dim = WIDTH
     checker = StableDiffusionSafetyChecker(config).eval()
     with torch.no_grad():
-        # Fresh layers see hardly more of a picture than its mean.
+        # Fresh layers see hardly more of an image than its mean.
         for name, parameter in checker.named_parameters():
             if parameter.ndim > 1 and "embed" not in name:
                 torch.nn.init.normal_(parameter, std=0.5)
@@ -43,7 +43,7 @@ def tiny_checker(threshold: float, special: float = FLAGS_NONE) -> StableDiffusi
 
 
 def write_checker(folder: Path, checker: StableDiffusionSafetyChecker, dtype: torch.dtype = torch.float32) -> Path:
-    """The files as they are published: tensors named by the transformers of 2022, the processor's settings beside."""
+    """The files as published: tensors with the names of transformers in 2022, and the settings of the processor."""
     folder.mkdir(parents=True)
     config = {
         "_name_or_path": "clip-vit-large-patch14",

@@ -215,7 +215,7 @@ def union_net(
 
 
 def components(family: Family = Family.SD15, in_channels: int = 4) -> dict[str, Any]:
-    """What a diffusers pipeline of the family is built from, but for its scheduler."""
+    """The components of a diffusers pipeline of the family, without the scheduler."""
     if family.compatible_family is Family.FLUX_DEV:
         return {
             "transformer": flux_transformer(guidance=family is Family.FLUX_DEV),

@@ -1,4 +1,4 @@
-"""Reading headers: only what is declared, once, and every broken file as a sentence."""
+"""Headers are read without weights and once, and every broken file is a clear error."""
 
 from __future__ import annotations
 
@@ -45,23 +45,23 @@ def test_an_unchanged_file_is_read_once_and_a_changed_one_again(net_file: Path) 
 
 
 @pytest.mark.parametrize("kept", [0, 4, 40, -4])
-def test_a_file_that_is_cut_off_is_a_sentence(net_file: Path, kept: int) -> None:
+def test_a_truncated_file_is_a_clear_error(net_file: Path, kept: int) -> None:
     net_file.write_bytes(net_file.read_bytes()[:kept])
     with pytest.raises(
-        ModelUnreadable, match=r"net\.safetensors (cannot be read|is cut off).*Download the model again"
+        ModelUnreadable, match=r"net\.safetensors (cannot be read|is truncated).*Download the model again"
     ):
         facts_of(net_file)
 
 
 @pytest.mark.parametrize("header", [b"[]", b"{", b'{"a": 3}', b'{"a": {"dtype": "F16"}}', b"\xff\xfe"])
-def test_a_header_that_is_none_is_a_sentence(tmp_path: Path, header: bytes) -> None:
+def test_an_invalid_header_is_a_clear_error(tmp_path: Path, header: bytes) -> None:
     path = tmp_path / "odd.safetensors"
     path.write_bytes(struct.pack("<Q", len(header)) + header)
     with pytest.raises(ModelUnreadable, match="cannot be read"):
         facts_of(path)
 
 
-def test_a_file_of_another_format_and_a_missing_one_are_sentences(tmp_path: Path) -> None:
+def test_a_file_of_another_format_and_a_missing_file_are_clear_errors(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"onnx")
     with pytest.raises(ModelUnreadable, match=r"is not a weights file\. Choose one that ends in \.safetensors"):
         facts_of(tmp_path / "model.onnx")
@@ -69,7 +69,7 @@ def test_a_file_of_another_format_and_a_missing_one_are_sentences(tmp_path: Path
         facts_of(tmp_path / "gone.safetensors")
 
 
-def test_all_parts_of_a_divided_model_are_read_and_one_set_of_several(tmp_path: Path) -> None:
+def test_all_shards_of_a_model_are_read_and_one_of_several_variants(tmp_path: Path) -> None:
     names = list(_NET)
     for number, half in enumerate((names[:2], names[2:]), 1):
         tensors = {name: torch.zeros(*[1] * len(_NET[name])) for name in half}

@@ -1,4 +1,4 @@
-"""The verdict over files of every kind people have, by the names and shapes that published files declare."""
+"""Files of every common kind are recognized by the tensor names and shapes of published files."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ _SDXL_CHECKPOINT = {
     **below("conditioner.embedders.1.model.", _CLIP_G),
 }
 
-# what -> its tensors, and what the verdict has to say about them.
+# description -> its tensors, and the expected facts.
 FILES: dict[str, tuple[Shapes, dict]] = {
     "SD 1.5 checkpoint": (
         _SD15_CHECKPOINT,
@@ -385,7 +385,7 @@ def test_the_header_tells_what_a_file_is(what: str) -> None:
     assert facts == replace(facts, **expected)
 
 
-def test_what_a_lora_was_made_for_is_taken_from_its_notes_where_shapes_do_not_tell() -> None:
+def test_the_family_of_a_lora_is_read_from_its_metadata_if_shapes_do_not_tell() -> None:
     shapes: Shapes = {"lora_unet_mid_block_resnets_0_conv1.lora_down.weight": (8, 1280, 3, 3)}
     assert file_facts(header_of(shapes)).family is None
     for note, family in (("sdxl_base_v1-0", Family.SDXL), ("sd_v1", Family.SD15), ("flux1", Family.FLUX_DEV)):
@@ -414,12 +414,12 @@ def test_the_number_format_is_that_of_the_matrices(number_format: str, more: Sha
     assert file_facts(Header({**norms.tensors, **header.tensors})).format is expected
 
 
-def test_the_verdict_is_said_in_words() -> None:
+def test_file_facts_print_as_kind_and_family() -> None:
     assert str(file_facts(header_of(_NET_XL))) == "ControlNet for SDXL"
     assert str(FileFacts(Kind.UNKNOWN)) == "file of unknown kind"
 
 
-def test_the_header_of_a_large_checkpoint_is_judged_quickly(tmp_path: Path) -> None:
+def test_the_header_of_a_large_checkpoint_is_inspected_quickly(tmp_path: Path) -> None:
     block = _SDXL_CHECKPOINT.items()
     many = {f"{name}.{number}" if number else name: shape for number in range(150) for name, shape in block}
     header = header_of(many)

@@ -1,4 +1,4 @@
-"""ComfyUI's model folders: they are walked through when something came or went, and not otherwise."""
+"""ComfyUI's model folders are searched again only if something was added or removed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONG_AGO = 10**9
 
 
 class Walks:
-    """Counts the folders that are walked through."""
+    """Counts the folders that are searched."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -59,13 +59,13 @@ def names(*roots: Path) -> list[str]:
 ALL = ["a.safetensors", "below/deeper/b.sft", "folder"]
 
 
-def test_a_folder_that_did_not_change_is_walked_through_once(root: Path, walks: Walks) -> None:
+def test_an_unchanged_folder_is_searched_once(root: Path, walks: Walks) -> None:
     assert [names(root) for _ in range(5)] == [ALL] * 5
     assert walks.count == 1
 
 
 @pytest.mark.parametrize("place", ["", "below", "below/deeper"])
-def test_a_file_that_comes_or_goes_is_noticed_wherever_it_lies(root: Path, walks: Walks, place: str) -> None:
+def test_an_added_or_removed_file_is_noticed_at_any_depth(root: Path, walks: Walks, place: str) -> None:
     names(root)
     added = root / place / "new.safetensors"
     added.touch()
@@ -83,8 +83,8 @@ def test_a_diffusers_folder_that_loses_its_configuration_is_a_folder_of_files(ro
     assert names(root) == [*ALL[:2], "folder/diffusion_pytorch_model.safetensors"]
 
 
-def test_a_folder_that_changed_just_now_is_not_trusted(root: Path, walks: Walks) -> None:
-    """Two changes within a tick of the clock leave one time."""
+def test_the_listing_of_a_folder_that_changed_just_now_is_not_cached(root: Path, walks: Walks) -> None:
+    """Two changes within the resolution of timestamps have one time."""
     (root / "new.safetensors").touch()
     just_now = (root.stat().st_atime_ns, root.stat().st_mtime_ns)
     names(root)
@@ -94,7 +94,7 @@ def test_a_folder_that_changed_just_now_is_not_trusted(root: Path, walks: Walks)
     assert walks.count == 2
 
 
-def test_a_folder_that_is_not_there_costs_nothing_until_it_is(tmp_path: Path, walks: Walks) -> None:
+def test_a_missing_folder_is_empty_until_it_exists(tmp_path: Path, walks: Walks) -> None:
     root = tmp_path / "later"
     assert names(root) == names(root) == []
     assert walks.count == 1
@@ -105,7 +105,7 @@ def test_a_folder_that_is_not_there_costs_nothing_until_it_is(tmp_path: Path, wa
     assert names(root) == []
 
 
-def test_the_first_of_a_name_wins_and_each_folder_is_walked_through_once(
+def test_the_first_file_of_a_name_wins_and_each_folder_is_searched_once(
     root: Path, tmp_path: Path, walks: Walks
 ) -> None:
     other = tmp_path / "other"

@@ -1,4 +1,4 @@
-"""Nets: known by name, fitted by header, read from every layout, and missed in words."""
+"""ControlNets are found by name and header and read from every layout; a missing one is a clear error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from controlstack.local.engine.generate import generate
 from controlstack.local.engine.inputs import net_kind
 from controlstack.local.engine.inventory import inventory_of
 from controlstack.local.files.controlnet_file import load_net
-from controlstack.local.files.networks import control_network
+from controlstack.local.files.request_networks import control_network
 from controlstack.local.model.local_model import LocalModel
 from controlstack.local.model.source import DEMO_MODEL
 from controlstack.models.families import FACTS, Family
@@ -127,7 +127,7 @@ def test_files_and_folders_are_found_anywhere_below(folder: Path) -> None:
     }
 
 
-def test_a_net_downloaded_right_into_the_folder_hides_none_of_the_others(folder: Path, tmp_path: Path) -> None:
+def test_a_net_directly_in_the_folder_hides_no_other_net(folder: Path, tmp_path: Path) -> None:
     net = control_net()
     write(folder, "control_v11p_sd15_canny.safetensors", net.state_dict())
     net.save_pretrained(folder)
@@ -170,7 +170,7 @@ def test_nets_of_other_families_and_widths_are_not_taken(folder: Path) -> None:
         (Family.FLUX_DEV, 10, Modality.SHUFFLE, None),
     ],
 )
-def test_a_union_net_serves_what_it_knows(
+def test_a_union_net_serves_the_modalities_it_supports(
     family: Family, modes: int, modality: Modality, mode: int | None, folder: Path
 ) -> None:
     write(folder, "some_union.safetensors", union_net(family, modes).state_dict())
@@ -179,7 +179,7 @@ def test_a_union_net_serves_what_it_knows(
     assert net is None or net.union
 
 
-def test_a_net_of_ones_own_comes_before_a_union_and_that_before_something_alike(folder: Path) -> None:
+def test_a_net_for_the_modality_comes_before_a_union_net_and_that_before_a_similar_net(folder: Path) -> None:
     write(folder, "union.safetensors", union_net(Family.SDXL, 8).state_dict())
     write(folder, "tile.safetensors", control_net(Family.SDXL).state_dict())
     found = search(Family.SDXL, folder).nets()
@@ -189,27 +189,27 @@ def test_a_net_of_ones_own_comes_before_a_union_and_that_before_something_alike(
     assert search(Family.SDXL, folder).nets()[Modality.BLUR].name == "tile.safetensors"
 
 
-def test_the_union_net_of_flux_that_takes_no_mode_is_known_by_its_name(folder: Path) -> None:
+def test_the_flux_union_net_without_modes_is_recognized_by_its_name(folder: Path) -> None:
     write(folder, "FLUX.1-dev-ControlNet-Union-Pro-2.0.safetensors", control_net(Family.FLUX_DEV).state_dict())
     found = search(Family.FLUX_DEV, folder).nets()
     assert found[Modality.CANNY].union and found[Modality.CANNY].mode is None
     assert Modality.TILE not in found
 
 
-def test_a_file_that_cannot_be_read_is_left_out_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unreadable_file_is_skipped_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(folder, "canny_broken.safetensors", control_net().state_dict()).write_bytes(b"{")
     (folder / "canny").mkdir()
     (folder / "canny" / "config.json").write_text("{", encoding="utf-8")
     found = search(Family.SD15, folder, width=96, own=DEMO_MODEL / "controlnet").nets()
     assert found[Modality.CANNY].path == DEMO_MODEL / "controlnet" / "canny"
     assert "canny_broken.safetensors cannot be read" in caplog.text
-    assert "It is left out." in caplog.text
+    assert "The file is skipped." in caplog.text
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_chosen_file_takes_the_place_of_the_one_found(folder: Path) -> None:
+def test_a_chosen_file_replaces_the_one_found(folder: Path) -> None:
     for name in ("canny", "my_favourite"):
         write(folder, f"{name}.safetensors", control_net().state_dict())
     chosen = {Modality.CANNY: "my_favourite.safetensors", Modality.SHUFFLE: "canny.safetensors"}
@@ -229,54 +229,54 @@ def test_a_chosen_pickle_is_read(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (lambda: control_net(Family.SDXL).state_dict(), "is a ControlNet for SDXL, and the model is SD 1.5"),
-        (lambda: unet().state_dict(), "is a diffusion model .* for SD 1.5, which is not a ControlNet"),
-        (lambda: {"lora_controlnet": torch.zeros(1), "x.weight": torch.zeros(1)}, "is a Control-LoRA, which is not"),
+        (lambda: control_net(Family.SDXL).state_dict(), "is a ControlNet for SDXL, but the model is SD 1.5"),
+        (lambda: unet().state_dict(), "is a diffusion model .* for SD 1.5, which .* cannot use as a ControlNet"),
+        (lambda: {"lora_controlnet": torch.zeros(1), "x.weight": torch.zeros(1)}, "is a Control-LoRA, which .* cannot"),
     ],
 )
-def test_a_chosen_file_that_does_not_fit_is_a_sentence(tensors: object, message: str, folder: Path) -> None:
+def test_a_chosen_file_that_does_not_fit_is_a_clear_error(tensors: object, message: str, folder: Path) -> None:
     write(folder, "x.safetensors", tensors())  # type: ignore[operator]
-    with pytest.raises(ModelUnreadable, match=rf"x\.safetensors, chosen for canny, {message}.*Choose another net"):
+    with pytest.raises(ModelUnreadable, match=rf"x\.safetensors {message}.*Choose another ControlNet for canny"):
         search(Family.SD15, folder, chosen={Modality.CANNY: "x.safetensors"}).chosen_nets()
     with pytest.raises(ModelNotFound, match=r"'gone\.safetensors' is not in"):
         search(Family.SD15, folder, chosen={Modality.CANNY: "gone.safetensors"}).nets()
 
 
-def test_a_union_net_that_does_not_know_a_modality_cannot_be_chosen_for_it(folder: Path) -> None:
+def test_a_union_net_cannot_be_chosen_for_a_modality_it_does_not_support(folder: Path) -> None:
     write(folder, "union.safetensors", union_net(Family.SDXL, 6).state_dict())
-    with pytest.raises(ModelUnreadable, match="a union net, does not know inpaint"):
+    with pytest.raises(ModelUnreadable, match=r"The union net union\.safetensors does not support inpaint"):
         search(Family.SDXL, folder, chosen={Modality.INPAINT: "union.safetensors"}).nets()
 
 
 # -- missing -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_missing_net_is_said_with_what_was_looked_for_where_and_where_to_get_it(folder: Path) -> None:
+def test_the_error_for_a_missing_net_says_what_was_searched_and_where_to_get_it(folder: Path) -> None:
     write(folder, "canny_xl.safetensors", control_net(Family.SDXL).state_dict())
     (folder / "canny_15.pth").write_bytes(b"")
     text = search(Family.SD15, folder).missing(Modality.CANNY)
     assert text == (
-        f"A ControlNet for SD 1.5 with canny in its name was looked for in {folder}; "
-        "canny_15.pth is a pickle, which is opened only when it is chosen; "
-        "canny_xl.safetensors is a ControlNet for SDXL, and the model is SD 1.5. "
-        "One is lllyasviel/control_v11p_sd15_canny on huggingface.co: put it into models/controlnet, or choose a file "
-        "with a ControlNet Models node, or remove it."
+        f"There is no ControlNet for SD 1.5 with canny in its name in {folder}. "
+        "canny_15.pth is a pickle, which is opened only if you choose it. "
+        "canny_xl.safetensors is a ControlNet for SDXL, but the model is SD 1.5. "
+        "Put lllyasviel/control_v11p_sd15_canny from huggingface.co into models/controlnet, choose a file with a "
+        "ControlNet Models node, or remove the control."
     )
 
 
 @pytest.mark.parametrize("family", FACTS)
 @pytest.mark.parametrize("modality", Modality)
-def test_every_missing_net_has_its_sentence(family: Family, modality: Modality, folder: Path) -> None:
+def test_every_missing_net_has_an_error_text(family: Family, modality: Modality, folder: Path) -> None:
     text = search(family, folder).missing(modality)
-    assert text.startswith(f"A ControlNet for {family.value} with ")
-    assert ("on huggingface.co" in text) == (NETS_OF[modality][0] in NET_SOURCES[family.compatible_family])
+    assert text.startswith(f"There is no ControlNet for {family.value} with ")
+    assert ("from huggingface.co" in text) == (NETS_OF[modality][0] in NET_SOURCES[family.compatible_family])
     assert not set("()?[]*") & set(text.replace(str(folder), ""))
 
 
-def test_the_request_is_refused_with_that_sentence_before_anything_runs(folder: Path) -> None:
+def test_a_request_for_a_missing_net_is_refused_before_anything_runs(folder: Path) -> None:
     model = tiny_model(Family.SDXL, Library({"controlnet": (folder,)}))
     request = GenerationRequest(controls=(ControlUnit(Modality.CANNY, torch.zeros(1, 64, 64, 3)),))
-    with pytest.raises(InvalidRequest, match=r"looked for in .*One is xinsir/controlnet-union-sdxl-1\.0 on hugging"):
+    with pytest.raises(InvalidRequest, match=r"There is no .*Put xinsir/controlnet-union-sdxl-1\.0 from hugging"):
         generate(model, request)
 
 
@@ -327,7 +327,7 @@ def test_flux_nets_are_read_from_single_files(modes: int | None, folder: Path) -
     assert (loaded.union, loaded.config.num_mode) == (modes is not None, modes)
 
 
-def test_a_file_of_xlabs_makes_the_picture_of_its_folder(folder: Path) -> None:
+def test_a_file_of_xlabs_makes_the_image_of_its_folder(folder: Path) -> None:
     net = xlabs_net()
     net.save_pretrained(folder / "folder" / "flux-canny-controlnet-v3")
     (folder / "file").mkdir()
@@ -335,16 +335,16 @@ def test_a_file_of_xlabs_makes_the_picture_of_its_folder(folder: Path) -> None:
     request = GenerationRequest(
         "a red circle", width=64, height=64, steps=2, controls=(ControlUnit(Modality.CANNY, torch.rand(1, 64, 64, 3)),)
     )
-    pictures = []
+    images = []
     for place in ("folder", "file"):
         model = tiny_model(Family.FLUX_DEV, Library({"controlnet": (folder / place,)}))
         assert same(net, control_network(model, inventory_of(model).nets[Modality.CANNY]).module)
-        pictures.append(generate(model, request).images)
-    assert torch.equal(*pictures)
-    assert not torch.equal(pictures[0], generate(model, replace(request, controls=())).images)
+        images.append(generate(model, request).images)
+    assert torch.equal(*images)
+    assert not torch.equal(images[0], generate(model, replace(request, controls=())).images)
 
 
-def test_by_which_conventions_a_flux_net_reads_maps_is_told_from_what_it_is(folder: Path) -> None:
+def test_the_map_convention_of_a_flux_net_follows_from_its_kind(folder: Path) -> None:
     files = {
         "FLUX.1-dev-Controlnet-Depth.safetensors": control_net(Family.FLUX_DEV),
         "FLUX.1-dev-ControlNet-Union-Pro-2.0.safetensors": control_net(Family.FLUX_DEV),
@@ -359,7 +359,7 @@ def test_by_which_conventions_a_flux_net_reads_maps_is_told_from_what_it_is(fold
     assert kinds == [NetKind.FLUX, NetKind.FLUX_UNION_PRO_2, NetKind.FLUX_UNION]
 
 
-def test_a_net_that_lacks_tensors_is_a_sentence(folder: Path) -> None:
+def test_a_net_that_lacks_tensors_is_a_clear_error(folder: Path) -> None:
     tensors = ldm_unet(control_net())
     del tensors["input_hint_block.14.bias"]
     path = write(folder, "canny.safetensors", tensors)
@@ -368,7 +368,7 @@ def test_a_net_that_lacks_tensors_is_a_sentence(folder: Path) -> None:
     tensors = dict(control_net(Family.FLUX_DEV).state_dict())
     del tensors["context_embedder.weight"]
     path = write(folder, "flux.safetensors", tensors)
-    with pytest.raises(ModelUnreadable, match=r"flux\.safetensors has no 'context_embedder\.weight'"):
+    with pytest.raises(ModelUnreadable, match=r"flux\.safetensors has no tensor 'context_embedder\.weight'"):
         load_net(path, flux_transformer().config, torch.float32)
 
 

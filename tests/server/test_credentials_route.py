@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+from controlstack.api_clients.registry import SPECS
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.remote_graphs import info, remote_graph
 from controlstack.tests.server.test_errors import failure
@@ -43,13 +44,7 @@ def profiles(comfy: ComfyServer) -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_every_service_is_told_with_what_is_set_and_from_where(remote_comfy: ComfyServer, services: Services) -> None:
     answer = remote_comfy.get(ROUTE)
-    assert [told["service"] for told in answer["services"]] == [
-        "modelslab",
-        "modelslab_enterprise",
-        "scenario",
-        "qolaba",
-        "image_host",
-    ]
+    assert [told["service"] for told in answer["services"]] == list(SPECS)
     assert profiles(remote_comfy)["scenario", "default"] == {
         "profile": "default",
         "set": True,

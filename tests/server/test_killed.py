@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from controlstack.api_clients.registry import ENDPOINTS
 from controlstack.tests.comfy_server import ComfyServer, comfy_server
 from controlstack.tests.server.graphs import Graph
 from controlstack.tests.server.remote_graphs import NODES, info, remote_nodes, request_graph
-from controlstack.tools.fake_services.running import Services
+from controlstack.tools.fake_services.running import Services, double_class
 
-BOUGHT = [2, 1, 2]  # jobs of the two ModelsLab nodes, of Scenario's, and of the two of Qolaba
+BOUGHT = list(Counter(map(double_class, ENDPOINTS)).values())  # of each double: one job for each of its nodes
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")

@@ -103,14 +103,14 @@ def test_a_chosen_net_runs_and_is_named(comfy_elsewhere: ComfyServer) -> None:
 def test_a_net_of_another_family_is_refused_where_the_model_is_loaded(comfy_elsewhere: ComfyServer) -> None:
     said = message(comfy_elsewhere, with_net(302, canny="xl_canny.safetensors"), "20")
     assert said == (
-        "xl_canny.safetensors, chosen for canny, is a ControlNet for SDXL, and the model is SD 1.5. Choose another net."
+        "xl_canny.safetensors is a ControlNet for SDXL, but the model is SD 1.5. Choose another ControlNet for canny."
     )
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("sd3.safetensors", "sd3.safetensors is of the family SD 3. The local engine runs SD 1.5, SDXL, FLUX.1 dev"),
+        ("sd3.safetensors", "sd3.safetensors is of the SD 3 family. The local engine runs SD 1.5, SDXL, FLUX.1 dev"),
         ("flux.safetensors", "flux.safetensors has 384 input channels, and a diffusion model"),
     ],
 )

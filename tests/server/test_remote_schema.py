@@ -8,19 +8,9 @@ import pytest
 from controlstack.api_clients.registry import find_endpoint
 from controlstack.api_clients.services.options import declared
 from controlstack.tests.comfy_server import ComfyServer
-from controlstack.tests.server.documented_fields import DOCUMENTED_FIELDS
-from controlstack.tools.fake_services.contracts import modelslab, qolaba, scenario
+from controlstack.tests.service_documents import CONTRACTS, DOCUMENTED_FIELDS
 
 EVERY = pytest.mark.parametrize("kind", DOCUMENTED_FIELDS)
-
-# The strict models that the doubles check bodies with were typed in apart from the lists here.
-CONTRACTS = {
-    "ControlStackModelsLab": [modelslab.ControlNetRequest],
-    "ControlStackModelsLabEnterprise": [modelslab.EnterpriseControlNetRequest],
-    "ControlStackScenario": [scenario.GenerateRequest, scenario.GenerateQuery],
-    "ControlStackQolabaControlNet": [qolaba.ControlNetRequest],
-    "ControlStackQolabaImageToImage": [qolaba.ImageToImageRequest],
-}
 
 
 def inputs(comfy: ComfyServer, kind: str) -> dict[str, Any]:

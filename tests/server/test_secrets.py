@@ -12,19 +12,20 @@ from urllib.parse import quote
 
 import pytest
 import requests
+from controlstack.api_clients.registry import ENDPOINTS
 from controlstack.tests.comfy_server import ComfyServer
 from controlstack.tests.server.remote_graphs import NODES, remote_graph
 from controlstack.tools.example_graphs import node
 from controlstack.tools.fake_services import bucket, modelslab, qolaba, scenario
 from controlstack.tools.fake_services.double import Double, Step
 from controlstack.tools.fake_services.loopback_server import AS_USUAL, Fault, Reply, Seen
-from controlstack.tools.fake_services.running import Services
+from controlstack.tools.fake_services.running import Services, double_class
 
 FILED = {
-    "modelslab": {"api_key": modelslab.KEY},
-    "modelslab_enterprise": {"api_key": modelslab.ENTERPRISE_KEY},
-    "scenario": {"api_key": scenario.KEY, "api_secret": scenario.SECRET},
-    "qolaba": {"api_key": qolaba.KEY},
+    endpoint.service: {
+        field: double_class(endpoint).variables[name] for field, name in endpoint.credential_spec.variables[0].items()
+    }
+    for endpoint in ENDPOINTS
 }
 WRONG = {service: {name: f"wrong-{service}-{name}-5Yc8Ue2O" for name in values} for service, values in FILED.items()}
 PATHS = (

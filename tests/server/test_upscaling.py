@@ -22,10 +22,10 @@ from spandrel import ModelLoader
 from torch import Tensor
 
 
-def compact(scale: int, seed: int, colours: int = 3) -> dict[str, Tensor]:
+def compact(scale: int, seed: int, colors: int = 3) -> dict[str, Tensor]:
     """A tiny Real-ESRGAN Compact network: it adds random detail to the enlarged picture."""
     random = torch.Generator().manual_seed(seed)
-    shapes = {"body.0": (8, colours, 3, 3), "body.2": (8, 8, 3, 3), "body.4": (colours * scale**2, 8, 3, 3)}
+    shapes = {"body.0": (8, colors, 3, 3), "body.2": (8, 8, 3, 3), "body.4": (colors * scale**2, 8, 3, 3)}
     tensors = {f"{name}.weight": torch.randn(shape, generator=random) / 12 for name, shape in shapes.items()}
     tensors |= {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
     return tensors | {f"body.{index}.weight": torch.full((8,), 0.2) for index in (1, 3)}
@@ -39,7 +39,7 @@ def upscale_models(comfy: ComfyServer) -> Iterator[Path]:
     save_file(compact(2, seed=1), folder / "twice.safetensors")
     torch.save({"params_ema": compact(4, seed=2)}, folder / "four_times.pth")
     save_file(compact(1, seed=3), folder / "repairs.safetensors")
-    save_file(compact(2, seed=4, colours=1), folder / "gray.safetensors")
+    save_file(compact(2, seed=4, colors=1), folder / "gray.safetensors")
     save_file({"x": torch.zeros(1)}, folder / "another_thing.safetensors")
     (folder / "broken.pth").write_bytes(b"not a model")
     yield folder
@@ -99,7 +99,7 @@ def test_without_upscale_in_the_request_no_model_is_used_or_even_read(run: Run) 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("gone.pth", "'gone.pth' is not in {folder} any more. Put it back there or choose another file."),
+        ("gone.pth", "'gone.pth' is not in {folder}. Put it there, or choose another file."),
         ("repairs.safetensors", "repairs.safetensors (RealESRGAN Compact, 1x, 3 to 3 channels) does not enlarge"),
         ("gray.safetensors", "gray.safetensors (RealESRGAN Compact, 2x, 1 to 1 channels) does not enlarge"),
         ("another_thing.safetensors", "another_thing.safetensors is not an upscale model of a kind known here."),

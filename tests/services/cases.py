@@ -14,11 +14,12 @@ from controlstack.api_clients.jobs.context import Caller, Settings
 from controlstack.api_clients.jobs.journal import Entry, Journal
 from controlstack.api_clients.jobs.results import JobResult
 from controlstack.api_clients.jobs.run import RemoteRequest, RunMode, fetch_job, image_host_for, run_job
-from controlstack.api_clients.registry import find_endpoint
+from controlstack.api_clients.registry import ENDPOINTS
 from controlstack.api_clients.services.endpoint import Endpoint
 from controlstack.core.modality import Modality
 from controlstack.core.request import ControlUnit, GenerationRequest
 from controlstack.tests.api_clients.scripted_service import QUICK, QuickClock, entries, no_resolver
+from controlstack.tools.fake_services.running import double_class, service_name
 
 PICTURE = torch.linspace(0, 1, 256 * 256 * 3).reshape(1, 256, 256, 3)
 CANNY = ControlUnit(Modality.CANNY, PICTURE)
@@ -37,13 +38,26 @@ class Case:
         return self.endpoint.target
 
 
-CASES = (
-    Case(find_endpoint("ModelsLab")),
-    Case(find_endpoint("ModelsLabEnterprise")),
-    Case(find_endpoint("Scenario")),
-    Case(find_endpoint("QolabaControlNet")),
-    Case(find_endpoint("QolabaImageToImage"), replace(REQUEST, controls=(), init_image=PICTURE, denoise=0.6)),
-)
+# What an endpoint may be given, the most usual first.
+REQUESTS = {
+    "control": REQUEST,
+    "init_image": replace(REQUEST, controls=(), init_image=PICTURE, denoise=0.6),
+    "prompt": replace(REQUEST, controls=()),
+}
+
+
+def usual_case(endpoint: Endpoint[Any]) -> Case:
+    """The endpoint with the first of REQUESTS that it accepts, or with the one that its double names."""
+    named = double_class(endpoint).tested_with.get(type(endpoint).__name__)
+    for request in [REQUESTS[named]] if named else REQUESTS.values():
+        if not endpoint.check(request, endpoint.options_type()):
+            return Case(endpoint, request)
+    raise AssertionError(f"{endpoint.target} accepts none of {', '.join(REQUESTS)}. Add one to REQUESTS.")
+
+
+CASES = tuple(map(usual_case, ENDPOINTS))
+ONE_OF_EACH_SERVICE = tuple({service_name(case.endpoint): case for case in reversed(CASES)}.values())[::-1]
+QOLABA = tuple(case for case in CASES if case.endpoint.service == "qolaba")
 
 
 class Account:

@@ -13,13 +13,14 @@ from urllib.parse import quote
 
 import pytest
 from controlstack.core.errors import ControlStackError
+from controlstack.tests.services import cases
 from controlstack.tests.services.cases import CASES, Account, Case
 from controlstack.tools.fake_services.bucket import ACCESS_KEY
 from controlstack.tools.fake_services.double import Step
 from controlstack.tools.fake_services.loopback_server import Reply, Seen
 from controlstack.tools.fake_services.running import Services
 
-QOLABA = pytest.mark.parametrize("case", CASES[3:], ids=str)
+QOLABA = pytest.mark.parametrize("case", cases.QOLABA, ids=str)
 SPELLINGS: dict[str, Callable[[str], str]] = {
     "plain": str,
     "quoted": lambda link: quote(link, safe=""),

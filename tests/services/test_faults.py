@@ -32,16 +32,17 @@ from controlstack.core.errors import (
     ServiceUnreachable,
 )
 from controlstack.tests.api_clients.scripted_service import QUICK, resolver
+from controlstack.tests.services import cases
 from controlstack.tests.services.cases import CASES, Account, Case
 from controlstack.tools.fake_services.double import Double, Step
 from controlstack.tools.fake_services.drawing import one_color
 from controlstack.tools.fake_services.loopback_server import AS_USUAL, Fault, Reply
-from controlstack.tools.fake_services.running import Services
+from controlstack.tools.fake_services.running import Services, double_class
 
 pytestmark = pytest.mark.slow
 
 EVERY = pytest.mark.parametrize("case", CASES, ids=str)
-ONE_OF_EACH_SERVICE = pytest.mark.parametrize("case", [CASES[0], CASES[2], CASES[3]], ids=str)
+ONE_OF_EACH_SERVICE = pytest.mark.parametrize("case", cases.ONE_OF_EACH_SERVICE, ids=str)
 HTML = {"Content-Type": "text/html"}
 BAD_GATEWAY = Reply(b"<html><head><title>502</title></head><h1>502 Bad Gateway</h1></html>", 502, HTML)
 
@@ -62,6 +63,10 @@ def fails(account: Account, services: Services, case: Case, error: type[ControlS
     message = str(caught.value)
     assert not [key for key in services.keys if key in message]
     return message
+
+
+def needs_image_host(case: Case) -> bool:
+    return case.endpoint.needs_image_host(case.endpoint.options_type(**case.options))
 
 
 def statuses(account: Account) -> list[Status]:
@@ -210,15 +215,10 @@ def test_a_redirect_of_the_paid_call_is_not_followed(account: Account, services:
 
 def shapes(step: Step) -> list[Any]:
     """(case, name) of every error that a double knows for this step."""
-    from controlstack.tools.fake_services.modelslab import ModelsLabDouble
-    from controlstack.tools.fake_services.qolaba import QolabaDouble
-    from controlstack.tools.fake_services.scenario import ScenarioDouble
-
-    known = {"scenario": ScenarioDouble.errors, "qolaba": QolabaDouble.errors}
     return [
         pytest.param(case, name, id=f"{case}: {name}")
         for case in CASES
-        for name, shape in known.get(case.endpoint.service, ModelsLabDouble.errors).items()
+        for name, shape in double_class(case.endpoint).errors.items()
         if shape.step is step
     ]
 
@@ -248,19 +248,12 @@ def test_a_failed_job_is_told_in_the_services_words(
     assert double.paid == 1 and double.count(Step.POLL) == 1 and statuses(account) == [Status.FAILED]
 
 
-REFUSED_ACCOUNTS = {
-    "scenario": ["bad key", "credits", "protected"],
-    "qolaba": ["bad key", "bad key, as the documents have it", "validation, by the framework"],
-}
-MODELSLAB_REFUSED = ["bad key, old", "bad key", "credits, old", "credits", "plan"]
-
-
 @pytest.mark.parametrize(
     ("case", "name"),
     [
         pytest.param(case, name, id=f"{case}: {name}")
         for case in CASES
-        for name in REFUSED_ACCOUNTS.get(case.endpoint.service, MODELSLAB_REFUSED)
+        for name in double_class(case.endpoint).account_errors
     ],
 )
 def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
@@ -277,7 +270,7 @@ def test_a_refused_key_while_waiting_leaves_the_paid_job_to_be_fetched(
     assert account.run(case).info["resumed"] and double.paid == 1
 
 
-@pytest.mark.parametrize("case", CASES[3:], ids=str)
+@pytest.mark.parametrize("case", cases.QOLABA, ids=str)
 @pytest.mark.parametrize("said", ["Exhausted balance", "Rate limit exceeded, upgrade your plan"])
 def test_a_job_that_failed_for_the_account_of_who_makes_the_pictures_has_failed(
     account: Account, services: Services, case: Case, said: str
@@ -344,7 +337,7 @@ def test_trouble_at_the_edge_of_a_service_while_waiting_does_not_end_a_paid_job(
     assert account.run(case).info["resumed"] and double.paid == 1
 
 
-@pytest.mark.parametrize("case", CASES[3:], ids=str)
+@pytest.mark.parametrize("case", cases.QOLABA, ids=str)
 @pytest.mark.parametrize("reply", [edge(502, "no respond"), edge(404, "Application not found")], ids=["502", "404"])
 def test_a_new_version_that_starts_behind_the_edge_is_waited_for(
     account: Account, services: Services, case: Case, reply: Reply
@@ -551,11 +544,12 @@ def test_a_picture_that_a_filter_replaced_is_remarked_on(account: Account, servi
 # pictures on their way in
 
 
-UPLOADING = [
-    CASES[0],
-    CASES[1],
-    replace(CASES[2], options={"image_transfer": "upload"}),
-]
+def uploads(case: Case) -> bool:
+    return case.endpoint.upload(b"", "image/png", "picture.png") is not None
+
+
+UPLOAD_OPTIONS = {"Scenario": {"image_transfer": "upload"}}
+UPLOADING = [replace(case, options=UPLOAD_OPTIONS.get(str(case), {})) for case in CASES if uploads(case)]
 
 
 @pytest.mark.parametrize("case", UPLOADING, ids=str)
@@ -568,11 +562,11 @@ def test_an_upload_is_repeated_and_its_failure_costs_nothing(account: Account, s
     assert double.paid == 1 and statuses(account) == [Status.DONE]
 
 
-@pytest.mark.parametrize("case", CASES[3:], ids=str)
+@pytest.mark.parametrize("case", list(filter(needs_image_host, CASES)), ids=str)
 def test_an_image_host_that_refuses_costs_nothing(account: Account, services: Services, case: Case) -> None:
     account.environ["CONTROLSTACK_IMAGE_HOST_SECRET_KEY"] = "another-secret-0123456789"
     assert "SignatureDoesNotMatch" in fails(account, services, case, ServiceError)
-    assert services.qolaba.paid == 0 and account.entries == []
+    assert double_of(services, case).paid == 0 and account.entries == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -580,12 +574,13 @@ def test_a_half_set_image_host_stops_only_the_services_that_need_one(
     account: Account, services: Services, case: Case
 ) -> None:
     del account.environ["CONTROLSTACK_IMAGE_HOST_SECRET_KEY"]
-    if case.endpoint.service != "qolaba":
+    if not needs_image_host(case):
         assert account.run(case).images
         return
     assert "Set both or neither" in fails(account, services, case, CredentialsMissing)
-    with pytest.raises(InvalidRequest, match="must be an address"):
-        account.run(case, options={"image_url": "C:/picture.png"})
+    if case.endpoint.service == "qolaba":
+        with pytest.raises(InvalidRequest, match="must be an address"):
+            account.run(case, options={"image_url": "C:/picture.png"})
 
 
 # stopping

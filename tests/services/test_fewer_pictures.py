@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controlstack.tests.services.cases import CASES, Account, Case
+from controlstack.tests.services.cases import CASES, QOLABA, Account, Case
 from controlstack.tools.fake_services.double import Step
 from controlstack.tools.fake_services.loopback_server import Reply, Seen
 from controlstack.tools.fake_services.running import Services
 
-BATCHES = tuple(replace(case, request=replace(case.request, batch_size=3)) for case in CASES)
+
+def batches(cases: tuple[Case, ...]) -> tuple[Case, ...]:
+    return tuple(replace(case, request=replace(case.request, batch_size=3)) for case in cases)
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def account(services: Services, tmp_path: Path) -> Account:
     return Account(services.environment, tmp_path)
 
 
-@pytest.mark.parametrize("case", BATCHES, ids=str)
+@pytest.mark.parametrize("case", batches(CASES), ids=str)
 @pytest.mark.parametrize("bad", [Reply(b"", 410), Reply(b"<!doctype html><p>log in")], ids=["gone", "web page"])
 def test_one_picture_that_cannot_be_had_keeps_the_others_not_back(
     account: Account, services: Services, case: Case, bad: Reply
@@ -35,7 +37,7 @@ def test_one_picture_that_cannot_be_had_keeps_the_others_not_back(
     assert double.paid == 1
 
 
-@pytest.mark.parametrize("case", BATCHES[3:], ids=str)
+@pytest.mark.parametrize("case", batches(QOLABA), ids=str)
 def test_pictures_that_the_service_dropped_are_explained(account: Account, services: Services, case: Case) -> None:
     qolaba = services.qolaba
 

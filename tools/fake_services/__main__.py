@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from .double import CONTROL
-from .running import Services
+from .running import Services, double_classes
 
 PORT = 9301
 _LATENCY = 4.0
@@ -18,10 +18,11 @@ _LATENCY = 4.0
 def instructions(services: Services) -> str:
     """How to use the stand-ins, as printed in the terminal."""
     variables = services.environment.items()
+    names = ", ".join(double.name for double in services.doubles)
     controls = ", ".join(double.url + CONTROL for double in services.doubles)
     return "\n".join(
         [
-            "Stand-ins for ModelsLab, Scenario, Qolaba and an image host run on this machine (Ctrl-C stops them).",
+            f"Stand-ins for {names} and an image host run on this machine (Ctrl-C stops them).",
             "They draw simple images. The keys are fake and work only here.",
             "",
             "Set these variables in the terminal in which you start ComfyUI. bash or zsh:",
@@ -40,13 +41,13 @@ def instructions(services: Services) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns its exit status."""
     parser = argparse.ArgumentParser(prog="dev.py fake-services", description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--port", type=int, default=PORT, help="the first of four ports in a row")
+    parser.add_argument("--port", type=int, default=PORT, help="the first of several ports in a row")
     parser.add_argument("--latency", type=float, default=_LATENCY, help="seconds that a job takes")
     options = parser.parse_args(argv)
     try:
         services = Services(options.port)
     except (OSError, OverflowError) as error:
-        span = f"Ports {options.port} to {options.port + 3}"
+        span = f"Ports {options.port} to {options.port + len(double_classes())}"
         reason = getattr(error, "strerror", None) or str(error)
         print(f"{span} are not all free: {reason}. Choose others with --port.", file=sys.stderr)
         return 1

@@ -102,7 +102,10 @@ class Route:
 class Double(LoopbackServer):
     """One service. `latency` is the seconds a job takes, `pending_polls` how many questions it takes at least.
 
-    `variables` are the environment's names and values of the fake keys; `plan` says what goes wrong next.
+    `variables` are the environment's names and values of the fake keys; `plan` says what goes wrong next. `contracts`
+    has, for each endpoint by its class name, the strict models of its paid call. `account_errors` are the names of
+    those `errors` that are about the key, the plan or the credits. `tested_with` is what the tests connect to an
+    endpoint, by its class name, if not what suits it first (see tests/services/cases.py).
     """
 
     name: ClassVar[str]
@@ -112,6 +115,9 @@ class Double(LoopbackServer):
     variables: ClassVar[Mapping[str, str]]
     routes: ClassVar[Sequence[Route]]
     errors: ClassVar[Mapping[str, ErrorShape]]
+    account_errors: ClassVar[Sequence[str]]
+    contracts: ClassVar[Mapping[str, Sequence[type[BaseModel]]]]
+    tested_with: ClassVar[Mapping[str, str]] = {}
     image_kind: ClassVar[str] = "PNG"
     draw: Callable[[str, Color, Wish, str], list[bytes]] = staticmethod(draw)
 

@@ -238,6 +238,11 @@ class ModelsLabDouble(Double):
             Step.POLL, Reply({"status": "success", "id": 120539115, "output": []}), "names no image"
         ),
     }
+    account_errors = ("bad key, old", "bad key", "credits, old", "credits", "plan")
+    contracts = {
+        "ModelsLab": (contract.ControlNetRequest,),
+        "ModelsLabEnterprise": (contract.EnterpriseControlNetRequest,),
+    }
 
 
 def _meta(job: Job, seed: int) -> dict[str, Any]:

@@ -134,6 +134,12 @@ class QolabaDouble(Double):
             "names no image",
         ),
     }
+    account_errors = ("bad key", "bad key, as the documents have it", "validation, by the framework")
+    contracts = {
+        "QolabaControlNet": (contract.ControlNetRequest,),
+        "QolabaImageToImage": (contract.ImageToImageRequest,),
+    }
+    tested_with = {"QolabaImageToImage": "init_image"}
 
 
 def _size(image: bytes | None) -> tuple[int, int]:

@@ -194,6 +194,8 @@ class ScenarioDouble(Double):
             job={"jobId": "job_0001", "status": "success", "metadata": {"assetIds": []}},
         ),
     }
+    account_errors = ("bad key", "credits", "protected")
+    contracts = {"Scenario": (contract.GenerateQuery, contract.GenerateRequest)}
 
 
 def _owner(asked: Asked) -> str:

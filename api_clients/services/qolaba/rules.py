@@ -173,10 +173,10 @@ def app_problems(
 
 
 def app_notes(request: GenerationRequest, app: App, starts_elsewhere: bool) -> Iterator[str]:
-    """What the app does otherwise than a user may expect."""
+    """What the app does differently from what a user may expect."""
     if app.retired:
-        then = f"use {app.successor} instead" if app.successor else "no other app succeeds it"
-        yield f"Qolaba retired the app {app.app_id} on 2025-04-15; {then}."
+        then = f"Use {app.successor} instead." if app.successor else "It has no successor."
+        yield f"Qolaba retired the app {app.app_id} on 2025-04-15. {then}"
     yield "Qolaba has no seed: the same request gives another image each time."
     if STEPS not in app.fields:
         yield f"Qolaba {app.name} chooses the number of steps itself."

@@ -249,7 +249,7 @@ class QolabaOptions:
     strength_direction: str = option(
         AUTO,
         "Not sent. The effect of a higher strength at the service. auto: as in the service's own program for each app, "
-        "which contradicts its documents. The meaning of denoise and control strength here does not change.",
+        "which contradicts its documentation. The meaning of denoise and control strength here does not change.",
         choices=(AUTO, Strength.CLOSER.value, Strength.FARTHER.value),
     )
     inference_type: str = option(

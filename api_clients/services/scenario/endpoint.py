@@ -105,7 +105,8 @@ class Scenario(Endpoint[ScenarioOptions]):
         if kind is Family.UNKNOWN:
             found.append(
                 f"The family of '{options.modelId}' is not known, so the limits of its family are not checked. "
-                "Set model_family if you know it. Otherwise the service ends controls half-way if it is Flux dev."
+                "Set model_family if you know it. If the model is Flux dev, the service otherwise ends each "
+                "control halfway."
             )
         if kind is Family.FLUX_DEV and request.negative_prompt.strip():
             found.append("According to the documentation, Flux models ignore the negative prompt on this endpoint.")

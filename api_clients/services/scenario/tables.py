@@ -220,7 +220,7 @@ class ScenarioOptions:
     negativePromptStrength: float = option(
         0.0,
         "Strength of the negative prompt on Flux dev, 0 to 10; with a negative prompt it must be above 0. According to "
-        "the documents it acts only in other kinds of generation.",
+        "the documentation, it acts only in other kinds of generation.",
         minimum=0.0,
         maximum=10.0,
         step=0.1,

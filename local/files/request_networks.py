@@ -1,4 +1,4 @@
-"""The networks that a request needs beside the model's own, read from files and kept in the model's cache."""
+"""The networks that a request needs in addition to the model's own, kept in the model's network cache."""
 
 from __future__ import annotations
 
