@@ -82,12 +82,13 @@ def refusal(target: str, answer: Answer, said: str, *, account: bool = False) ->
 
     Says what the service answered, and what to do about it if the status or the reason tells.
     """
-    if not said:
-        text = f"{target} refused the request without giving a reason (HTTP {answer.status})."
-    elif answer.status < 400:
-        text = f"{target} refused the request: {_sentence(said)}"
-    else:
-        text = f"{target} refused the request: {_sentence(said)} The HTTP status was {answer.status}."
+    text = (
+        f"{target} refused the request: {_sentence(said)}"
+        if said
+        else f"{target} refused the request without a reason."
+    )
+    if answer.status >= 400 or not said:
+        text += f" The HTTP status was {answer.status}."
     if answer.status == 429:
         return RateLimited(text, seconds_to_wait(answer, said))
     hint = _HINTS.get(answer.status) or (_ACCOUNT_HINT if account else "")
