@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEFAULT_PROFILE = "default"
+API_KEY = "api_key"  # the field of a key that a service issues; it has no colon
 PACK = Path(__file__).absolute().parents[2]  # not resolved: a link in custom_nodes leads to a clone elsewhere
 IN_COMFYUI = PACK.parent.name == "custom_nodes"
 COMMAND = f"python -m {PACK.name if IN_COMFYUI else 'controlstack'}.credentials"
@@ -47,7 +48,7 @@ IMAGE_HOST = CredentialSpec(
 
 def api_key_spec(service: str, title: str) -> CredentialSpec:
     """The spec of a service with a single key, in the environment variable `<SERVICE>_API_KEY`."""
-    return CredentialSpec(service, title, ("api_key",), ({"api_key": f"{service.upper()}_API_KEY"},))
+    return CredentialSpec(service, title, (API_KEY,), ({API_KEY: f"{service.upper()}_API_KEY"},))
 
 
 def where_to_enter(service: str, profile: str = DEFAULT_PROFILE) -> str:

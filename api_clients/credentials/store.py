@@ -21,11 +21,12 @@ from pathlib import Path
 
 from ...core.errors import CredentialsMissing
 from .redaction import Secret
-from .specs import DEFAULT_PROFILE, CredentialSpec, where_to_enter
+from .specs import API_KEY, DEFAULT_PROFILE, CredentialSpec, where_to_enter
 
 Profiles = dict[tuple[str, str], dict[str, str]]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ESCAPE = re.compile(r"\\(?:(u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|.)")
 _LONGEST_SHOWN_PROFILE = 20
 _LONGEST_VALUE = 1024
 _HEADER = "# Keys for ControlStack. Written by `python -m controlstack.credentials`; keep it to yourself.\n"
@@ -121,7 +122,7 @@ def store_credentials(spec: CredentialSpec, profile: str, values: Mapping[str, s
     """
     check_profile(profile)
     for name in spec.fields:
-        if fault := _fault(name, values.get(name, ""), name in spec.optional):
+        if fault := _fault(spec, name, values.get(name, ""), name):
             raise ValueError(fault)
     profiles = read_profiles(file)
     profiles[(spec.service, profile)] = {name: values[name] for name in spec.fields if values.get(name)}
@@ -160,7 +161,7 @@ def read_profiles(file: Path) -> Profiles:
 def _profiles_in(text: str) -> Profiles | None:
     """The tables of the text of a file, None where it is not TOML or holds what `_write` could not write again."""
     try:
-        document = tomllib.loads(text)
+        document = tomllib.loads(_ESCAPE.sub(_joined_surrogates, text))
     except ValueError:  # its words may quote a key
         return None
     profiles: Profiles = {}
@@ -174,6 +175,14 @@ def _profiles_in(text: str) -> Profiles | None:
                 return None
             profiles[(service, profile)] = table
     return profiles
+
+
+def _joined_surrogates(escape: re.Match[str]) -> str:
+    r"""The character of an escaped pair of surrogates, e.g. \ud83d\ude00; any other escape unchanged.
+
+    Version 0.1 escaped characters beyond 16 bits like JSON, which TOML does not allow.
+    """
+    return json.loads(f'"{escape[0]}"') if escape[1] else escape[0]
 
 
 def _wrong_line(text: str) -> int:
@@ -196,19 +205,19 @@ def _credentials(
 ) -> Credentials:
     """The credentials with these values by field; `names` is what each field is called at the origin."""
     for field, value in values.items():
-        if fault := _fault(names[field], value, field in spec.optional):
+        if fault := _fault(spec, field, value, names[field]):
             where = f"The key for {spec.service}, profile '{profile}', in {origin} cannot be used"
             raise CredentialsMissing(f"{where}: {fault} {where_to_enter(spec.service, profile)}")
     return Credentials(spec.service, profile, {field: Secret(value) for field, value in values.items()}, origin)
 
 
-def _fault(name: str, value: str, optional: bool) -> str:
-    """What is wrong with a value, without the value, or ""."""
+def _fault(spec: CredentialSpec, field: str, value: str, name: str) -> str:
+    """What is wrong with the value of a field, without the value, or "". `name` is what the field is called."""
     if not value:
-        return "" if optional else f"{name} is not set."
+        return "" if field in spec.optional else f"{name} is not set."
     if not value.isascii() or not value.isprintable() or any(character.isspace() for character in value):
         return f"{name} contains spaces, line breaks or other characters that no key has. Copy it again."
-    if name.lower().endswith("api_key") and ":" in value:
+    if field == API_KEY and ":" in value:
         return f"{name} contains a colon. Enter key and secret as two values."
     too_long = f"{name} has {len(value)} characters; no key has more than {_LONGEST_VALUE}. Copy it again."
     return "" if len(value) <= _LONGEST_VALUE else too_long

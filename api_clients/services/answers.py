@@ -24,6 +24,7 @@ _HINTS: Mapping[int, str] = {
 _ACCOUNT = re.compile(
     r"\bkeys?\b|api_?key|credit|subscri|\bplans?\b|limit exceeded|balance|payment|billing|quota|upgrade", re.IGNORECASE
 )
+_ACCOUNT_HINT = "Check the key, its plan and its credits."
 _LONGEST_TEXT = 500
 
 
@@ -77,15 +78,25 @@ def is_about_account(said: str) -> bool:
 
 
 def refusal(target: str, answer: Answer, said: str, *, account: bool = False) -> ServiceError:
-    """The error for a refused request. `account`: its message, not its status, is about the account."""
-    what = said or f"no reason given (HTTP {answer.status})"
-    text = f"{target} refused the request: {what if what.endswith(('.', '!', '?')) else what + '.'}"
-    if answer.status >= 400:
+    """The error for a refused request. `said` is the service's reason; `account`: it is about the account.
+
+    Says what the service answered, and what to do about it if the status or the reason tells.
+    """
+    text = (
+        f"{target} refused the request: {_sentence(said)}"
+        if said
+        else f"{target} refused the request without a reason."
+    )
+    if answer.status >= 400 or not said:
         text += f" The HTTP status was {answer.status}."
     if answer.status == 429:
         return RateLimited(text, seconds_to_wait(answer, said))
-    hint = "Check the key, its plan and its credits." if account else ""
-    return ServiceError(f"{text} {_HINTS.get(answer.status, hint)}".strip())
+    hint = _HINTS.get(answer.status) or (_ACCOUNT_HINT if account else "")
+    return ServiceError(f"{text} {hint}" if hint else text)
+
+
+def _sentence(said: str) -> str:
+    return said if said.endswith((".", "!", "?")) else f"{said}."
 
 
 def unclear(target: str, answer: Answer, said: str) -> OutcomeUnknown:

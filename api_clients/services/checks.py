@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 SEVERAL_IMAGES = ProblemKind(
     "several_images",
-    "{field} is a batch of {value} images. {target} accepts one image for all results of a request. Pick one image, "
-    "and queue the graph once for each.",
+    "{field} is a batch of {value} images. {target} accepts one image for all results of a request. Select one image, "
+    "for example with ImageFromBatch, or queue the graph once for each.",
 )
 DIFFERENT_IMAGES = ProblemKind(
     "different_control_images",
@@ -101,7 +101,7 @@ def fitted_mask(mask: Tensor, image: Tensor, resize: Resize, request: Generation
 
 
 def several_images(request: GenerationRequest, target: str) -> Iterator[Problem]:
-    """Controls, initial image and mask that are batches of several images. A body carries one of each."""
+    """Controls, initial image and mask that are batches of several images. A request body carries one of each."""
     named = [("init_image", request.init_image), ("mask", request.mask)]
     for index, control in acting(request.controls):
         named += [(f"control {index} image", control.image), (f"control {index} mask", control.mask)]

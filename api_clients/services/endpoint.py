@@ -15,10 +15,12 @@ from typing import Any, ClassVar, Generic, TypeVar
 from ...core.capabilities import Capabilities
 from ...core.problems import Problem
 from ...core.request import GenerationRequest
+from ...core.request_problems import WRONG_BATCH
 from ...core.validate import validate
 from ..credentials.redaction import Secret
 from ..credentials.specs import CredentialSpec
 from ..http.messages import Answer, Call, ImageSlot, Json
+from .checks import several_images
 from .options import type_problems
 
 
@@ -97,15 +99,15 @@ class Endpoint(ABC, Generic[Options]):
         return self.credential_spec.service
 
     def bound(self, options: Options) -> Endpoint[Options]:
-        """The endpoint with all its calls directed by these options, e.g. to a project, not only the paid one."""
+        """The endpoint whose calls all follow these options, polls and downloads included: e.g. the chosen project."""
         return self
 
     def bound_again(self, sent: Json) -> Endpoint[Options]:
-        """The same for a job that was sent before with the body `sent`. Unchanged if that is empty."""
+        """The endpoint for a job that an earlier run sent with the body `sent`. Unchanged if `sent` is empty."""
         return self
 
     def needs_image_host(self, options: Options) -> bool:
-        """Whether the endpoint accepts images only by a public address."""
+        """Whether an image of the request has to get a public address before it can be sent."""
         return False
 
     @abstractmethod
@@ -114,7 +116,7 @@ class Endpoint(ABC, Generic[Options]):
 
     @abstractmethod
     def problems(self, request: GenerationRequest, options: Options) -> list[Problem]:
-        """Problems that capabilities cannot express: options out of range, and unsupported combinations."""
+        """Problems that the capabilities cannot express: options out of range, and unsupported combinations."""
 
     def starts_elsewhere(self, request: GenerationRequest, options: Options) -> bool:
         """Whether the options contain the address of an initial image."""
@@ -129,7 +131,9 @@ class Endpoint(ABC, Generic[Options]):
             return wrong
         starts = self.starts_elsewhere(request, options)
         general = validate(request, self.capabilities(options), starts_elsewhere=starts)
-        return [*general, *self.problems(request, options)]
+        # No batch is accepted, whatever batch_size is: `several_images` reports every batch, with a remedy that works.
+        general = [problem for problem in general if problem.kind is not WRONG_BATCH]
+        return [*general, *several_images(request, self.target), *self.problems(request, options)]
 
     def notes(self, request: GenerationRequest, options: Options) -> list[str]:
         """What the service does differently from what a user may expect, one sentence each. These are not problems."""
@@ -195,4 +199,4 @@ class Endpoint(ABC, Generic[Options]):
 
     @abstractmethod
     def authorize(self, call: Call, secrets: Mapping[str, Secret]) -> Call:
-        """The call with the secrets, by the names of the service's CredentialSpec, in the body or in a header."""
+        """The call with the credentials in its body or in a header. `secrets` has the names of `credential_spec`."""

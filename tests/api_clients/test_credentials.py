@@ -147,6 +147,25 @@ def test_what_a_user_wrote_beside_the_keys_survives_a_rewrite(file: Path) -> Non
     assert read_profiles(file)["mine", "note"] == {"text": 'caf\u00e9 \U0001f600 \\ "'}
 
 
+def test_a_file_that_version_0_1_wrote_is_read(file: Path) -> None:
+    file.parent.mkdir(parents=True)
+    lines = ["[qolaba.default]", f'api_key = "{KEY}"', r'note = "\u00e9 \ud83d\ude00 C:\\ud83d\\ude00"', ""]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    file.chmod(0o600)
+    assert read_profiles(file)["qolaba", "default"] == {"api_key": KEY, "note": "\u00e9 \U0001f600 C:\\ud83d\\ude00"}
+    store_credentials(QOLABA, "studio", {"api_key": OTHER}, file)
+    assert read_profiles(file)["qolaba", "default"]["note"] == "\u00e9 \U0001f600 C:\\ud83d\\ude00"
+
+
+def test_a_colon_is_refused_in_a_key_only(file: Path) -> None:
+    for spec, values in ((QOLABA, {"api_key": "a:b"}), (SCENARIO, {"api_key": "a:b", "api_secret": OTHER})):
+        with pytest.raises(ValueError, match="contains a colon"):
+            store_credentials(spec, "default", values, file)
+    store_credentials(SCENARIO, "default", {"api_key": KEY, "api_secret": "a:b"}, file)
+    with pytest.raises(CredentialsMissing, match="QOLABA_API_KEY contains a colon"):
+        find_credentials(QOLABA, "default", file, {"QOLABA_API_KEY": "a:b"})
+
+
 def test_a_secret_cannot_be_shown_by_accident() -> None:
     secret = Secret(KEY)
     shown = [repr(secret), str(secret), f"{secret}", f"{secret!r}", repr([secret]), f"{secret}"]

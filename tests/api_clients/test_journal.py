@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -11,14 +12,57 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from controlstack.api_clients.jobs.journal import DETAILS_SECONDS, Journal, RequestKey, Status, fingerprint
+import torch
+from controlstack.api_clients.credentials.redaction import Secret
+from controlstack.api_clients.credentials.store import Credentials
+from controlstack.api_clients.http.image_host import S3Host
+from controlstack.api_clients.jobs.context import Account, Settings
+from controlstack.api_clients.jobs.journal import DETAILS_SECONDS, Entry, Journal, RequestKey, Status, fingerprint
+from controlstack.api_clients.jobs.run import RemoteRequest, RunMode, run_job
+from controlstack.api_clients.registry import ENDPOINTS
+from controlstack.api_clients.services.endpoint import Endpoint
 from controlstack.core.errors import JournalUnusable
-from controlstack.tests.api_clients.scripted_service import QuickClock, entries, journal_in
+from controlstack.core.modality import Modality
+from controlstack.core.request import ControlUnit, GenerationRequest
+from controlstack.tests.api_clients.scripted_service import QuickClock, entries, journal_in, loopback_only
 
+JOURNAL_OF_VERSION_0_1 = """
+CREATE TABLE jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    fingerprint TEXT NOT NULL,
+    current INTEGER NOT NULL DEFAULT 1,
+    service TEXT NOT NULL,
+    target TEXT NOT NULL,
+    base_url TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    standing TEXT NOT NULL,
+    job_id TEXT NOT NULL DEFAULT '',
+    outputs TEXT NOT NULL DEFAULT '[]',
+    body TEXT NOT NULL DEFAULT '{}',
+    metadata TEXT NOT NULL DEFAULT '{}',
+    message TEXT NOT NULL DEFAULT '',
+    cost REAL,
+    cancel_asked INTEGER NOT NULL DEFAULT 0,
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    lease REAL NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX one_current ON jobs(fingerprint) WHERE current;
+CREATE INDEX by_job_id ON jobs(service, profile, job_id);
+PRAGMA user_version = 1;
+"""
 KEY = RequestKey("print-1", "toy", "Toy", "https://toy.invalid", "default")
 BODY = {"prompt": "a cat"}
+KEYS_OF_VERSION_0_1 = {
+    "ModelsLab": "9235ffcbb96a2b550bcd9146959db59199da3bf827e2a6472353ceed46a55461",
+    "ModelsLab Enterprise": "f896b6fc1e70c346aa475258ef591c9ed0cd20afac8b9fa30f614db51ebadab7",
+    "Scenario": "1e3ffcfb6e013c605a03f52098c670b3ffa0f85d719731854fb7dc57f6ab1d75",
+    "Qolaba ControlNet": "04f7cc5bf17fd872a93eeb3797661b913e5b670e14550c378d4e42accb1e5c71",
+    "Qolaba Image to Image": "47ded8e4dd7799ec96ed5ca9fd0cb7f8a1e6c69dc4625f12ad75ed90c2d847d9",
+}
 
 
 @pytest.fixture
@@ -165,6 +209,59 @@ def test_a_newer_or_broken_file_is_left_alone(journal: Journal) -> None:
     with pytest.raises(JournalUnusable, match="move it away"):
         broken.current("x")
     assert broken.file.read_bytes().startswith(b"no database")
+
+
+@pytest.mark.parametrize("standing", ["submitting", "unknown", "running", "done", "failed", "canceled"])
+def test_a_journal_of_version_0_1_is_read_and_its_jobs_are_not_bought_again(tmp_path: Path, standing: str) -> None:
+    file = tmp_path / "jobs.sqlite"
+    values = {
+        "fingerprint": "print-1", "service": "toy", "target": "Toy", "base_url": "https://toy.invalid",
+        "profile": "default", "standing": standing, "job_id": "7", "outputs": '["https://a/b.png"]',
+        "body": '{"prompt": "a cat"}', "metadata": '{"seed": 3}', "message": "words", "cost": 1.5, "cancel_asked": 1,
+        "created": 1e9, "updated": 1e9 + 1, "lease": 1e9 + 2,
+    }  # fmt: skip
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        database.executescript(JOURNAL_OF_VERSION_0_1)
+        names = ", ".join(values)
+        database.execute(f"INSERT INTO jobs ({names}) VALUES ({', '.join(f':{name}' for name in values)})", values)
+    journal = Journal(file)
+    entry = journal.current("print-1")
+    assert entry == Entry(
+        1,
+        KEY,
+        BODY,
+        Status(standing),
+        "7",
+        ("https://a/b.png",),
+        {"seed": 3},
+        "words",
+        1.5,
+        True,
+        1e9,
+        1e9 + 1,
+        1e9 + 2,
+    )
+    assert journal.find("toy", "default", "7") == entry
+    assert journal.claim(KEY, BODY) is None
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.target)
+def test_a_request_has_the_key_that_version_0_1_gave_it(tmp_path: Path, endpoint: Endpoint[Any]) -> None:
+    """With another key, a request that was paid for before an upgrade would be paid for again."""
+    image = (torch.arange(8 * 8 * 3) / 191).reshape(1, 8, 8, 3).repeat_interleave(64, 1).repeat_interleave(64, 2)
+    controls = (ControlUnit(Modality.CANNY, image),)
+    request = GenerationRequest(prompt="a lighthouse", width=512, height=512, seed=7, controls=controls)
+    spec = endpoint.credential_spec
+    credentials = Credentials(spec.service, "default", {name: Secret("key-0123456789") for name in spec.fields})
+    journal = journal_in(tmp_path)
+    key = RequestKey(KEYS_OF_VERSION_0_1[endpoint.target], spec.service, endpoint.target, endpoint.base_url, "default")
+    number = claimed(journal, key)
+    journal.record(number, Status.RUNNING, job_id="7")
+    remote = RemoteRequest(endpoint, request, endpoint.options_type())
+    account = Account(credentials, journal, S3Host("bucket"))
+    with loopback_only():  # nothing is uploaded or sent
+        result = run_job(remote, account, RunMode(async_only=True), settings=Settings(environ={}))
+    assert result.info["resumed"] and result.job_id == "7" and len(entries(journal)) == 1
 
 
 def test_the_fingerprint_depends_on_everything_and_on_no_order() -> None:

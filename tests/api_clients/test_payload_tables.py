@@ -55,6 +55,16 @@ def test_every_kind_of_control_can_run_or_is_refused_with_a_remedy(endpoint: Any
 
 
 @EVERY
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_batch_of_images_is_one_problem_whatever_batch_size_is(endpoint: Any, batch_size: int) -> None:
+    """No service accepts a batch, so "set batch_size to match" would not help."""
+    batch = replace(CANNY, image=PICTURE.repeat(2, 1, 1, 1))
+    problems = endpoint.check(replace(GOOD, controls=(batch,), batch_size=batch_size), endpoint.options_type())
+    assert [problem.code for problem in problems] == ["several_images"]
+    assert "batch_size" not in str(problems[0])
+
+
+@EVERY
 def test_every_option_is_declared_with_a_tooltip_and_a_default_within_its_limits(endpoint: Any) -> None:
     options = endpoint.options_type()
     names = [name for name in vars(options) if not name.startswith("_")]

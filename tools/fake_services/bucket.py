@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from .loopback_server import LoopbackServer, Reply, Seen
 
-NAME = "controlstack-pictures"
+NAME = "controlstack-images"
 REGION = "eu-test-1"
 ACCESS_KEY = "FAKEACCESS4Lq9Yb2Tm7"
 SECRET_KEY = "fake-s3-secret-6Zr1Xd8KpC5w"

@@ -54,7 +54,7 @@ class Stage(StrEnum):
 
 @dataclass
 class Job:
-    """One accepted, and so charged, request. `body` is what was sent, `files` the pictures when they are drawn."""
+    """One accepted, and so charged, request. `body` is what was sent, `files` the images when they are drawn."""
 
     id: str
     body: Mapping[str, Any]
@@ -190,7 +190,7 @@ class Double(LoopbackServer):
         self._artist.shutdown(wait=False, cancel_futures=True)
 
     def accept(self, number: str, body: BaseModel, wish: Wish) -> Job:
-        """Make a job and begin to draw its pictures."""
+        """Make a job and begin to draw its images."""
         with self._state:
             files = self._artist.submit(self.draw, self.name, self.color, wish, self.image_kind)
             job = self.jobs[number] = Job(number, body.model_dump(exclude_unset=True), time.monotonic(), files)
@@ -217,14 +217,14 @@ class Double(LoopbackServer):
             return job
 
     def file(self, job_id: str, index: int) -> Reply:
-        """A picture of a job as a file store sends it."""
+        """An image of a job as a file store sends it."""
         job = self.jobs.get(job_id)
         if job is None or index >= len(job.files.result(60)):
             return Reply(b"<Error><Code>NoSuchKey</Code></Error>", 404, {"Content-Type": "application/xml"})
         return Reply(job.files.result()[index], headers={"Content-Type": _MEDIA[self.image_kind]})
 
-    def picture_at(self, address: str) -> bytes | None:
-        """The picture at an address: an upload of its own, a file on this machine, or None for any other host.
+    def image_at(self, address: str) -> bytes | None:
+        """The image at an address: an upload of its own, a file on this machine, or None for any other host.
 
         Raises OSError where this machine does not have it.
         """

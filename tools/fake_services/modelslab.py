@@ -112,14 +112,14 @@ class ModelsLabDouble(Double):
         body = checked(model, self._authorized(asked, key), _refuse)
         source = body.control_image or body.init_image or ""
         try:
-            picture = base64.b64decode(source) if body.base64 == "yes" else self.picture_at(source)
+            image = base64.b64decode(source) if body.base64 == "yes" else self.image_at(source)
         except OSError:
             raise Refused(_refuse("Unable to fetch image from provided URL")) from None
         number = next(self._numbers)
         seed = random.Random(number).randrange(2**32) if body.seed is None else body.seed
         scale = 2 if body.upscale == "yes" else 1
         facts = [f"{body.controlnet_model} {body.controlnet_conditioning_scale:g}", f"{body.model_id} seed {seed}"]
-        wish = Wish(body.prompt or "", body.width * scale, body.height * scale, body.samples, facts, seed, picture)
+        wish = Wish(body.prompt or "", body.width * scale, body.height * scale, body.samples, facts, seed, image)
         job = self.accept(str(number), body, wish)
         if self.instant:
             job.polls = self.pending_polls + 1
@@ -205,7 +205,7 @@ class ModelsLabDouble(Double):
         ),
         "validation": _error(400, Step.SUBMIT, "prompt is required", message="prompt is required"),
         "model": _error(200, Step.SUBMIT, "Model id not found", message="Model id not found"),
-        "picture": _error(400, Step.SUBMIT, "Unable to fetch", message="Unable to fetch image from provided URL"),
+        "image": _error(400, Step.SUBMIT, "Unable to fetch", message="Unable to fetch image from provided URL"),
         "credits": _error(
             402,
             Step.SUBMIT,
@@ -234,7 +234,7 @@ class ModelsLabDouble(Double):
             "Failed, Try Again",
         ),
         "error of a job": _error(200, Step.POLL, "CUDA out of memory", messege="CUDA out of memory"),
-        "no picture": ErrorShape(
+        "no image": ErrorShape(
             Step.POLL, Reply({"status": "success", "id": 120539115, "output": []}), "names no image"
         ),
     }

@@ -1,7 +1,7 @@
 """A double of Qolaba's image routes (docs/services/qolaba.md).
 
 Sides taken: both spellings of the path exist; a wrong key is the 401 of the model server's own exceptions; wrong fields
-are an HTTP 200 that says FAILED; the size of a result is that of its picture where the app has none; pictures are JPEG
+are an HTTP 200 that says FAILED; the size of a result is that of its image where the app has none; images are JPEG
 files that are called .webp; an unknown task is pending for ever.
 """
 
@@ -53,12 +53,12 @@ class QolabaDouble(Double):
             raise Refused(self.errors["app, at once"].reply)
         body = checked(contract.ImageToImageRequest, told, _refuse)
         try:
-            picture = self.picture_at(body.image)
+            image = self.image_at(body.image)
         except OSError:
-            raise Refused(self.errors["picture, at once"].reply) from None
-        width, height = (body.width, body.height) if body.width and body.height else _size(picture)
+            raise Refused(self.errors["image, at once"].reply) from None
+        width, height = (body.width, body.height) if body.width and body.height else _size(image)
         facts = [f"{body.app_id[:14]}... strength {body.strength:g}"]
-        wish = Wish(body.prompt, width, height, body.batch, facts, self.charged, picture)
+        wish = Wish(body.prompt, width, height, body.batch, facts, self.charged, image)
         job = self.accept(str(uuid.UUID(int=0x51ABA << 100 | self.charged + 1)), body, wish)
         if not body.celery:
             self.released.wait(self.latency)
@@ -117,8 +117,8 @@ class QolabaDouble(Double):
             Step.SUBMIT, Reply({"detail": "Not authenticated"}, 403), "Not authenticated"
         ),
         "validation": _failure("Input Validation Error", {"batch": "field required"}, says="batch: field required"),
-        "picture": _failure("Image URL Error", "Given image type is not supported. Please try with JPG or PNG."),
-        "picture, at once": _failure(
+        "image": _failure("Image URL Error", "Given image type is not supported. Please try with JPG or PNG."),
+        "image, at once": _failure(
             "Image URL Error", "Given image type is not supported. Please try with JPG or PNG.", Step.SUBMIT
         ),
         "unsuitable": _failure(
@@ -128,7 +128,7 @@ class QolabaDouble(Double):
         "face": _failure("Face Consistent Error", "Unable to detect faces in the image"),
         "size": _failure("Internal Error", "Invalid Height and width dimension"),
         "crashed": _failure("Internal Error", "Worker exited prematurely", status=500),
-        "no picture": ErrorShape(
+        "no image": ErrorShape(
             Step.POLL,
             Reply({"status": "SUCCESS", "output": {"result": [], "Has_NSFW_Content": [True], "low_res_urls": []}}),
             "names no image",
@@ -142,11 +142,11 @@ class QolabaDouble(Double):
     tested_with = {"QolabaImageToImage": "init_image"}
 
 
-def _size(picture: bytes | None) -> tuple[int, int]:
-    """That of the picture, reduced as the service does; 1024x1024 for one that the double may not fetch."""
-    if picture is None:
+def _size(image: bytes | None) -> tuple[int, int]:
+    """That of the image, reduced as the service does; 1024x1024 for one that the double may not fetch."""
+    if image is None:
         return 1024, 1024
-    with Image.open(io.BytesIO(picture)) as found:
+    with Image.open(io.BytesIO(image)) as found:
         found.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
         return found.size
 

@@ -1,6 +1,6 @@
 """A double of Scenario's controlnet-ip-adapter endpoint (docs/services/scenario.md).
 
-Sides taken: unknown fields are refused, although the service seems to tolerate them; the control picture may stand in
+Sides taken: unknown fields are refused, although the service seems to tolerate them; the control image may stand in
 any of its four fields; jobs and assets are there for calls of their own project only; an asset's address opens only
 with its signature as it was given, and not with credentials; a job is canceled on request unless `cancels` is off,
 which is what the service does for most generations.
@@ -70,11 +70,11 @@ class ScenarioDouble(Double):
         }
         if query.dryRun:
             return Reply(cost, 269)
-        picture = self._picture(body, asked)
+        image = self._image(body, asked)
         seed = int(body.seed or 0)
         facts = [body.modality, f"{body.modelId} seed {body.seed or 'random'}"]
         facts += [f"references: {len(found)}" for found in (body.ipAdapterImages, body.ipAdapterImageIds) if found]
-        wish = Wish(body.prompt, int(body.width), int(body.height), body.numSamples, facts, seed, picture)
+        wish = Wish(body.prompt, int(body.width), int(body.height), body.numSamples, facts, seed, image)
         job = self.accept(f"job_{next(self._numbers):04d}", body, wish)
         self.owners[job.id] = _owner(asked)
         return Reply({**self._told(job, Stage.QUEUED), **cost})
@@ -125,7 +125,7 @@ class ScenarioDouble(Double):
         if asked.seen.headers.get("Authorization") != f"Basic {expected}":
             raise Refused(self.errors["bad key"].reply)
 
-    def _picture(self, body: contract.GenerateRequest, asked: Asked) -> bytes | None:
+    def _image(self, body: contract.GenerateRequest, asked: Asked) -> bytes | None:
         given = body.image or body.imageId or body.controlImage or body.controlImageId or ""
         if given.startswith("data:"):
             return base64.b64decode(given.partition(",")[2])
@@ -143,7 +143,7 @@ class ScenarioDouble(Double):
             "createdAt": "2026-11-21T12:00:00.000Z",
             "updatedAt": "2026-11-21T12:00:01.000Z",
             "statusHistory": [],
-            "metadata": {"input": _without_pictures(job.body), "assetIds": assets},
+            "metadata": {"input": _without_images(job.body), "assetIds": assets},
             "billing": {"cuCost": _UNIT_COST * job.body["numSamples"], "cuDiscount": 0},
         }
         return {"job": told}
@@ -187,7 +187,7 @@ class ScenarioDouble(Double):
         "failed job, other words": _error(
             200, "nsfw", Step.POLL, job={"jobId": "job_0001", "status": "failed", "failureReason": "nsfw"}
         ),
-        "no picture": _error(
+        "no image": _error(
             200,
             "names no image",
             Step.POLL,
@@ -213,7 +213,7 @@ def _signature(name: str) -> str:
     return f"Policy=eyJ~{digest[:16]}_&Signature={digest[16:48]}-~A__&Key-Pair-Id=K{digest[48:60].upper()}"
 
 
-def _without_pictures(body: Mapping[str, Any]) -> dict[str, Any]:
+def _without_images(body: Mapping[str, Any]) -> dict[str, Any]:
     def short(value: object) -> object:
         if isinstance(value, str) and value.startswith("data:"):
             return "asset_input"

@@ -20,7 +20,6 @@ from ..checks import (
     listed,
     lora_ids,
     mixed_detect,
-    several_images,
     web_address,
 )
 from ..options import check_options
@@ -190,7 +189,6 @@ def common_problems(
     yield from _addresses(options)
     if not request.prompt.strip() and not options.guess_mode:
         yield PROMPT_MISSING("prompt", request.prompt, target=target)
-    yield from several_images(request, target)
     if family.controls.maximum > 1:
         yield from different_images(request, target)
         yield from mixed_detect(request, target, "auto_hint")

@@ -23,7 +23,7 @@ from ...credentials.redaction import Secret
 from ...credentials.specs import api_key_spec
 from ...http.messages import Answer, Call, Carrier, ImageSlot, Json, seconds_to_wait
 from ..answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
-from ..checks import acting_controls, acting_references, several_images, web_address
+from ..checks import acting_controls, acting_references, web_address
 from ..endpoint import Endpoint, JobState, Pace, Phase
 from ..options import check_options
 from .rules import (
@@ -92,7 +92,6 @@ class _Qolaba(Endpoint[Options]):
         found = [
             *check_options(options),
             *web_address("image_url", options.image_url),
-            *several_images(request, self.target),
             *single_reference(request, self.target),
         ]
         app = self.app_for(request, options)

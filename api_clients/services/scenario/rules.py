@@ -17,7 +17,6 @@ from ..checks import (
     lora_ids,
     mixed_detect,
     plain,
-    several_images,
 )
 from ..options import check_options
 from .tables import (
@@ -256,7 +255,6 @@ def combination_problems(request: GenerationRequest, options: ScenarioOptions) -
     """What the endpoint cannot do, and options that contradict each other."""
     yield from check_options(options)
     yield from _model(options)
-    yield from several_images(request, _TARGET)
     if TABLES[family(options)].controls.maximum > 1:
         yield from different_images(request, _TARGET)
         yield from mixed_detect(request, _TARGET, "disableModalityDetection")

@@ -95,13 +95,13 @@ class _ControlNetRequest(Body):
     def images_come_as_the_flag_says(self) -> _ControlNetRequest:
         images = [image for image in (self.init_image, self.control_image, self.mask_image) if image]
         if not (self.init_image or self.control_image):
-            raise ValueError("there is no picture to take the control from")
+            raise ValueError("there is no image to take the control from")
         for image in images:
             is_address = image.startswith(("http://", "https://"))
             if self.base64 == "no" and not is_address:
-                raise ValueError("with base64 no, pictures are addresses")
+                raise ValueError("with base64 no, images are addresses")
             if self.base64 == "yes" and (is_address or not is_raw_base64(image)):
-                raise ValueError("with base64 yes, pictures are raw base64 without a data: prefix")
+                raise ValueError("with base64 yes, images are raw base64 without a data: prefix")
         return self
 
     @model_validator(mode="after")
