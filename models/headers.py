@@ -28,7 +28,7 @@ class Header:
     """The tensors of a file or of all files of a diffusers folder, by name, and the metadata."""
 
     tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def read_header(path: Path) -> Header:

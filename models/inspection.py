@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from .families import Family
 from .headers import Header, Stamp, Tensor, read_header, stamps_of
@@ -272,7 +273,7 @@ def _family(rule: _Rule, names: _TensorNames, metadata: Mapping[str, str]) -> tu
     return declared or (Family.SD15 if rule.kind in networks else None), width
 
 
-def _encoder(rule: _Rule, names: _TensorNames) -> dict:
+def _encoder(rule: _Rule, names: _TensorNames) -> dict[str, Any]:
     if rule.kind is Kind.TEXT_ENCODER:
         words = names.shape(r".*(token_embedding|shared|embed_tokens)\.weight$|token_embedding$")
         return {"width": words[-1] if words else 0}
@@ -286,7 +287,7 @@ def _encoder(rule: _Rule, names: _TensorNames) -> dict:
     return {}
 
 
-def _adapter(names: _TensorNames) -> dict:
+def _adapter(names: _TensorNames) -> dict[str, Any]:
     plus = names.shape(r"image_proj\.proj_in\.weight$")
     plain = names.shape(r"image_proj\.proj\.weight$|ip_adapter_proj_model\.proj\.weight$")
     two_layers = names.shape(r"image_proj\.proj\.0\.weight$")

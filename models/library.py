@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..core.errors import ModelNotFound, ModelUnreadable
 from .weight_files import FOLDER_WEIGHTS, PICKLES, SAFETENSORS, unreadable
@@ -31,7 +31,7 @@ class Library:
     configurations of the families, or None for the pack's own.
     """
 
-    folders: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    folders: Mapping[str, Sequence[Path]] = field(default_factory=dict[str, Sequence[Path]])
     clip_tokenizer: Path | None = None
     t5_tokenizer: Path | None = None
     configs: Path | None = None
@@ -78,7 +78,7 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         raise unreadable(path, error) from error
     if not isinstance(content, dict):
         raise ModelUnreadable(f"{path} is not a JSON object. Download the model again.")
-    return content
+    return cast("dict[str, Any]", content)
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class NetSearch:
     width: int
     library: Library
     own: Path | None = None
-    chosen: Mapping[Modality, str] = field(default_factory=dict)
+    chosen: Mapping[Modality, str] = field(default_factory=dict[Modality, str])
 
     def nets(self) -> dict[Modality, Net]:
         """The net of each modality that has one on the disk now.
@@ -101,7 +101,7 @@ class NetSearch:
         return Library({"controlnet": [self.own]}).files("controlnet")
 
     def _fitting(self, files: Iterable[ModelFile]) -> list[tuple[ModelFile, FileFacts]]:
-        fitting = []
+        fitting: list[tuple[ModelFile, FileFacts]] = []
         for file in files:
             # A pickle is opened only if the user chose it.
             if all(map(is_pickle, weight_files(file.path))):

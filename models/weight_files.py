@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zipfile import is_zipfile
 
 from ..core.errors import ModelNotFound, ModelUnreadable
@@ -75,7 +75,7 @@ def load_pickle(path: Path, meta: bool = False) -> dict[str, torch.Tensor]:
         return dict(_flat(content, ""))
 
 
-def _flat(content: Mapping, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
+def _flat(content: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
     import torch
 
     for name, value in content.items():
@@ -86,7 +86,7 @@ def _flat(content: Mapping, prefix: str) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path) -> Generator[None]:
     """Turn whatever a library raises over a file into ModelUnreadable. Out-of-memory errors are passed on."""
     try:
         yield

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as memory
 import folder_paths
@@ -120,7 +120,7 @@ def stop_if_interrupted() -> None:
 
 def is_running(node_type: str) -> bool:
     """Whether a graph is being run that has such a node."""
-    running = list(PromptServer.instance.prompt_queue.currently_running.values())
+    running: list[tuple[Any, ...]] = list(PromptServer.instance.prompt_queue.currently_running.values())
     return any(node.get("class_type") == node_type for _, _, graph, *_ in running for node in graph.values())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..api_clients.credentials.redaction import REDACTED, Secret
 from ..api_clients.credentials.store import credentials_file
@@ -133,7 +133,7 @@ def _parse(fields: str, endpoint: Endpoint[Any]) -> dict[str, Any]:
     if not isinstance(values, dict) or not values.keys() <= set(known):
         problem = FIELDS_INVALID("fields", fields[:80], target=endpoint.target, known=known)
         raise InvalidRequest("Explain Request", [problem])
-    return values
+    return cast("dict[str, Any]", values)
 
 
 def _lines(problems: list[Problem]) -> str:

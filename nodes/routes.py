@@ -23,6 +23,7 @@ from ..api_clients.credentials.store import (
     remove_credentials,
     store_credentials,
 )
+from ..api_clients.http.messages import is_object
 from ..api_clients.jobs.webhook import ROUTE as WEBHOOK
 from ..api_clients.jobs.webhook import notify
 from ..api_clients.registry import SPECS
@@ -120,10 +121,10 @@ async def _small_json(request: web.Request) -> Any:
 
 def _parse(value: Any) -> tuple[CredentialSpec, str, dict[str, str]]:
     form = 'Send {"service": ..., "profile": ..., "values": {...}}, with strings as values.'
-    if not isinstance(value, dict):
+    if not is_object(value):
         raise ValueError(form)
     service, profile, values = value.get("service"), value.get("profile"), value.get("values") or {}
-    if not isinstance(service, str) or not isinstance(profile, str) or not isinstance(values, dict):
+    if not isinstance(service, str) or not isinstance(profile, str) or not is_object(values):
         raise ValueError(form)
     if service not in SPECS:
         raise ValueError(f"There is no service with that name. The services are {', '.join(SPECS)}.")

@@ -29,3 +29,15 @@ def from_gray_bytes(gray: np.ndarray) -> Tensor:
     import torch
 
     return to_rgb(torch.from_numpy(np.divide(gray, 255, dtype=np.float32))[..., None])
+
+
+def connected_regions(mask: np.ndarray) -> tuple[int, np.ndarray]:
+    """The regions of true pixels that touch at sides or corners.
+
+    Returns their number plus one, and the number of the region at each pixel, of the mask's shape; 0 is outside.
+    """
+    import cv2
+    import numpy as np
+
+    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
+    return count, labels

@@ -7,7 +7,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import quote
 
 REDACTED = "<redacted>"
@@ -87,9 +87,12 @@ def map_texts(value: Any, change: Callable[[str], str], *, keys: bool = False) -
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):
-        names = [change(str(name)) if keys else str(name) for name in value]
-        return {name: map_texts(item, change, keys=keys) for name, item in zip(names, value.values(), strict=True)}
-    return [map_texts(item, change, keys=keys) for item in value] if isinstance(value, list | tuple) else value
+        members = cast("Mapping[object, Any]", value)
+        names = [change(str(name)) if keys else str(name) for name in members]
+        return {name: map_texts(item, change, keys=keys) for name, item in zip(names, members.values(), strict=True)}
+    if isinstance(value, list | tuple):
+        return [map_texts(item, change, keys=keys) for item in cast("Sequence[Any]", value)]
+    return value
 
 
 @functools.lru_cache(maxsize=16)

@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from ...core.errors import CredentialsMissing
 from .redaction import Secret
@@ -158,6 +159,10 @@ def read_profiles(file: Path) -> Profiles:
     return found
 
 
+def _is_table(value: object) -> TypeGuard[dict[str, Any]]:
+    return isinstance(value, dict)
+
+
 def _profiles_in(text: str) -> Profiles | None:
     """The tables of the text of a file, None where it is not TOML or holds what `_write` could not write again."""
     try:
@@ -166,10 +171,10 @@ def _profiles_in(text: str) -> Profiles | None:
         return None
     profiles: Profiles = {}
     for service, tables in document.items():
-        if not isinstance(tables, dict) or not tables:
+        if not _is_table(tables) or not tables:
             return None
         for profile, table in tables.items():
-            if not isinstance(table, dict) or not all(isinstance(value, str) for value in table.values()):
+            if not _is_table(table) or not all(isinstance(value, str) for value in table.values()):
                 return None
             if not all(_NAME.fullmatch(name) for name in (service, profile, *table)):
                 return None

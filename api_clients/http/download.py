@@ -11,7 +11,7 @@ import ipaddress
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,7 +163,7 @@ class Downloads:
         return address in own or (address.is_loopback and any(item.is_loopback for item in own))
 
     @contextmanager
-    def _open(self, url: str, parts: SplitResult) -> Iterator[BaseHTTPResponse]:
+    def _open(self, url: str, parts: SplitResult) -> Generator[BaseHTTPResponse]:
         """The answer to one GET, with its body unread. Network errors in the block, too, are raised as _Temporary."""
         import urllib3
 

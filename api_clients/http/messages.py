@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Json = Mapping[str, Any]
+
+
+def is_object(value: object) -> TypeGuard[Json]:
+    """Whether this part of a JSON document is an object."""
+    return isinstance(value, Mapping)
+
+
+def is_array(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether this part of a JSON document is an array."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
 
 _WAIT_FIELDS = ("retry_after", "retryAfter", "remainingSeconds")
 _WAIT_IN_WORDS = re.compile(r"(\d+(?:\.\d+)?)\s*(second|minute)", re.IGNORECASE)
@@ -23,9 +34,9 @@ class Call:
 
     method: str
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict[str, str])
     body: Json | None = None
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     paid: bool = False
 
 
@@ -40,7 +51,7 @@ class Answer:
     status: int
     json: Json | None
     text: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     redact: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 

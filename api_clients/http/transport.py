@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ...core.errors import OutcomeUnknown, RateLimited, ServiceError, ServiceUnreachable
-from .messages import Answer, Call, number, seconds_to_wait
+from .messages import Answer, Call, is_object, number, seconds_to_wait
 from .waiting import Clock, StopCheck, backoff, interruptible, never_stop, pause
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Transport:
         self.limits = limits or Limits()
         self._authorize, self._redact = authorize, redact
         self._should_stop = should_stop
-        self._notify = notify or (lambda _: None)
+        self._notify: Callable[[str], None] = notify or (lambda _: None)
 
     def ask(
         self, call: Call, *, patience: float | None = None, settled: Callable[[Answer], bool] | None = None
@@ -305,7 +305,8 @@ def worth_repeating(status: int) -> bool:
 
 
 def _read(response: requests.Response, limit: int) -> bytes:
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     for part in response.iter_content(2**16):
         parts.append(part)
         size += len(part)
@@ -323,7 +324,7 @@ def _answer(response: requests.Response, content: bytes, redact: Callable[[str],
         value = json.loads(text)
     except (ValueError, RecursionError):
         value = None
-    json_object = value if isinstance(value, dict) else None
+    json_object = value if is_object(value) else None
     return Answer(response.status_code, json_object, redact(text)[:TEXT_CHARACTERS], response.headers, redact)
 
 

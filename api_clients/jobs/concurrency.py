@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from ..http.waiting import SLICE_SECONDS, StopCheck
@@ -16,7 +16,7 @@ _running: Counter[tuple[str, str]] = Counter()
 
 
 @contextmanager
-def job_slot(service: str, profile: str, max_jobs: int, should_stop: StopCheck) -> Iterator[None]:
+def job_slot(service: str, profile: str, max_jobs: int, should_stop: StopCheck) -> Generator[None]:
     """Wait until fewer than `max_jobs` jobs of the account run, and count as one of them within the block.
 
     Raises what `should_stop` raises.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -105,7 +105,7 @@ class Redactor:
         return redact_json(outputs, self._service)
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> Generator[None]:
         """Redact the message of every error of the pack that leaves the block."""
         try:
             yield
@@ -201,7 +201,7 @@ class JobContext:
         )
 
     @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
+    def timed(self, name: str) -> Generator[None]:
         """Add the duration of the block to `seconds[name]`."""
         began = self.clock.monotonic()
         try:

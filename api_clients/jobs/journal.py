@@ -12,7 +12,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -229,7 +229,7 @@ class Journal:
             )
 
     @contextlib.contextmanager
-    def _changing(self, number: int) -> Iterator[sqlite3.Connection]:
+    def _changing(self, number: int) -> Generator[sqlite3.Connection]:
         """A transaction that may change which job of the request is the current one."""
         with self._open() as database, _transaction(database):
             entry = _first(database, "number = ?", (number,))
@@ -238,7 +238,7 @@ class Journal:
                 _choose_current(database, entry.key.fingerprint)
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Generator[sqlite3.Connection]:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileExistsError):
@@ -295,7 +295,7 @@ def _write_ahead(database: sqlite3.Connection) -> None:
 
 
 @contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+def _transaction(database: sqlite3.Connection) -> Generator[None]:
     database.execute("BEGIN IMMEDIATE")
     try:
         yield

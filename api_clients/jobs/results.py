@@ -10,6 +10,7 @@ from ...core.errors import ControlStackError, ResultGone, ResultRefused, Service
 from ..credentials.redaction import shorten
 from ..http.download import Downloads
 from ..http.images import batch_by_size, decode, is_inline, is_single_color
+from ..http.messages import is_array, is_object
 from ..services.endpoint import Phase
 from .context import JobContext
 from .job import Job, record
@@ -172,8 +173,9 @@ def _is_gone(error: ControlStackError) -> bool:
 
 def _seeds(metadata: Mapping[str, Any]) -> list[Any]:
     """The seeds that the service reports, at the top level of its metadata or one level below."""
-    for place in (metadata, *(item for item in metadata.values() if isinstance(item, Mapping))):
+    places = (metadata, *filter(is_object, metadata.values()))
+    for place in places:
         found = place.get("seeds", place.get("seed"))
         if found is not None:
-            return list(found) if isinstance(found, list | tuple) else [found]
+            return list(found) if is_array(found) else [found]
     return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
@@ -55,7 +55,7 @@ def public_address(environ: Mapping[str, str] | None = None) -> str:
 
 
 @contextmanager
-def listen(environ: Mapping[str, str] | None = None) -> Iterator[Webhook | None]:
+def listen(environ: Mapping[str, str] | None = None) -> Generator[Webhook | None]:
     """A webhook with an address that cannot be guessed, valid within the block. None if webhooks are off.
 
     Raises ServiceUnreachable if the variable is not a plain https URL.

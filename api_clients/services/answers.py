@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ...core.errors import OutcomeUnknown, RateLimited, ServiceError
 from ..credentials.specs import in_terminal
-from ..http.messages import Answer, seconds_to_wait
+from ..http.messages import Answer, is_array, is_object, seconds_to_wait
 
 # A later poll may succeed: time-out, conflict, too early, too many requests.
 _TRANSIENT = frozenset({408, 409, 425, 429})
@@ -35,9 +35,9 @@ def field(answer: Answer, name: str) -> Any:
 
 def words(value: object) -> str:
     """The text of a field that may be a string, a list, or an object of lists (Laravel's validation errors)."""
-    if isinstance(value, Mapping):
+    if is_object(value):
         return "; ".join(f"{name}: {words(item)}" for name, item in value.items() if words(item))
-    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+    if is_array(value):
         return ", ".join(filter(None, map(words, value)))
     return "" if value is None or value is True or value is False else str(value).strip()
 
@@ -55,9 +55,9 @@ def strings(value: object) -> tuple[str, ...]:
     """The result references in a field that may be "", a string, a list, or an object with `url`; no thumbnails."""
     if isinstance(value, str):
         return (value.strip(),) if value.strip() else ()
-    if isinstance(value, Mapping):
+    if is_object(value):
         return strings(value.get("result")) or strings(value.get("url"))
-    if isinstance(value, Sequence):
+    if is_array(value):
         return tuple(found for item in value for found in strings(item))
     return ()
 

@@ -55,7 +55,7 @@ class JobState:
     message: str = ""
     progress: float | None = None
     wait: float | None = None
-    metadata: Json = field(default_factory=dict)
+    metadata: Json = field(default_factory=dict[str, Any])
     cost: float | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class _AdapterLayers:
         denoiser.config.encoder_hid_dim_type = self.projection_type
 
     @contextmanager
-    def on(self, device: Any) -> Iterator[None]:
+    def on(self, device: Any) -> Generator[None]:
         """Within this context the parts are on the device. The memory management does not know them."""
         try:
             self.to(device=device)
@@ -62,13 +62,17 @@ class _AdapterLayers:
 
 
 @contextmanager
-def _not_moved(denoiser: Any) -> Iterator[None]:
+def _not_moved(denoiser: Any) -> Generator[None]:
     """Within this context the denoiser is not moved or cast.
 
     After loading an adapter, diffusers casts the whole UNet to one dtype, even weights with a smaller storage dtype,
     and does nothing if layers are offloaded. Instead, only the adapter's own parts are cast after loading.
     """
-    denoiser.to = lambda *_, **__: denoiser
+
+    def keep(*_: object, **__: object) -> Any:
+        return denoiser
+
+    denoiser.to = keep
     try:
         yield
     finally:
@@ -78,7 +82,7 @@ def _not_moved(denoiser: Any) -> Iterator[None]:
 @contextmanager
 def adapters_applied(
     pipeline: Any, model: LocalModel, references: Sequence[ImageReference], adapters: Sequence[Adapter]
-) -> Iterator[Callable[[int, int], None]]:
+) -> Generator[Callable[[int, int], None]]:
     """Within this context the pipeline has one IP-Adapter per reference; yields a function that sets a step's scales.
 
     Each reference has an adapter of its own, even if two use the same file, and so its own scale and window. Afterwards

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ MAX_LOADED = 8
 
 
 @contextmanager
-def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Iterator[ActiveLoras]:
+def loras_applied(model: LocalModel, loras: Sequence[Lora]) -> Generator[ActiveLoras]:
     """Within this context the LoRAs act on the denoiser and the text encoders; yields what identifies their effect.
 
     Afterwards the layers stay in place, disabled: the model computes the same as without them, to the last bit. Raises

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def hints_encoded_once(controls: Sequence[Control]) -> Iterator[None]:
+def hints_encoded_once(controls: Sequence[Control]) -> Generator[None]:
     """Within this context, a ControlNet that gets the same hint tensor again reuses the embedding it made of it."""
     found = (_hint_encoder(control.net) for control in controls)
     encoders = list(dict.fromkeys(encoder for encoder in found if encoder is not None))
-    own_forwards = [vars(encoder).get("forward") for encoder in encoders]
+    own_forwards: list[Any] = [vars(encoder).get("forward") for encoder in encoders]
     try:
         for encoder in encoders:
             encoder.forward = _caching(encoder.forward)

@@ -93,7 +93,7 @@ def fitted_mask(request: GenerationRequest) -> Tensor:
 
 def control_inputs(
     model: LocalModel, request: GenerationRequest, controls: Sequence[ControlUnit], nets: Sequence[Net], name: str
-) -> dict[str, list]:
+) -> dict[str, list[Any]]:
     """Maps, strengths and windows of the controls; `name` is the pipeline's argument for the maps."""
     if not controls:
         return {}
@@ -105,7 +105,7 @@ def control_inputs(
     if model.facts.flow:
         # Its ControlNets take -1..1. The pipelines convert PIL images to that range, but not tensors.
         maps = [2 * plane - 1 for plane in maps]
-    inputs: dict[str, list] = {
+    inputs: dict[str, list[Any]] = {
         name: maps,
         "controlnet_conditioning_scale": [float(control.strength) for control in controls],
         "control_guidance_start": [control.start for control in controls],
@@ -120,7 +120,7 @@ def net_controls(
     model: LocalModel, request: GenerationRequest, controls: Sequence[ControlUnit], nets: Sequence[Net]
 ) -> list[Control]:
     """The controls with their networks. The mask of an inpaint control is part of its map, not a limit on its area."""
-    units = []
+    units: list[Control] = []
     for control, net in zip(controls, nets, strict=True):
         limit = None if control.modality is Modality.INPAINT else control.mask
         area = None

@@ -22,9 +22,9 @@ class Inventory:
     """
 
     nets: Mapping[Modality, Net]
-    adapters: Mapping[ReferenceKind, Adapter] = field(default_factory=dict)
+    adapters: Mapping[ReferenceKind, Adapter] = field(default_factory=dict[ReferenceKind, Adapter])
     without_encoder: frozenset[ReferenceKind] = frozenset()
-    net_remedies: Mapping[Modality, str] = field(default_factory=dict)
+    net_remedies: Mapping[Modality, str] = field(default_factory=dict[Modality, str])
 
 
 def inventory_of(model: LocalModel) -> Inventory:

@@ -34,12 +34,12 @@ class LatentPreview:
             colors = vae.decode(flat / vae.config.scaling_factor + shift).sample.float().cpu().mean((2, 3))
         inputs = torch.cat([probes, torch.ones(_PROBES, 1)], dim=1)
         # A decoder that gives NaN must fail where its result is checked, with a clear message, not here in the fit.
-        self._weights = torch.linalg.lstsq(inputs, colors.nan_to_num().clamp(-1, 1)).solution
+        self._weights: Tensor = torch.linalg.lstsq(inputs, colors.nan_to_num().clamp(-1, 1)).solution
 
     def __call__(self, latents: Tensor) -> Tensor:
         """The first of the latents [batch, channels, h, w] as uint8 [h, w, 3]."""
         planes = latents[0].detach().float().cpu().movedim(0, -1)
-        colors = planes @ self._weights[:-1] + self._weights[-1]
+        colors: Tensor = planes @ self._weights[:-1] + self._weights[-1]
         return ((colors.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 

@@ -154,7 +154,7 @@ class Run:
         model, request, guided = self.model, self.request, is_guided(self.model, self.request)
         kind = pipeline_kind(model.family, task_of(request), bool(self.controls))
         units = net_controls(model, request, self.controls, self.nets)
-        inputs = {
+        inputs: dict[str, Any] = {
             **text_inputs(model, request, loras),
             **reference_inputs(model, self.references, self.adapters, request.width, request.height, guided),
             **start_inputs(request),

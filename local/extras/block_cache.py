@@ -8,12 +8,12 @@ ControlNets of each step act, in all pipelines. Without ControlNets both give th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...core.problems import Problem, ProblemKind
 from ..model.local_model import LocalModel
@@ -118,7 +118,7 @@ def _relative_difference(residual: Tensor, before: Tensor) -> float:
 
 
 @contextmanager
-def blocks_cached(model: LocalModel, threshold: float) -> Iterator[BlockCache]:
+def blocks_cached(model: LocalModel, threshold: float) -> Generator[BlockCache]:
     """Within this context, for one call of a pipeline, steps similar to the one before run the first block only.
 
     A threshold of 0 changes nothing. Afterwards the transformer has the same modules and forwards as before.
@@ -128,7 +128,7 @@ def blocks_cached(model: LocalModel, threshold: float) -> Iterator[BlockCache]:
         yield cache
         return
     blocks = [*model.denoiser.transformer_blocks, *model.denoiser.single_transformer_blocks]
-    own_forwards = [vars(block).get("forward") for block in blocks]
+    own_forwards: list[Any] = [vars(block).get("forward") for block in blocks]
     try:
         for block, forward in zip(blocks, cache.forwards(), strict=False):
             block.forward = partial(forward, block.forward)

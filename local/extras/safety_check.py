@@ -6,7 +6,7 @@ The checker compares CLIP's embedding of an image with those of twenty concepts,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ class SafetyCheck:
 
 
 @contextmanager
-def _warning_muted() -> Iterator[None]:
+def _warning_muted() -> Generator[None]:
     """diffusers warns that flagged images are returned black, which is not true here."""
     from diffusers.pipelines.stable_diffusion import safety_checker
 

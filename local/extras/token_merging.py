@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
@@ -44,7 +44,7 @@ def merging_notes(share: float) -> Iterator[str]:
 
 
 @contextmanager
-def tokens_merged(model: LocalModel, share: float) -> Iterator[None]:
+def tokens_merged(model: LocalModel, share: float) -> Generator[None]:
     """Within this context the UNet merges a share (0..0.75) of its tokens at its highest resolution; 0 changes nothing.
 
     Afterwards it computes the same as before, to the last bit.

@@ -75,7 +75,7 @@ def _match_names(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) 
     CLIPTextModel has no `text_model` level since 5.6. T5 has two names for one matrix.
     """
     wrapped = any(name.startswith("text_model.") for name in expected)
-    given = {}
+    given: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if name.rsplit(".", 1)[-1] in _UNUSED:
             continue

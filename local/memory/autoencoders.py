@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ def decoding_dtype(family: Family, vae: Any) -> torch.dtype:
 
 
 @contextmanager
-def cast_vae(vae: Any, dtype: torch.dtype) -> Iterator[None]:
+def cast_vae(vae: Any, dtype: torch.dtype) -> Generator[None]:
     """Within this context the VAE has that dtype; afterwards its own again, also after an exception."""
     own_dtype = vae.dtype
     try:
@@ -60,7 +60,7 @@ def tile_side(width: int, height: int, dtype: torch.dtype, free: int) -> int | N
 
 
 @contextmanager
-def sliced_and_tiled(vae: Any, tile: int | None) -> Iterator[None]:
+def sliced_and_tiled(vae: Any, tile: int | None) -> Generator[None]:
     """Within this context the VAE takes one image of a batch at a time, in tiles of side `tile` (pixels) unless None.
 
     diffusers' own tiles are as large as the images that the model was trained on: 1024 pixels for SDXL and FLUX.
@@ -79,7 +79,7 @@ def sliced_and_tiled(vae: Any, tile: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def unsliced(vae: Any) -> Iterator[None]:
+def unsliced(vae: Any) -> Generator[None]:
     """Within this context the VAE takes a batch at once, which is much faster for small images."""
     use_slicing = vae.use_slicing
     vae.use_slicing = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -97,7 +97,7 @@ def run_offloaded(
 
 
 @contextmanager
-def _offloading(memory: Memory, stages: Sequence[Stage], mode: Offload) -> Iterator[None]:
+def _offloading(memory: Memory, stages: Sequence[Stage], mode: Offload) -> Generator[None]:
     residency = _Residency(memory, keeps=mode is Offload.NONE)
     with ExitStack() as stack:
         for stage in stages:
@@ -138,7 +138,7 @@ def _hook_class() -> Any:
             self.residency, self.stage = residency, stage
             self.execution_device = residency.memory.device
 
-        def pre_forward(self, module: torch.nn.Module, *args: object, **kwargs: object) -> tuple:
+        def pre_forward(self, module: torch.nn.Module, *args: object, **kwargs: object) -> tuple[Any, Any]:
             self.residency.load(self.stage)
             return send_to_device(args, self.execution_device), send_to_device(kwargs, self.execution_device)
 
@@ -146,7 +146,7 @@ def _hook_class() -> Any:
 
 
 @contextmanager
-def _load_on_call(residency: _Residency, stage: Stage) -> Iterator[None]:
+def _load_on_call(residency: _Residency, stage: Stage) -> Generator[None]:
     """A call of a network loads its stage. diffusers reads the device to compute on from the same hook."""
     from accelerate.hooks import add_hook_to_module, remove_hook_from_module
 
@@ -161,7 +161,7 @@ def _load_on_call(residency: _Residency, stage: Stage) -> Iterator[None]:
 
 
 @contextmanager
-def _offload_by_layer(memory: Memory, stage: Stage) -> Iterator[None]:
+def _offload_by_layer(memory: Memory, stage: Stage) -> Generator[None]:
     """The networks stay on the CPU, and each layer is moved to the device while it computes."""
     from diffusers.hooks import HookRegistry, apply_group_offloading
 

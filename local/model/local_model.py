@@ -47,8 +47,8 @@ class LocalModel:
     networks: NetworkCache
     library: Library = field(default_factory=Library)
     offload: Offload = Offload.AUTO
-    nets_chosen: Mapping[Modality, str] = field(default_factory=dict)
-    files: Mapping[str, Path] = field(default_factory=dict)
+    nets_chosen: Mapping[Modality, str] = field(default_factory=dict[Modality, str])
+    files: Mapping[str, Path] = field(default_factory=dict[str, Path])
     storage_dtype: torch.dtype | None = None
     results: Cache[Hashable, Any] = field(default_factory=lambda: Cache(KEPT_RESULTS))
     adapter_sets: Cache[Hashable, Any] = field(default_factory=lambda: Cache(KEPT_ADAPTER_SETS))

@@ -63,7 +63,7 @@ def _split(text: str, tokenizer: Any, encoder: Any, count: int = 1) -> list[_Win
     """The windows of a text; at least `count`, the last ones empty if the text is shorter."""
     size = encoder.config.max_position_embeddings - 2
     ids, weights = _tokenize(text, tokenizer)
-    windows = []
+    windows: list[_Window] = []
     for start in range(0, max(len(ids), count * size, 1), size):
         piece, piece_weights = ids[start : start + size], weights[start : start + size]
         padding = size - len(piece)

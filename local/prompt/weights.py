@@ -30,7 +30,8 @@ def parse_weights(text: str) -> list[tuple[str, float]]:
 
 def _partners(tokens: Sequence[str]) -> dict[int, int]:
     """The index of the closing parenthesis, by the index of the opening one."""
-    partners, unclosed = {}, []
+    partners: dict[int, int] = {}
+    unclosed: list[int] = []
     for index, token in enumerate(tokens):
         if token == "(":
             unclosed.append(index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -191,7 +191,7 @@ def make_inversion(model_config: Mapping[str, Any], denoise: float) -> Inversion
 
 
 @contextmanager
-def scheduler_noise_from(scheduler: Any, generators: Sequence[torch.Generator]) -> Iterator[None]:
+def scheduler_noise_from(scheduler: Any, generators: Sequence[torch.Generator]) -> Generator[None]:
     """Within this context the scheduler draws its noise from `generators`, one for each image of the batch.
 
     FLUX's pipelines do not pass their generators to the scheduler, whose noise would come from torch's global state.

@@ -12,6 +12,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 
+from .sigmas import current_index
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -32,9 +34,7 @@ class FlowEulerAncestralScheduler(FlowMatchEulerDiscreteScheduler):
         generator: torch.Generator | None = None,
         return_dict: bool = True,
     ) -> Any:
-        if self.step_index is None:
-            self._init_step_index(timestep)
-        index = self._step_index or 0
+        index = current_index(self, timestep)
         sigmas: Any = self.sigmas
         sigma, sigma_next = float(sigmas[index]), float(sigmas[index + 1])
         sigma_down = sigma_next**2 / sigma

@@ -12,6 +12,8 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 
+from .sigmas import current_index
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -37,9 +39,7 @@ class FlowHeunScheduler(FlowMatchEulerDiscreteScheduler):
     def step(  # type: ignore[override]
         self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True
     ) -> Any:
-        if self.step_index is None:
-            self._init_step_index(timestep)
-        index = self._step_index or 0
+        index = current_index(self, timestep)
         sigma = self.sigmas[index]
         x, d = sample.float(), model_output.float()
         if index % 2 == 0:

@@ -13,6 +13,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from numpy.polynomial import Polynomial
 
+from .sigmas import current_index
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,9 +35,7 @@ class FlowLMSScheduler(FlowMatchEulerDiscreteScheduler):
     def step(  # type: ignore[override]
         self, model_output: Tensor, timestep: Any, sample: Tensor, return_dict: bool = True
     ) -> Any:
-        if self.step_index is None:
-            self._init_step_index(timestep)
-        index = self._step_index or 0
+        index = current_index(self, timestep)
         sigmas: Any = self.sigmas
         sigma, sigma_next = float(sigmas[index]), float(sigmas[index + 1])
         self._derivatives = [(sigma, model_output.float()), *self._derivatives[:3]]
@@ -50,7 +50,7 @@ class FlowLMSScheduler(FlowMatchEulerDiscreteScheduler):
 
 def _lms_coefficients(nodes: list[float], sigma: float, sigma_next: float) -> list[float]:
     """The integral from sigma to sigma_next of each Lagrange basis polynomial over the nodes."""
-    coefficients = []
+    coefficients: list[float] = []
     for node in nodes:
         others = [other for other in nodes if other != node]
         basis = Polynomial([1.0]) if not others else Polynomial.fromroots(others)

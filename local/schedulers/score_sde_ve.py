@@ -8,7 +8,7 @@ import numpy as np
 from diffusers.schedulers.scheduling_utils import SchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-from .sigmas import SigmaScheduler
+from .sigmas import SigmaScheduler, current_index
 
 if TYPE_CHECKING:
     import torch
@@ -44,9 +44,7 @@ class ScoreSdeVeLatentScheduler(SigmaScheduler):
         generator: torch.Generator | None = None,
         return_dict: bool = True,
     ) -> Any:
-        if self._step_index is None:
-            self._init_step_index(timestep)
-        index = self._step_index or 0
+        index = current_index(self, timestep)
         sigma = float(self.sigmas[index])
         x = sample.float()
         denoised = self._denoise(model_output.float(), x, sigma)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,13 @@ from diffusers import EulerDiscreteScheduler
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def current_index(scheduler: Any, timestep: float | Tensor) -> int:
+    """The index of the step that a scheduler is at. Its first step finds the index from the timestep."""
+    if scheduler._step_index is None:
+        scheduler._init_step_index(timestep)
+    return scheduler._step_index or 0
 
 
 class SigmaScheduler(EulerDiscreteScheduler):

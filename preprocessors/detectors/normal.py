@@ -93,11 +93,11 @@ def slopes(nearness: Tensor, relief: float) -> Tensor:
     depth_in_pixels = relief * min(height, width)
     maps = np.empty((len(nearness), height, width, 3), np.float32)
     for map_, near in zip(maps, nearness.numpy(), strict=True):
-        smooth = cv2.GaussianBlur(near, (0, 0), max(0.5, _SMOOTHING * min(height, width)))
+        smooth: np.ndarray = cv2.GaussianBlur(near, (0, 0), max(0.5, _SMOOTHING * min(height, width)))
         # The Sobel kernel multiplies the slope per pixel by 8. A surface that comes nearer to the right faces left
         # (red), and one that comes nearer downwards faces up (green).
         for axis, (dx, dy) in enumerate(((1, 0), (0, 1))):
-            slope = cv2.Sobel(smooth, cv2.CV_32F, dx, dy, ksize=3, borderType=cv2.BORDER_REPLICATE)
+            slope: np.ndarray = cv2.Sobel(smooth, cv2.CV_32F, dx, dy, ksize=3, borderType=cv2.BORDER_REPLICATE)
             map_[..., axis] = slope / 8 * depth_in_pixels
         map_[..., 2] = 1
     normals = torch.from_numpy(maps)

@@ -13,6 +13,7 @@ from ..host import Host
 from ..networks.methods import IMAGENET_DEVIATION, IMAGENET_MEAN, PredictionMethod, standardize
 from ..networks.transformers import load_network
 from ..parameters import ChoiceParameter, Value
+from ..pixels import connected_regions
 from ..resolution import TRAINED_RESOLUTION
 from ..seeds import SEED, generator
 from ..weights.declarations import Weights
@@ -59,14 +60,13 @@ class SceneParsing(PredictionMethod):
 
 def region_colors(classes: Tensor, random: torch.Generator) -> Tensor:
     """A random color for each connected region of one class: [height, width, 3] for class numbers [height, width]."""
-    import cv2
     import numpy as np
     import torch
 
     regions = np.zeros(classes.shape, np.int32)
     count = 0
     for number in classes.unique():
-        found, labels = cv2.connectedComponents((classes == number).numpy().astype(np.uint8), connectivity=8)
+        found, labels = connected_regions((classes == number).numpy())
         regions += np.where(labels > 0, labels + count, 0)
         count += found - 1
     # No color is black: black means that nothing was found.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..pixels import connected_regions
 from .skeleton import (
     HAND_POINTS,
     LEFT_EAR,
@@ -87,8 +88,8 @@ def hand_points(heat: np.ndarray, box: Box) -> Keypoints:
 
     points: list[Keypoint | None] = []
     for joint in heat[:HAND_POINTS]:
-        hot = (cv2.GaussianBlur(joint, (0, 0), _HAND_SIGMA) > _HAND_THRESHOLD).astype(np.uint8)
-        count, areas = cv2.connectedComponents(hot, connectivity=8)
+        smooth: np.ndarray = cv2.GaussianBlur(joint, (0, 0), _HAND_SIGMA)
+        count, areas = connected_regions(smooth > _HAND_THRESHOLD)
         if count == 1:
             points.append(None)
             continue

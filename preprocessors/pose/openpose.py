@@ -130,7 +130,7 @@ class OpenPose(Method):
         frame_bytes = _BODY_BYTES_PER_PIXEL * math.prod(fit.padded)
         refinement = max(1, round(_GRID / max(min(fit.resized), max(fit.resized) / 4)))
         grid_height, grid_width = fit.resized[0] * refinement, fit.resized[1] * refinement
-        found = []
+        found: list[list[Keypoints]] = []
         for output in network.run(images, infer, host, frame_bytes):
             grid = interpolate(output[None], scale_factor=_STRIDE * refinement, mode="bicubic")[0]
             grid = grid[:, :grid_height, :grid_width].numpy()
@@ -153,7 +153,7 @@ class OpenPose(Method):
             return people
 
         def infer(module: nn.Module, crops: Tensor) -> Tensor:
-            scales = []
+            scales: list[Tensor] = []
             for size in _HAND_SIZES:
                 resized = interpolate(crops, (size, size), mode="bilinear", antialias=True)
                 scales.append(interpolate(module(_normalized(resized)).float(), (128, 128), mode="bicubic"))

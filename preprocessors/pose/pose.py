@@ -82,7 +82,7 @@ class DwPose(Method):
 
 def find_people(image: np.ndarray, detector: OnnxNetwork, pose: OnnxNetwork) -> list[Person]:
     """All people in a uint8 RGB image, with keypoints in pixels of the image."""
-    people = []
+    people: list[Person] = []
     for box in people_boxes(detector.run(detector_input(image))[0][0], *image.shape[:2]):
         view = view_around(box)
         along_x, along_y = pose.run(pose_input(image, view))[:2]

@@ -65,7 +65,8 @@ def people_boxes(output: np.ndarray, height: int, width: int) -> list[np.ndarray
     import cv2
     import numpy as np
 
-    cells, steps = [], []
+    cells: list[np.ndarray] = []
+    steps: list[np.ndarray] = []
     for stride in _STRIDES:
         side = DETECTOR_SIZE // stride
         cells.append(np.stack(np.meshgrid(np.arange(side), np.arange(side)), -1).reshape(-1, 2))
@@ -77,7 +78,7 @@ def people_boxes(output: np.ndarray, height: int, width: int) -> list[np.ndarray
     size = np.exp(output[likely, 2:4]) * step[likely]
     corners = np.concatenate((middle - size / 2, size), 1) * (max(height, width) / DETECTOR_SIZE)
     kept = cv2.dnn.NMSBoxes(corners.tolist(), scores[likely].tolist(), _PERSON_SCORE, _SAME_PERSON)
-    boxes = []
+    boxes: list[np.ndarray] = []
     for left, top, box_width, box_height in corners[np.asarray(kept, int).ravel()]:
         box = np.array((left, top, left + box_width, top + box_height))
         boxes.append(box.clip(0, (width, height, width, height)))

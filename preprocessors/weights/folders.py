@@ -21,7 +21,7 @@ def folders_of_others(custom_nodes: Iterable[Path], checkpoints: Iterable[Path])
     comfyui_controlnet_aux is searched in the folders `custom_nodes`. `checkpoints` are ComfyUI's folders for
     checkpoints. One named Stable-diffusion belongs to A1111 or Forge and comes from extra_model_paths.yaml.
     """
-    folders = []
+    folders: list[Path] = []
     if chosen := os.environ.get("AUX_ANNOTATOR_CKPTS_PATH"):
         folders.append(Path(chosen))
     for parent in custom_nodes:

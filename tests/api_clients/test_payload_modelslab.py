@@ -417,6 +417,7 @@ WILD_TEXTS = {
 }
 
 
+@pytest.mark.slow
 @BOTH
 @given(
     data=st.data(),
@@ -454,6 +455,7 @@ tidy_requests = st.builds(
 )
 
 
+@pytest.mark.slow
 @BOTH
 @given(request=tidy_requests, inline=st.booleans())
 @QUICK

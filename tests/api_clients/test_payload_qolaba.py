@@ -329,6 +329,7 @@ def accepts(endpoint: Any, request: Any, options: Any) -> bool:
 WILD_TEXTS = {"custom_app_id": ("ap-other", contract.REDUX), "image_url": ("https://me.example/1.png", "x")}
 
 
+@pytest.mark.slow
 @BOTH
 @given(
     data=st.data(),
@@ -344,6 +345,7 @@ def test_any_request_has_problems_or_a_body_that_the_contract_accepts(endpoint: 
     accepts(endpoint, request, options)
 
 
+@pytest.mark.slow
 @given(
     base=any_of(
         (GOOD, "auto"), (DEPTH, "auto"), (FACE, "auto"), (LOOK, "auto"), (CHANGED, "auto"), (SQUARE, "Flux Redux")

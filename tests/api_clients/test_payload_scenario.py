@@ -363,6 +363,7 @@ WILD_TEXTS = {
 }
 
 
+@pytest.mark.slow
 @given(
     options=wild_options(SCENARIO, WILD_TEXTS),
     request=wild_requests((GOOD, REFERRING), ((512, 512), (64, 128), (1024, 64), (500, 512), (2048, 512))),
@@ -392,6 +393,7 @@ tidy_requests = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(request=tidy_requests, options=any_of(SD15, SDXL, DEV, {"modelId": "model_abc"}))
 @QUICK
 def test_any_request_within_the_documented_ranges_is_sent(request: Any, options: Any) -> None:

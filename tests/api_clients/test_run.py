@@ -932,6 +932,7 @@ def spawn(toy: Service, journal: Journal) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_a_process_killed_while_waiting_has_its_job_resumed_by_the_next(toy: Service, journal: Journal) -> None:
     toy.on("/jobs/7", replace(RUNNING, fault=Fault.SILENT))
@@ -946,6 +947,7 @@ def test_a_process_killed_while_waiting_has_its_job_resumed_by_the_next(toy: Ser
     assert toy.paid == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_a_process_killed_while_sending_is_an_unknown_outcome_for_the_next(toy: Service, journal: Journal) -> None:
     toy.on("/generate", replace(QUEUED, fault=Fault.SILENT))

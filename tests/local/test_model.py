@@ -204,6 +204,7 @@ def test_a_folder_whose_weights_are_of_another_family_than_its_index_says_is_ref
         load(copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

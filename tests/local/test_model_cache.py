@@ -17,6 +17,8 @@ from controlstack.local.model.local_model import LocalModel
 from controlstack.models.families import Family
 from controlstack.tests.local.tiny_models import tiny_model
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Reading:

@@ -26,6 +26,8 @@ from controlstack.tests.local.stocked import SIZE, adapters, random_image
 from controlstack.tests.local.tiny_models import clip_vision, control_net, tiny_model
 from safetensors.torch import save_file
 
+pytestmark = pytest.mark.slow
+
 # Of each name the net is another file.
 NETS = {
     Modality.CANNY: "control_canny",

@@ -122,6 +122,7 @@ def test_the_samples_have_the_mean_and_spread_of_the_data(name: SchedulerName, s
     assert_is_the_data(sample(scheduler, steps), name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(KARRAS_SIGMAS))
 def test_karras_sigmas_give_the_data_and_differ(name: SchedulerName) -> None:
     plain, karras = (make_scheduler(SchedulerChoice(name, on), SD15) for on in (False, True))

@@ -36,6 +36,8 @@ from controlstack.tests.local.tiny_models import (
 from safetensors.torch import save_file
 from torch import Tensor
 
+pytestmark = pytest.mark.slow
+
 NAMES = {
     "canny": NetWord.CANNY,
     "control_v11p_sd15_canny.pth": NetWord.CANNY,

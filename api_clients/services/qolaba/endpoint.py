@@ -21,7 +21,7 @@ from ....core.request import GenerationRequest
 from ....core.validate import validate
 from ...credentials.redaction import Secret
 from ...credentials.specs import api_key_spec
-from ...http.messages import Answer, Call, Carrier, ImageSlot, Json, seconds_to_wait
+from ...http.messages import Answer, Call, Carrier, ImageSlot, Json, is_object, seconds_to_wait
 from ..answers import field, identifier, is_about_account, message, refusal, strings, unclear, words, worth_asking_again
 from ..checks import acting_controls, acting_references, web_address
 from ..endpoint import Endpoint, JobState, Pace, Phase
@@ -244,14 +244,14 @@ def _links(answer: Answer) -> tuple[str, ...]:
 
 def _metadata(answer: Answer) -> dict[str, Any]:
     output = field(answer, "output")
-    flags = output.get("Has_NSFW_Content") if isinstance(output, Mapping) else None
+    flags = output.get("Has_NSFW_Content") if is_object(output) else None
     facts = {name: field(answer, name) for name in ("app_id", "time_required", "status")}
     return {name: value for name, value in {**facts, "Has_NSFW_Content": flags}.items() if value not in (None, "", {})}
 
 
 def _finished(answer: Answer, task: str) -> JobState:
     outputs, echo = _links(answer), field(answer, "input")
-    asked = echo.get("batch") if isinstance(echo, Mapping) else None
+    asked = echo.get("batch") if is_object(echo) else None
     if not outputs:
         why = f"Qolaba reports success, but names no image. {_MODERATED}"
         return JobState(Phase.FAILED, task, message=why, metadata=_metadata(answer))

@@ -221,8 +221,8 @@ def union(apps: tuple[App, ...], target: str, sources: tuple[Source, ...]) -> Ca
         app_id="",
         sources=sources,
         strength=Strength.CLOSER,
-        modalities=frozenset().union(*(app.modalities for app in apps)),
-        kinds=frozenset().union(*(app.kinds for app in apps)),
+        modalities=frozenset[Modality]().union(*(app.modalities for app in apps)),
+        kinds=frozenset[ReferenceKind]().union(*(app.kinds for app in apps)),
     )
     largest = max((side for app in apps for size in app.sizes for side in size), default=0)
     capabilities = table(every, target)

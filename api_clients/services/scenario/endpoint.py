@@ -22,7 +22,7 @@ from ....core.problems import Problem
 from ....core.request import GenerationRequest
 from ...credentials.redaction import Secret
 from ...credentials.specs import CredentialSpec
-from ...http.messages import Answer, Call, Carrier, ImageSlot, Json, number, seconds_to_wait
+from ...http.messages import Answer, Call, Carrier, ImageSlot, Json, is_object, number, seconds_to_wait
 from ..answers import field, identifier, message, refusal, strings, unclear, words, worth_asking_again
 from ..checks import acting_controls, fitted_control, service_detects
 from ..endpoint import Endpoint, JobState, Pace, Phase
@@ -100,7 +100,7 @@ class Scenario(Endpoint[ScenarioOptions]):
         return list(combination_problems(request, options))
 
     def notes(self, request: GenerationRequest, options: ScenarioOptions) -> list[str]:
-        found = []
+        found: list[str] = []
         kind = family(options)
         if kind is Family.UNKNOWN:
             found.append(
@@ -210,7 +210,7 @@ class Scenario(Endpoint[ScenarioOptions]):
 
     def read_upload(self, answer: Answer) -> str:
         asset = field(answer, "asset")
-        found = identifier(asset.get("id")) if isinstance(asset, Mapping) else ""
+        found = identifier(asset.get("id")) if is_object(asset) else ""
         if found and 200 <= answer.status < 300:
             return found
         raise refusal(self.target, answer, message(answer, _REASONS))
@@ -223,7 +223,7 @@ class Scenario(Endpoint[ScenarioOptions]):
     def read_location(self, answer: Answer) -> str:
         """The signed address, whose query must not be changed (docs/services/scenario.md 7.3)."""
         asset = field(answer, "asset")
-        found = words(asset.get("url")) if isinstance(asset, Mapping) else ""
+        found = words(asset.get("url")) if is_object(asset) else ""
         if found:
             return found
         raise refusal(self.target, answer, message(answer, _REASONS))
@@ -242,7 +242,7 @@ class Scenario(Endpoint[ScenarioOptions]):
 
 def _job(answer: Answer) -> Json:
     job = field(answer, "job")
-    return job if isinstance(job, Mapping) else {}
+    return job if is_object(job) else {}
 
 
 def _job_id(job: Json) -> str:
@@ -251,7 +251,7 @@ def _job_id(job: Json) -> str:
 
 def _billed(job: Json) -> float | None:
     billing = job.get("billing")
-    return number(billing.get("cuCost")) if isinstance(billing, Mapping) else None
+    return number(billing.get("cuCost")) if is_object(billing) else None
 
 
 def _metadata(answer: Answer, job: Json) -> dict[str, Any]:
@@ -262,8 +262,8 @@ def _metadata(answer: Answer, job: Json) -> dict[str, Any]:
 
 
 def _state(answer: Answer, job: Json) -> JobState:
-    details = job.get("metadata")
-    details = details if isinstance(details, Mapping) else {}
+    metadata = job.get("metadata")
+    details: Json = metadata if is_object(metadata) else {}
     phase = _PHASES.get(words(job.get("status")).lower(), Phase.RUNNING)
     outputs = strings(details.get("assetIds")) if phase is Phase.DONE else ()
     reasons = [words(part.get(name)) for part in (details, job) for name in _REASONS]
