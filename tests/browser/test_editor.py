@@ -22,7 +22,7 @@ def editor(browser: Browser, comfy: ComfyServer, request: pytest.FixtureRequest)
 
 
 def open_example(page: Page, graph: ExampleGraph) -> None:
-    """As a user does: templates, this pack, the picture."""
+    """As a user does: templates, this pack, the image of the example."""
     page.evaluate("() => app.graph.clear()")  # or the example might seem open that a test before has opened
     page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("controlstack", exact=True).first.click()
@@ -74,7 +74,7 @@ def test_the_help_page_opens_from_the_node(editor: Page) -> None:
     editor.get_by_test_id("info-button").evaluate("button => button.click()")
     page = editor.locator(".node-help-content")
     page.get_by_text("Thin white lines on black").wait_for()
-    page.get_by_text("Edges weaker than this are dropped.").wait_for()
+    page.get_by_text("Drop edges weaker than this.").wait_for()
 
 
 def test_the_english_texts_are_served(editor: Page) -> None:
