@@ -92,12 +92,12 @@ def test_the_smallest_denoise_in_the_error_is_the_smallest_that_runs(
 
 
 def test_a_window_is_a_share_of_the_calls(stocked: Callable[[Family], LocalModel]) -> None:
-    """Three steps of PNDM, the default, are four calls: a third of them is none of these, a quarter is one."""
+    """Three steps of PNDM, the default, are four calls. The middle third holds none, the first quarter one."""
     model = stocked(Family.SD15)
     request = GenerationRequest("a red circle", width=SIZE, height=SIZE, steps=3, seed=3)
     early = ImageReference(random_image(1), end=0.25)
     middle = replace(early, start=1 / 3, end=2 / 3)
-    with pytest.raises(InvalidRequest, match=r"window is 0\.333333 to 0\.666667, and none of the 4 network"):
+    with pytest.raises(InvalidRequest, match=r"window is 0\.333333 to 0\.666667, but none of the 4 model evaluations"):
         generate(model, replace(request, references=(middle,)))
     assert not torch.equal(
         generate(model, replace(request, references=(early,))).images, generate(model, request).images
