@@ -13,7 +13,7 @@ from controlstack.tests.server.probe import probe
 
 pytestmark = pytest.mark.server
 
-LET_GO = "ControlStack lets go of"
+DROPPED = "ControlStack drops"
 
 SNIPPETS = {
     "a life": """
@@ -75,7 +75,7 @@ for state in (mm.VRAMState.NORMAL_VRAM, mm.VRAMState.LOW_VRAM, mm.VRAMState.NO_V
     # A Mac as ComfyUI sees it; nothing is computed there.
     "precision": """
 from pack.core.errors import InvalidRequest
-from pack.local.families import Family
+from pack.models.families import Family
 from pack.nodes.load_model import Precision, _dtype
 
 def automatic(device):
@@ -183,19 +183,19 @@ def test_free_unloads_the_networks_and_the_next_run_loads_them(comfy: ComfyServe
 def test_after_free_memory_the_next_run_asks_for_the_model_again(comfy: ComfyServer) -> None:
     run(comfy, 7005)
     assert "20" in run(comfy, 7006).cached
-    freed = comfy.log.count(LET_GO)
+    freed = comfy.log.count(DROPPED)
     free(comfy, free_memory=True)
     assert any("20" in run(comfy, seed).executed for seed in (7007, 7008))
-    assert comfy.log.count(LET_GO) == freed + 1, "and its weights are not there any more"
+    assert comfy.log.count(DROPPED) == freed + 1, "and its weights are not there any more"
 
 
 def test_a_graph_that_loads_no_model_lets_the_models_go(comfy: ComfyServer) -> None:
     run(comfy, 7009)
-    freed = comfy.log.count(LET_GO)
+    freed = comfy.log.count(DROPPED)
     empty = {"width": 8, "height": 8, "batch_size": 1, "color": 1}
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": empty},
         "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
     }
     assert comfy.run(graph).succeeded
-    assert comfy.log.count(LET_GO) == freed + 1
+    assert comfy.log.count(DROPPED) == freed + 1

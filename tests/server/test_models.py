@@ -111,7 +111,7 @@ def test_a_net_of_another_family_is_refused_where_the_model_is_loaded(comfy_else
     ("name", "sentence"),
     [
         ("sd3.safetensors", "sd3.safetensors is of the SD 3 family. The local engine runs SD 1.5, SDXL, FLUX.1 dev"),
-        ("flux.safetensors", "flux.safetensors has 384 input channels, and a diffusion model"),
+        ("flux.safetensors", "flux.safetensors has 384 input channels, but a diffusion model"),
     ],
 )
 def test_a_file_that_cannot_be_run_is_a_sentence(comfy_elsewhere: ComfyServer, name: str, sentence: str) -> None:
@@ -140,12 +140,12 @@ found["walks"], found["folders"] = len(walks), len(set(walks))
 PARTS = """
 import os
 from pathlib import Path
-from pack.local.library import Library
-from pack.nodes import comfy, local
+from pack.models.library import Library
+from pack.nodes import comfy, load_model
 root = Path({root!r})
 own = Library({{name: [root / name] for name in {folders!r}}}, Path({tokenizer!r}), root / "t5", root / "configs")
 comfy.library = lambda: own
-node = local.ControlStackLoadModel
+node = load_model.ControlStackLoadModel
 
 def look():
     mark = node.fingerprint_inputs(model_name="alone.safetensors", precision="fp32")
@@ -155,7 +155,7 @@ def look():
 found["marks"] = [look(), look()]
 os.utime(root / "vae" / "ae.safetensors", ns=(0, 0))
 found["marks"].append(look())
-found["loads"], found["hits"] = local.MODELS.loads, local.MODELS.hits
+found["loads"], found["hits"] = load_model.MODELS.loads, load_model.MODELS.hits
 (root / "vae" / "ae.safetensors").unlink()
 found["gone"] = str(node.fingerprint_inputs(model_name="alone.safetensors", precision="fp32"))
 """

@@ -102,7 +102,7 @@ def test_without_upscale_in_the_request_no_model_is_used_or_even_read(run: Run) 
         ("gone.pth", "'gone.pth' is not in {folder}. Put it there, or choose another file."),
         ("repairs.safetensors", "repairs.safetensors (RealESRGAN Compact, 1x, 3 to 3 channels) does not enlarge"),
         ("gray.safetensors", "gray.safetensors (RealESRGAN Compact, 2x, 1 to 1 channels) does not enlarge"),
-        ("another_thing.safetensors", "another_thing.safetensors is not an upscale model of a kind known here."),
+        ("another_thing.safetensors", "another_thing.safetensors is not an upscale model of a known architecture."),
         ("broken.pth", "broken.pth cannot be read ("),
     ],
 )
@@ -120,7 +120,7 @@ SNIPPETS = {
 import pack.nodes.upscaling as upscaling
 from pathlib import Path
 from pack.core.errors import OutOfMemory
-from pack.local.library import Library
+from pack.models.library import Library
 upscale = upscaling.load_upscaler(Library({"upscale_models": [Path(FOLDER)]}), "twice.safetensors")
 model = upscaling._load(Path(FOLDER) / "twice.safetensors")
 images = torch.rand(2, 40, 600, 3, generator=torch.Generator().manual_seed(0))
@@ -176,6 +176,6 @@ def test_large_pictures_are_enlarged_in_tiles_within_the_memory_and_can_be_stopp
     assert found["too little memory"]["difference"] < 0.02
     assert found["too little memory"]["all tiles"] == [512, 256, 128]
     assert found["too little memory"]["said"].startswith(
-        "There is too little memory to enlarge the pictures with twice.safetensors, even in tiles of 128 pixels."
+        "There is too little memory to enlarge the images with twice.safetensors, even in tiles of 128 pixels."
     )
     assert found["stopped"]["stopped"]

@@ -422,7 +422,9 @@ def test_a_job_that_is_asked_for_in_another_project_is_not_bought_again(
 ) -> None:
     """The project is not known on another computer, nor where its age has dropped what was sent."""
     started = account.run(PROJECT, async_only=True)
-    with pytest.raises(ServiceError, match=r"another key or project: the same request with its projectId"):
+    with pytest.raises(
+        ServiceError, match=r"another key or project\. For another project, queue its request again with that projectId"
+    ):
         Account(services.environment, tmp_path / "elsewhere").fetch(PROJECT, started.job_id)
     with contextlib.closing(sqlite3.connect(account.journal.file)) as database, database:
         database.execute("UPDATE jobs SET body = '{}', metadata = '{}'")
