@@ -146,13 +146,9 @@ def light_modules() -> Iterator[str]:
 
     These are imported when such a scheduler is made.
     """
-    schedulers = {
-        *("flow_heun", "flow_lms", "flow_ancestral", "flow_solvers"),
-        *("ipndm", "karras_ve", "score_sde_ve", "ddim_inverse", "sigmas"),
-    }
     for module in sorted(pack_modules()):
-        room, *_, leaf = module.split(".") if "." in module else (module, "")
-        if room != "nodes" and not (module.startswith("local.schedulers.") and leaf in schedulers):
+        defines_scheduler = module.startswith("local.schedulers.") and module != "local.schedulers.factory"
+        if module.partition(".")[0] != "nodes" and not defines_scheduler:
             yield module
 
 
